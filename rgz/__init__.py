@@ -1,0 +1,9 @@
+"""Radio galaxies in the latent space of a very deep variational autoencoder.
+
+A thin library behind a book: each chapter runs on one or two of these modules, and each module reads like the
+page that it serves. Importing :mod:`rgz` costs nothing; take the rooms that you need::
+
+    from rgz import readers, images, vdvae
+"""
+
+__version__ = "0.1.0"

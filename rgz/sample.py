@@ -1,0 +1,148 @@
+"""A sample: images and what is known of each source, row for row.
+
+Everything that the library does to galaxies it does to a :class:`Sample`: a stack of images and an astropy table
+with one row a source. The two never part, so a source's name travels with its pixels and later with its code.
+
+Every table has these columns; a reader may add its own (redshift, angular size, …).
+
+=============  =======  =========================================================================
+column         unit     meaning
+=============  =======  =========================================================================
+``name``                unique in the sample
+``ra dec``     deg      ICRS position, NaN where the archive gives none
+``label``               ``FRI``, ``FRII``, ``hybrid``, ``compact``, ``bent``, or empty when unknown
+``confident``           False where the classifier of the catalogue was in doubt
+``split``               ``train``, ``valid`` or ``test`` as the authors of the archive drew it
+=============  =======  =========================================================================
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from rgz import paths
+from rgz.errors import BadInput
+
+__all__ = ["Sample", "away_from", "read", "separation", "write", "write_columns"]
+
+COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images (N, H, W) and a table of N rows.
+
+    Parameters
+    ----------
+    images
+        uint8 grey levels, or float32 in Jy/beam, shape (N, H, W), one shape for all.
+    table
+        One row a source, with at least the columns above.
+    pixel
+        Width of a pixel in arcsec.
+
+    Raises
+    ------
+    BadInput
+        Rows and images differ in number, a column is missing, or names repeat.
+
+    Examples
+    --------
+    >>> from rgz import synthetic
+    >>> sample = synthetic.sources(4, seed=0)
+    >>> sample.images.shape, len(sample), sample[sample.table["label"] == "FRII"].images.shape
+    ((4, 150, 150), 4, (2, 150, 150))
+    """
+
+    images: np.ndarray
+    table: Table
+    pixel: float
+
+    def __post_init__(self):
+        if self.images.ndim != 3:
+            raise BadInput(f"images have shape (N, H, W); these have {self.images.shape}")
+        if len(self.images) != len(self.table):
+            raise BadInput(f"{len(self.images)} images do not match {len(self.table)} table rows")
+        if missing := [name for name in COLUMNS if name not in self.table.colnames]:
+            raise BadInput(f"the table of a sample needs the columns {', '.join(missing)} too")
+        if len(set(self.table["name"])) != len(self.table):
+            raise BadInput("names in a sample are unique; these repeat")
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows) -> "Sample":
+        """The rows of a mask, slice or list of integers, as a sample."""
+        return Sample(self.images[rows], self.table[rows], self.pixel)
+
+
+def separation(table: Table, other: Table) -> np.ndarray:
+    """Angle from each row to the nearest row of another table, in arcsec; inf where a position is unknown."""
+    nearest = np.full(len(table), np.inf)
+    known, targets = (np.isfinite(np.asarray(t["ra"])) & np.isfinite(np.asarray(t["dec"])) for t in (table, other))
+    if known.any() and targets.any():
+        here, there = (SkyCoord(t["ra"][rows], t["dec"][rows], unit="deg") for t, rows in ((table, known), (other, targets)))
+        nearest[known] = here.match_to_catalog_sky(there)[1].to_value(u.arcsec)
+    return nearest
+
+
+def away_from(sample: Sample, others: Table, arcsec: float) -> Sample:
+    """The rows of a sample that stand farther than ``arcsec`` from every row of another table.
+
+    What a model may be trained on is ``away_from(sample, test.table, 30)``.
+    """
+    return sample[separation(sample.table, others) > arcsec]
+
+
+def write_columns(group: h5py.Group, table: Table):
+    """Write each column of a table as one dataset of an HDF5 group, text as UTF-8, units as attributes."""
+    for name in table.colnames:
+        column = table[name]
+        values = np.asarray(column)
+        if values.dtype.kind == "U":
+            values = np.array([text.encode() for text in values], dtype=h5py.string_dtype())
+        group.create_dataset(name, data=values)
+        if column.unit is not None:
+            group[name].attrs["unit"] = str(column.unit)
+
+
+def read_columns(group: h5py.Group, names) -> Table:
+    """The named datasets of an HDF5 group as a table."""
+    table = Table()
+    for name in names:
+        data = group[name]
+        table[name] = data.asstr()[()].astype(str) if h5py.check_string_dtype(data.dtype) else data[()]
+        if "unit" in data.attrs:
+            table[name].unit = data.attrs["unit"]
+    return table
+
+
+def write(path: Path, sample: Sample):
+    """Write a sample to one HDF5 file: ``images`` (compressed), ``table/…``, and the pixel width as an attribute."""
+    with paths.atomic(path) as partial, h5py.File(partial, "w") as file:
+        file.create_dataset("images", data=sample.images, compression="gzip", compression_opts=4, shuffle=True)
+        file.attrs["pixel_arcsec"] = sample.pixel
+        write_columns(file.create_group("table"), sample.table)
+
+
+def read(path: Path) -> Sample:
+    """Read a sample that :func:`write` wrote.
+
+    Raises
+    ------
+    BadInput
+        The file is missing, damaged or something else.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            images, pixel = file["images"][()], float(file.attrs["pixel_arcsec"])
+            return Sample(images, read_columns(file["table"], file["table"]), pixel)
+    except BadInput:
+        raise
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
+        raise BadInput(f"{path} is not a readable sample file ({error}): write it anew with rgz.sample.write") from error

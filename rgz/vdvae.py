@@ -1,0 +1,260 @@
+r"""A very deep variational autoencoder for single-channel images (Child 2021, arXiv:2011.10650).
+
+An encoder goes down through the resolutions and leaves its activations at each. A decoder comes up again through
+many small stochastic blocks. Block :math:`i` looks at what has been drawn so far, :math:`z_{<i}`, and holds a prior
+:math:`p(z_i \mid z_{<i})` and a posterior :math:`q(z_i \mid x, z_{<i})`, both diagonal Gaussians. The loss is the
+negative evidence lower bound in bits per dimension,
+
+.. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
+          + \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
+
+distortion plus rate, for an image of :math:`D` pixels. Coarse blocks can say what kind of galaxy it is, fine ones where
+each knot sits. Three walks through the decoder share one code path, :meth:`VDVAE._descend`: drawing from the
+posterior (training), from the prior (generation), and from a code with the rest filled in by the prior (decoding).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rgz.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
+
+__all__ = ["PRESETS", "VDVAE", "Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of a VDVAE.
+
+    Parameters
+    ----------
+    encoder, decoder
+        ``(resolution, blocks)`` pairs, finest first for the encoder, coarsest first for the decoder. Both span the same
+        resolutions, each half of the finer one or a whole fraction of it.
+    latents
+        Resolutions at which decoder blocks are stochastic; elsewhere they are plain residual blocks.
+    width
+        Channels of the residual stream.
+    bottleneck
+        Channels inside a block, as a fraction of ``width``.
+    channels
+        Latent channels of a stochastic block.
+    mixtures
+        Logistic components of the pixel likelihood.
+    patch
+        Pixels along a side that the first convolution folds into one position and the last unfolds again. With 1, as
+        published, the finest blocks work on every pixel; with 2 they cost a quarter.
+
+    Examples
+    --------
+    >>> config = Config(encoder=((8, 1), (1, 1)), decoder=((1, 1), (8, 1)), latents=(1, 8), width=8, channels=2)
+    >>> config.size, VDVAE(config).dimensions
+    (8, 130)
+    """
+
+    encoder: tuple[tuple[int, int], ...]
+    decoder: tuple[tuple[int, int], ...]
+    latents: tuple[int, ...]
+    width: int
+    channels: int = 16
+    bottleneck: float = 0.25
+    mixtures: int = 5
+    patch: int = 1
+
+    def __post_init__(self):
+        down, up = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
+        if down != up[::-1] or any(fine % coarse or fine <= coarse for fine, coarse in zip(down, down[1:], strict=False)):
+            raise ValueError(f"encoder resolutions {down} must fall by whole factors and decoder's {up} rise through the same")
+        if not self.latents or not set(self.latents) <= set(up):
+            raise ValueError(f"latents at {self.latents} must be some of the decoder's resolutions {up}")
+
+    @property
+    def size(self) -> int:
+        """Width of the images, in pixels."""
+        return self.encoder[0][0] * self.patch
+
+
+PRESETS = {
+    "tiny": Config(encoder=((32, 1), (8, 1), (1, 1)), decoder=((1, 1), (8, 2), (32, 1)), latents=(1, 8), width=16, channels=4, mixtures=2),
+    "small": Config(
+        encoder=((16, 4), (8, 6), (4, 4), (1, 2)), decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8),
+        width=192, bottleneck=1 / 3, patch=2,
+    ),
+}
+
+
+class Bottleneck(nn.Module):
+    """Four convolutions (1×1, 3×3, 3×3, 1×1), each behind a GELU; the 3×3 become 1×1 below three pixels."""
+
+    def __init__(self, width_in: int, width_middle: int, width_out: int, resolution: int, residual: bool = False):
+        super().__init__()
+        kernel = 3 if resolution > 2 else 1
+        self.residual = residual
+        self.c1 = nn.Conv2d(width_in, width_middle, 1)
+        self.c2 = nn.Conv2d(width_middle, width_middle, kernel, padding=kernel // 2)
+        self.c3 = nn.Conv2d(width_middle, width_middle, kernel, padding=kernel // 2)
+        self.c4 = nn.Conv2d(width_middle, width_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width_in, H, W) to (N, width_out, H, W)."""
+        h = x
+        for convolution in (self.c1, self.c2, self.c3, self.c4):
+            h = convolution(F.gelu(h))
+        return x + h if self.residual else h
+
+
+class Stochastic(nn.Module):
+    """One decoder block: prior, posterior, a projection of what was drawn, and a residual block."""
+
+    def __init__(self, config: Config, resolution: int):
+        super().__init__()
+        width, middle, z = config.width, int(config.width * config.bottleneck), config.channels
+        self.posterior = Bottleneck(2 * width, middle, 2 * z, resolution)
+        self.prior = Bottleneck(width, middle, 2 * z + width, resolution)
+        self.project = nn.Conv2d(z, width, 1)
+        self.residual = Bottleneck(width, middle, width, resolution, residual=True)
+        nn.init.zeros_(self.prior.c4.weight)
+        nn.init.zeros_(self.prior.c4.bias)
+
+
+class VDVAE(nn.Module):
+    """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255.
+
+    Attributes
+    ----------
+    levels
+        Resolution of each stochastic block, coarsest first.
+    dimensions
+        Latent dimensions of all blocks together, the length of a full code.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        width, middle = config.width, int(config.width * config.bottleneck)
+        self.stem = nn.Conv2d(1, width, config.patch + 2, stride=config.patch, padding=1)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(Bottleneck(width, middle, width, r, residual=True) for _ in range(blocks)) for r, blocks in config.encoder)
+        self.decoder = nn.ModuleList(
+            nn.ModuleList(Stochastic(config, r) if r in config.latents else Bottleneck(width, middle, width, r, residual=True)
+                          for _ in range(blocks)) for r, blocks in config.decoder)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r, _ in config.decoder)
+        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(1, width, 1, 1))
+        self.head = nn.Conv2d(width, 3 * config.mixtures * config.patch**2, 1)
+        self.levels = [r for r, blocks in config.decoder if r in config.latents for _ in range(blocks)]
+        self.dimensions = sum(config.channels * r * r for r in self.levels)
+        self._scale_for_depth()
+
+    def _scale_for_depth(self):
+        """Shrink each residual branch's last convolution by 1/√(blocks), so that depth does not add up to noise."""
+        for part in (self.encoder, self.decoder):
+            blocks = [block for level in part for block in level]
+            for block in blocks:
+                last = block.residual.c4 if isinstance(block, Stochastic) else block.c4
+                last.weight.data /= math.sqrt(len(blocks))
+                if isinstance(block, Stochastic):
+                    block.project.weight.data /= math.sqrt(len(blocks))
+
+    def _ascend(self, images: Tensor) -> dict[int, Tensor]:
+        """Encoder activations (N, width, r, r) at each resolution r."""
+        h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))
+        activations = {}
+        for (resolution, _), blocks in zip(self.config.encoder, self.encoder, strict=True):
+            if h.shape[-1] != resolution:
+                h = F.avg_pool2d(h, h.shape[-1] // resolution)
+            for block in blocks:
+                h = block(h)
+            activations[resolution] = h
+        return activations
+
+    def _descend(self, count: int, draw) -> Tensor:
+        """Walk up the decoder; ``draw(block, h, prior_mean, prior_log_std)`` returns each block's latents.
+
+        Returns the parameters of the pixel mixture, (N, 3K, H, W).
+        """
+        h = None
+        for (resolution, _), bias, blocks in zip(self.config.decoder, self.biases, self.decoder, strict=True):
+            if h is None:
+                h = bias.expand(count, -1, -1, -1)
+            else:  # in h's own precision: one float32 term would lift the whole residual stream out of bfloat16
+                h = F.interpolate(h, size=(resolution, resolution)) + bias.to(h.dtype)
+            for block in blocks:
+                if not isinstance(block, Stochastic):
+                    h = block(h)
+                    continue
+                z = self.config.channels
+                mean, log_std, further = block.prior(h).split((z, z, self.config.width), dim=1)
+                latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
+                h = block.residual(h + further + block.project(latents))
+        parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
+        return F.pixel_shuffle(parameters, self.config.patch)
+
+    def _posterior(self, images: Tensor, means: bool):
+        """Posterior walk: mixture parameters, and per block posterior mean, log-std, prior mean, log-std."""
+        activations, record = self._ascend(images), []
+
+        def draw(block, h, prior_mean, prior_log_std):
+            joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
+            mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
+            record.append((mean, log_std, prior_mean, prior_log_std))
+            return mean if means else mean + log_std.exp() * torch.randn_like(mean)
+
+        return self._descend(len(images), draw), record
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch, for training.
+
+        Parameters
+        ----------
+        images
+            Grey levels, (N, 1, H, W).
+
+        Returns
+        -------
+        dict
+            ``loss``, the bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, blocks), in nats.
+        """
+        parameters, record = self._posterior(images, means=False)
+        distortion = -mixture_log_prob(images, parameters).sum((1, 2))
+        rate = torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record], dim=1)
+        bits = (distortion + rate.sum(1)) / (images[0].numel() * math.log(2))
+        return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Full codes of images: posterior means, each block given the means of those before it.
+
+        Returns
+        -------
+        means, rates
+            Each (N, dimensions): posterior mean, and KL in nats, of every latent, coarsest block first, each block
+            flattened as (channel, row, column).
+        """
+        _, record = self._posterior(images, means=True)
+        return (torch.cat([four[0].flatten(1) for four in record], dim=1),
+                torch.cat([gaussian_kl(*four).flatten(1) for four in record], dim=1))
+
+    @torch.no_grad()
+    def decode(self, code: Tensor) -> Tensor:
+        """Mean images of full codes (N, dimensions); a NaN latent takes its prior mean. (N, 1, H, W), 0 … 255."""
+        z = self.config.channels
+        parts = iter(code.split([z * r * r for r in self.levels], dim=1))
+
+        def draw(block, h, prior_mean, prior_log_std):
+            given = next(parts).reshape(prior_mean.shape)
+            return torch.where(torch.isnan(given), prior_mean, given)
+
+        return mixture_mean(self._descend(len(code), draw))
+
+    @torch.no_grad()
+    def sample(self, count: int, temperature: float = 1.0) -> Tensor:
+        """New images, each latent drawn from its prior with its standard deviation times ``temperature``; (N, 1, H, W) uint8."""
+
+        def draw(block, h, prior_mean, prior_log_std):
+            return prior_mean + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+
+        return mixture_sample(self._descend(count, draw))
