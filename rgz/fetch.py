@@ -1,7 +1,7 @@
 """The public archives, found or fetched, and never trusted before their hash is checked.
 
 A file is looked for in three places, in this order: the folder named by ``RGZ_DATA_MIRROR``, the download cache,
-the network. Whatever answers, its sha256 must be the one in :data:`REGISTRY`. Downloads show a progress bar, are
+the network. Whatever answers, its sha256 must be the one in ``REGISTRY``. Downloads show a progress bar, are
 tried again when the server is busy, and appear under their final name only once they are whole and right.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pooch
 
 from rgz import paths
-from rgz.errors import BadInput
+from rgz.errors import BadInput, first_line
 
 __all__ = ["REGISTRY", "PublicFile", "fetch", "locate", "sha256"]
 
@@ -142,18 +142,19 @@ def fetch(name: str) -> Path:
     folder = paths.cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        puller = pooch.create(folder, base_url="", registry={name: f"sha256:{file.sha256}"}, urls={name: file.url},
-                              retry_if_failed=2)
+        puller = pooch.create(
+            folder, base_url="", registry={name: f"sha256:{file.sha256}"}, urls={name: file.url}, retry_if_failed=2
+        )
         return Path(puller.fetch(name, downloader=pooch.DOIDownloader(progressbar=True, timeout=30)))
     except PermissionError as error:
-        raise BadInput(f"the cache {folder} cannot be written to: set RGZ_CACHE to a folder of yours, or {hint}") from error
+        raise BadInput(
+            f"the cache {folder} cannot be written to: set RGZ_CACHE to a folder of yours, or {hint}"
+        ) from error
     except OSError as error:  # requests' errors are OSErrors too
         if not isinstance(error, ConnectionError) and error.errno is not None:
             raise BadInput(f"the cache {folder} cannot be used ({error.strerror}): set RGZ_CACHE, or {hint}") from error
-        raise BadInput(f"{name} could not be downloaded ({_first_line(error)}): try again later, or {hint}") from error
+        raise BadInput(f"{name} could not be downloaded ({first_line(error)}): try again later, or {hint}") from error
     except ValueError as error:  # pooch: the hash of the download does not match, or the archive has no such file
-        raise BadInput(f"{name} was not what {file.url} should give ({_first_line(error)}): try again later, or {hint}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise BadInput(
+            f"{name} was not what {file.url} should give ({first_line(error)}): try again later, or {hint}"
+        ) from error

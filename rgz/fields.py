@@ -47,7 +47,7 @@ def training_sample() -> sample.Sample:
     pixels = np.concatenate([images.crop(s.images, FIELD) for s in (mirabest, rgd)])
     both = sample.Sample(pixels, table, mirabest.pixel)
     both = sample.away_from(both, test, KEEP_AWAY)
-    both = both[[images.has_source(image, images.Recipe()) for image in both.images]]
+    both = both[[images.has_source(image, both.pixel, images.Recipe()) for image in both.images]]
     both = both[once_each(both.table, SAME_SOURCE)]
     both.table["label"] = ""
     both.table["split"] = [_split(name) for name in both.table["name"]]

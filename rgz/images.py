@@ -23,26 +23,38 @@ from scipy import ndimage
 
 from rgz.errors import BadInput
 
-__all__ = ["Pose", "Recipe", "clip", "crop", "fill", "find_pose", "has_source", "prepare", "render", "smooth", "stretch"]
+__all__ = [
+    "Pose",
+    "Recipe",
+    "clip",
+    "crop",
+    "fill",
+    "find_pose",
+    "has_source",
+    "prepare",
+    "render",
+    "smooth",
+    "stretch",
+]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is prepared.
+    """How an image is prepared: always the same patch of sky, whatever the survey's pixels.
 
     Parameters
     ----------
     size
         Width of the prepared square, in its own pixels.
-    scale
-        Input pixels per prepared pixel: with 2, a 32-pixel square covers 64 input pixels.
+    pixel
+        Width of a prepared pixel, arcsec; with 3.6 a 32-pixel square covers 115″.
     radius
-        Input pixels from the centre within which the pose is measured.
+        Distance from the centre within which the pose is measured, arcsec.
     """
 
     size: int = 32
-    scale: float = 2.0
-    radius: float = 32.0
+    pixel: float = 3.6
+    radius: float = 57.6
 
 
 @dataclass(frozen=True)
@@ -97,13 +109,15 @@ def crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _offsets(shape):
-    return np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2  # (2, H, W): y, x from the centre
+    return (
+        np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
+    )  # (2, H, W): y, x from the centre
 
 
-def has_source(image: np.ndarray, recipe: Recipe) -> bool:
-    """Whether there is emission within the recipe's radius of the centre, so that the image can be prepared."""
+def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
+    """Whether an image with pixels of ``pixel`` arcsec has emission within the recipe's radius, so that it can be prepared."""
     y, x = _offsets(image.shape)
-    return bool((image[np.hypot(x, y) <= recipe.radius] > 0).any())
+    return bool((image[np.hypot(x, y) <= recipe.radius / pixel] > 0).any())
 
 
 def find_pose(image: np.ndarray, radius: float) -> Pose:
@@ -126,8 +140,11 @@ def find_pose(image: np.ndarray, radius: float) -> Pose:
     angle = 0.5 * np.arctan2(2 * (weight * dx * dy).sum(), (weight * (dx**2 - dy**2)).sum())
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    return Pose(float(angle), 1 if (weight * np.sign(along)).sum() >= 0 else -1,
-                1 if (weight * np.sign(across)).sum() >= 0 else -1)
+    return Pose(
+        float(angle),
+        1 if (weight * np.sign(along)).sum() >= 0 else -1,
+        1 if (weight * np.sign(across)).sum() >= 0 else -1,
+    )
 
 
 def smooth(image: np.ndarray, scale: float) -> np.ndarray:
@@ -135,12 +152,12 @@ def smooth(image: np.ndarray, scale: float) -> np.ndarray:
     return ndimage.gaussian_filter(image, 0.42 * scale) if scale > 1 else image
 
 
-def render(image: np.ndarray, pose: Pose, recipe: Recipe) -> np.ndarray:
+def render(image: np.ndarray, pose: Pose, size: int, scale: float) -> np.ndarray:
     """Turn, mirror, shift, crop and scale a field to a (size, size) square, in one linear interpolation.
 
-    Beyond the field's edge there is nothing.
+    ``scale`` is the width of a new pixel in old ones. Beyond the field's edge there is nothing.
     """
-    u = (np.arange(recipe.size) - (recipe.size - 1) / 2) * recipe.scale  # along a row of the result, input pixels
+    u = (np.arange(size) - (size - 1) / 2) * scale  # along a row of the result, input pixels
     along, across = u[None, :] * pose.along, u[:, None] * pose.across
     cos, sin = np.cos(pose.angle), np.sin(pose.angle)
     centre_y, centre_x = (np.array(image.shape) - 1) / 2
@@ -165,19 +182,26 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
 
 
-def prepare(image: np.ndarray, recipe: Recipe, turn: Pose = Pose()) -> np.ndarray:
-    """One clipped field (H, W) to the (size, size) uint8 square that the network sees.
+def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()) -> np.ndarray:
+    """One clipped field (H, W) with pixels of ``pixel`` arcsec to the (size, size) uint8 square that the network sees.
 
-    ``turn`` is added to the pose found: mirrored views and the small turns and shifts of training.
+    ``turn`` is added to the pose found: mirrored views, for example.
 
     Raises
     ------
     BadInput
         The image is not two-dimensional, or is blank around its centre.
+
+    Examples
+    --------
+    >>> from rgz import synthetic
+    >>> field = synthetic.source("FRII", np.random.default_rng(0))
+    >>> prepare(clip(field), 1.8, Recipe()).shape
+    (32, 32)
     """
     if image.ndim != 2:
         raise BadInput(f"an image has two axes; this one has shape {image.shape}")
-    image = fill(image)
-    pose = find_pose(image, recipe.radius)
+    image, scale = fill(image), recipe.pixel / pixel
+    pose = find_pose(image, recipe.radius / pixel)
     pose = replace(turn, angle=pose.angle + turn.angle, along=pose.along * turn.along, across=pose.across * turn.across)
-    return stretch(render(smooth(image, recipe.scale), pose, recipe))
+    return stretch(render(smooth(image, scale), pose, recipe.size, scale))

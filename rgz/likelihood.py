@@ -64,7 +64,9 @@ def mixture_log_prob(grey: Tensor, parameters: Tensor) -> Tensor:
     upper, lower = inverse * (offset + HALF_BIN), inverse * (offset - HALF_BIN)
     # Inside: ln[σ(u) − σ(l)] = ln σ(u) + ln σ(−l) + ln(1 − e^(l−u)), exact also far out in the tails.
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * HALF_BIN * inverse))
-    log_prob = torch.where(grey < 0.5, F.logsigmoid(upper), torch.where(grey > LEVELS - 1.5, F.logsigmoid(-lower), inside))
+    log_prob = torch.where(
+        grey < 0.5, F.logsigmoid(upper), torch.where(grey > LEVELS - 1.5, F.logsigmoid(-lower), inside)
+    )
     return torch.logsumexp(log_weights + log_prob, dim=1)
 
 

@@ -84,6 +84,8 @@ def atomic(path: Path):
             os.fsync(written.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise BadInput(f"cannot write {path} ({error.strerror or error}): free some space or choose another folder") from error
+        raise BadInput(
+            f"cannot write {path} ({error.strerror or error}): free some space or choose another folder"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -5,22 +5,26 @@ opened the usual way. :func:`unpickle` admits nothing but numpy arrays, numbers,
 are read in memory, member by member, and never unpacked to disk, so nothing in one can land outside its folder.
 """
 
+import gzip
 import io
 import pickle
 import re
 import tarfile
+import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from astropy.wcs import WCS
+from astropy.wcs import WCS, FITSFixedWarning
 
 from rgz import fetch
-from rgz.errors import BadInput
+from rgz.errors import BadInput, first_line
 from rgz.sample import Sample
 
 __all__ = ["SAMPLES", "load", "members", "read_batches", "read_fits", "unpickle"]
@@ -80,7 +84,9 @@ def unpickle(data: bytes, origin: str = "pickle") -> dict:
     try:
         content = _NumpyOnly(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything, MemoryError and RecursionError included
-        raise BadInput(f"{origin} is not a batch that can be trusted ({error}): fetch the archive again") from error
+        raise BadInput(
+            f"{origin} is not a batch that can be trusted ({first_line(error)}): fetch the archive again"
+        ) from error
     if not isinstance(content, dict):
         raise BadInput(f"{origin} holds a {type(content).__name__}, where a batch is a dict")
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
@@ -102,13 +108,29 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                         _check_member(path, entry.filename, True, entry.file_size)
                         yield entry.filename, archive.read(entry)
         else:
-            with tarfile.open(path) as archive:
+            with _unzipped(path) as stream, tarfile.open(fileobj=stream) as archive:
                 for entry in archive:
                     if not entry.isdir():
                         _check_member(path, entry.name, entry.isreg(), entry.size)
                         yield entry.name, archive.extractfile(entry).read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zipfile.zlib.error) as error:
-        raise BadInput(f"{path} is not a whole tar or zip archive ({error}): fetch it again") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
+        raise BadInput(f"{path} is not a whole tar or zip archive ({first_line(error)}): fetch it again") from error
+
+
+@contextmanager
+def _unzipped(path: Path):
+    """An archive opened, gunzipped to its very end if need be: tar stops reading before gzip's check sum."""
+    with open(path, "rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        if not zipped:
+            yield stream
+            return
+        with gzip.open(stream) as content:
+            data = content.read(LARGEST_MEMBER)
+            if content.read(1):
+                raise BadInput(f"{path} unpacks to over 1 GiB, more than any archive known here: do not use it")
+    yield io.BytesIO(data)
 
 
 def _check_member(path, name, regular, size):
@@ -132,7 +154,9 @@ def read_batches(path: Path) -> tuple[np.ndarray, list[int], list[str], list[str
             pixels = [np.asarray(image).reshape(150, 150) for image in batch["data"]]
             rows = [int(value) for value in batch["labels"]], [str(value) for value in batch["filenames"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"{path.name}/{name} lacks 150×150 images, labels or filenames ({error})") from error
+            raise BadInput(
+                f"{path.name}/{name} lacks 150×150 images, labels or filenames ({first_line(error)})"
+            ) from error
         if len(pixels) != len(rows[0]) or len(pixels) != len(rows[1]) or any(p.dtype != np.uint8 for p in pixels):
             raise BadInput(f"{path.name}/{name} does not hold one label and file name for each uint8 image")
         images += pixels
@@ -143,13 +167,24 @@ def read_batches(path: Path) -> tuple[np.ndarray, list[int], list[str], list[str
 
 
 def _table(names, ra, dec, label, confident, split, **further) -> Table:
-    table = Table({"name": names, "ra": np.asarray(ra, float), "dec": np.asarray(dec, float), "label": label,
-                   "confident": np.asarray(confident, bool), "split": split, **further})
+    table = Table(
+        {
+            "name": names,
+            "ra": np.asarray(ra, float),
+            "dec": np.asarray(dec, float),
+            "label": label,
+            "confident": np.asarray(confident, bool),
+            "split": split,
+            **further,
+        }
+    )
     table["ra"].unit = table["dec"].unit = "deg"
     return table
 
 
-MIRABEST_NAME = re.compile(r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$")
+MIRABEST_NAME = re.compile(
+    r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$"
+)
 
 
 def _mirabest(path: Path) -> Sample:
@@ -164,11 +199,17 @@ def _mirabest(path: Path) -> Sample:
     found = [MIRABEST_NAME.match(stem) for stem in stems]
     if None in found:
         raise BadInput(f"{path.name}: {stems[found.index(None)]!r} does not read code_RA±Dec_redshift_size")
-    table = _table(stems, [m["ra"] for m in found], [m["dec"] for m in found],
-                   [{"1": "FRI", "2": "FRII", "3": "hybrid"}[m["code"][0]] for m in found],
-                   [m["code"][1] == "0" for m in found], splits,
-                   redshift=[float(m["z"]) for m in found], size=[float(m["size"]) for m in found],
-                   morphology=[m["code"] for m in found])
+    table = _table(
+        stems,
+        [m["ra"] for m in found],
+        [m["dec"] for m in found],
+        [{"1": "FRI", "2": "FRII", "3": "hybrid"}[m["code"][0]] for m in found],
+        [m["code"][1] == "0" for m in found],
+        splits,
+        redshift=[float(m["z"]) for m in found],
+        size=[float(m["size"]) for m in found],
+        morphology=[m["code"] for m in found],
+    )
     table["size"].unit = "arcsec"
     return Sample(images, table, FIRST_PIXEL)
 
@@ -183,8 +224,11 @@ def _frdeep(path: Path, pixel: float) -> Sample:
         seen[stem] = seen.get(stem, 0) + 1
         names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
     unknown = np.full(len(names), np.nan)
-    return Sample(images, _table(names, unknown, unknown, [("FRI", "FRII")[c] for c in classes],
-                                 np.ones(len(names)), splits), pixel)
+    return Sample(
+        images,
+        _table(names, unknown, unknown, [("FRI", "FRII")[c] for c in classes], np.ones(len(names)), splits),
+        pixel,
+    )
 
 
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
@@ -201,11 +245,16 @@ def _radio_galaxy_dataset(path: Path) -> Sample:
             labels = [RADIO_GALAXY_LABELS[int(group["Label_literature"][()])] for group in groups]
             splits = [group["Split_literature"].asstr()[()] for group in groups]
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
-        raise BadInput(f"{path} does not hold the Radio Galaxy Dataset ({error}): fetch it again") from error
+        raise BadInput(
+            f"{path} does not hold the Radio Galaxy Dataset ({first_line(error)}): fetch it again"
+        ) from error
     ra, dec = ([float(a[key]) for a in attributes] for key in ("RA", "DEC"))
     names = [f"rgd-{i:04d}" for i in range(len(groups))]
-    return Sample(images, _table(names, ra, dec, labels, np.ones(len(names)), splits,
-                                 catalogue=[str(a["Source"]) for a in attributes]), FIRST_PIXEL)
+    return Sample(
+        images,
+        _table(names, ra, dec, labels, np.ones(len(names)), splits, catalogue=[str(a["Source"]) for a in attributes]),
+        FIRST_PIXEL,
+    )
 
 
 SAMPLES = {
@@ -242,17 +291,27 @@ def read_fits(source: Path | bytes) -> tuple[np.ndarray, WCS | None]:
     """
     origin = "the FITS data" if isinstance(source, bytes) else str(source)
     try:
-        with fits.open(io.BytesIO(source) if isinstance(source, bytes) else source, memmap=False) as units:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with warnings.catch_warnings(), fits.open(io.BytesIO(data), checksum=True) as units:
+            warnings.filterwarnings("error", message=".*(Checksum|Datasum) verification failed")
+            warnings.simplefilter("ignore", FITSFixedWarning)  # old dates in headers, set right by astropy
             for unit in units:
-                if not isinstance(unit, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) or unit.header.get("NAXIS", 0) == 0:
+                if (
+                    not isinstance(unit, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
+                    or unit.header.get("NAXIS", 0) == 0
+                ):
                     continue
                 pixels = np.squeeze(np.asarray(unit.data, dtype=np.float32))
                 if pixels.ndim != 2:
-                    raise BadInput(f"{origin} holds an image of shape {unit.shape}: one plane is needed, choose it first")
+                    raise BadInput(
+                        f"{origin} holds an image of shape {unit.shape}: one plane is needed, choose it first"
+                    )
                 wcs = WCS(unit.header).celestial
                 return pixels, wcs if wcs.has_celestial else None
     except BadInput:
         raise
     except Exception as error:  # astropy raises OSError, TypeError, ValueError, VerifyError and more on damage
-        raise BadInput(f"{origin} is not a readable FITS image ({error}): fetch or export it again") from error
+        raise BadInput(
+            f"{origin} is not a readable FITS image ({first_line(error)}): fetch or export it again"
+        ) from error
     raise BadInput(f"{origin} has no image in any of its units")

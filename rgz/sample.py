@@ -26,10 +26,16 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from rgz import paths
-from rgz.errors import BadInput
+from rgz.errors import BadInput, first_line
 
-__all__ = ["Sample", "away_from", "read", "separation", "write", "write_columns"]
+__all__ = ["CHECKED", "Sample", "away_from", "read", "read_columns", "separation", "write", "write_columns"]
 
+CHECKED = {
+    "compression": "gzip",
+    "compression_opts": 9,
+    "shuffle": True,
+    "fletcher32": True,
+}  # small, and a flipped bit is noticed
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
 
 
@@ -86,7 +92,9 @@ def separation(table: Table, other: Table) -> np.ndarray:
     nearest = np.full(len(table), np.inf)
     known, targets = (np.isfinite(np.asarray(t["ra"])) & np.isfinite(np.asarray(t["dec"])) for t in (table, other))
     if known.any() and targets.any():
-        here, there = (SkyCoord(t["ra"][rows], t["dec"][rows], unit="deg") for t, rows in ((table, known), (other, targets)))
+        here, there = (
+            SkyCoord(t["ra"][rows], t["dec"][rows], unit="deg") for t, rows in ((table, known), (other, targets))
+        )
         nearest[known] = here.match_to_catalog_sky(there)[1].to_value(u.arcsec)
     return nearest
 
@@ -105,8 +113,9 @@ def write_columns(group: h5py.Group, table: Table):
         column = table[name]
         values = np.asarray(column)
         if values.dtype.kind == "U":
-            values = np.array([text.encode() for text in values], dtype=h5py.string_dtype())
-        group.create_dataset(name, data=values)
+            values = np.char.encode(values, "utf-8")
+            values = values.astype(f"S{max(1, values.dtype.itemsize)}")  # HDF5 has no text of length zero
+        group.create_dataset(name, data=values, **CHECKED)
         if column.unit is not None:
             group[name].attrs["unit"] = str(column.unit)
 
@@ -125,7 +134,7 @@ def read_columns(group: h5py.Group, names) -> Table:
 def write(path: Path, sample: Sample):
     """Write a sample to one HDF5 file: ``images`` (compressed), ``table/…``, and the pixel width as an attribute."""
     with paths.atomic(path) as partial, h5py.File(partial, "w") as file:
-        file.create_dataset("images", data=sample.images, compression="gzip", compression_opts=4, shuffle=True)
+        file.create_dataset("images", data=sample.images, **CHECKED)
         file.attrs["pixel_arcsec"] = sample.pixel
         write_columns(file.create_group("table"), sample.table)
 
@@ -145,4 +154,6 @@ def read(path: Path) -> Sample:
     except BadInput:
         raise
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
-        raise BadInput(f"{path} is not a readable sample file ({error}): write it anew with rgz.sample.write") from error
+        raise BadInput(
+            f"{path} is not a readable sample file ({first_line(error)}): write it anew with rgz.sample.write"
+        ) from error

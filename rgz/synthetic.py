@@ -48,6 +48,14 @@ def sources(count: int, seed: int = 0) -> Sample:
     fields = [images.clip(source(kind, rng, snr=rng.uniform(20, 200))) for kind in kinds]
     pixels = np.stack([np.rint(255 * field / field.max()).astype(np.uint8) for field in fields])
     unknown = np.full(count, np.nan)
-    table = Table({"name": [f"sim-{i:04d}" for i in range(count)], "ra": unknown, "dec": unknown, "label": kinds,
-                   "confident": np.ones(count, bool), "split": ["train"] * count})
+    table = Table(
+        {
+            "name": [f"sim-{i:04d}" for i in range(count)],
+            "ra": unknown,
+            "dec": unknown,
+            "label": kinds,
+            "confident": np.ones(count, bool),
+            "split": ["train"] * count,
+        }
+    )
     return Sample(pixels, table, PIXEL)

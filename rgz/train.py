@@ -10,6 +10,7 @@ stick: once every gradient is too large, no step ever changes anything again. Th
 
 import copy
 import csv
+import hashlib
 import json
 import math
 import sys
@@ -26,11 +27,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rgz import images, paths
-from rgz.errors import BadInput
+from rgz.errors import BadInput, first_line
 from rgz.sample import Sample
 from rgz.vdvae import VDVAE, Config
 
-__all__ = ["Schedule", "batches", "fit", "load", "save", "validation_loss"]
+__all__ = ["Schedule", "batches", "describe", "fit", "load", "save", "validation_loss"]
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,29 @@ def batches(sample: Sample, recipe: images.Recipe, size: int, seed: int) -> Call
         Step number to grey levels, (size, 1, H, W) uint8.
     """
     fields = [images.fill(image) for image in sample.images]
-    poses = [images.find_pose(field, recipe.radius) for field in fields]
-    fields = [images.smooth(field, recipe.scale).astype(np.float32) for field in fields]
+    scale = recipe.pixel / sample.pixel
+    poses = [images.find_pose(field, recipe.radius / sample.pixel) for field in fields]
+    fields = [images.smooth(field, scale).astype(np.float32) for field in fields]
 
     def batch(step: int) -> Tensor:
         rng = np.random.default_rng((seed, step))
         epoch, place = divmod(step * size, len(fields))
-        order = np.concatenate([np.random.default_rng((seed, 1 << 40, epoch + k)).permutation(len(fields))
-                                for k in range(1 + (place + size - 1) // len(fields))])[place : place + size]
+        order = np.concatenate(
+            [
+                np.random.default_rng((seed, 1 << 40, epoch + k)).permutation(len(fields))
+                for k in range(1 + (place + size - 1) // len(fields))
+            ]
+        )[place : place + size]
         pixels = []
         for row in order:
             pose = poses[row]
-            jittered = images.Pose(pose.angle + rng.normal(0, np.radians(6)), int(rng.choice((-1, 1))), int(rng.choice((-1, 1))),
-                                   tuple(rng.uniform(-1, 1, 2)))
-            pixels.append(images.stretch(images.render(fields[row], jittered, recipe)))
+            jittered = images.Pose(
+                pose.angle + rng.normal(0, np.radians(6)),
+                int(rng.choice((-1, 1))),
+                int(rng.choice((-1, 1))),
+                tuple(rng.uniform(-1, 1, 2)),
+            )
+            pixels.append(images.stretch(images.render(fields[row], jittered, recipe.size, scale)))
         return torch.from_numpy(np.stack(pixels)[:, None])
 
     return batch
@@ -94,13 +104,42 @@ def validation_loss(model: nn.Module, pixels: Tensor) -> float:
     return sum(losses) / len(pixels)
 
 
+@torch.no_grad()
+def describe(model: VDVAE, pixels: Tensor) -> dict:
+    """Bits per dimension, distortion and rate at each resolution (nats for one image) over held-out images (N, 1, H, W)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = [model(part) for part in pixels.split(128)]
+    distortion, rate = (torch.cat([part[name] for part in parts]).mean(0) for name in ("distortion", "rate"))
+    by_resolution = {
+        str(r): round(float(rate[[level == r for level in model.levels]].sum()), 3) for r in dict.fromkeys(model.levels)
+    }
+    bits = float(distortion + rate.sum()) / (pixels[0].numel() * math.log(2))
+    return {
+        "bits_per_dimension": round(bits, 4),
+        "distortion_nats": round(float(distortion), 2),
+        "rate_nats": by_resolution,
+    }
+
+
 def _learning_rate(step: int, schedule: Schedule) -> float:
     progress = max(0, step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
-    return schedule.learning_rate * min(1, (step + 1) / schedule.warmup) * 0.5 * (1 + math.cos(math.pi * min(1, progress)))
+    return (
+        schedule.learning_rate * min(1, (step + 1) / schedule.warmup) * 0.5 * (1 + math.cos(math.pi * min(1, progress)))
+    )
 
 
-def fit(model: nn.Module, batch: Callable[[int], Tensor], schedule: Schedule, folder: Path, *,
-        validation: Tensor | None = None, minutes: float = math.inf, every: int = 100, device: str = "cpu") -> tuple[nn.Module, int]:
+def fit(
+    model: nn.Module,
+    batch: Callable[[int], Tensor],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    validation: Tensor | None = None,
+    minutes: float = math.inf,
+    every: int = 100,
+    device: str = "cpu",
+) -> tuple[nn.Module, int]:
     """Train a model, resuming from ``folder`` where it left off.
 
     Parameters
@@ -127,7 +166,9 @@ def fit(model: nn.Module, batch: Callable[[int], Tensor], schedule: Schedule, fo
     folder.mkdir(parents=True, exist_ok=True)
     model = model.to(device, memory_format=torch.channels_last)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay
+    )
     checkpoint = folder / "checkpoint.pt"
     step = _resume(checkpoint, model, ema, optimizer, schedule) if checkpoint.exists() else 0
     end, skipped = time.monotonic() + 60 * minutes, 0
@@ -145,8 +186,10 @@ def fit(model: nn.Module, batch: Callable[[int], Tensor], schedule: Schedule, fo
             norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip).item()
             skipped = 0 if norm < schedule.skip else skipped + 1  # false for NaN too
             if skipped > schedule.patience:
-                raise BadInput(f"{skipped} steps in a row had a gradient norm over {schedule.skip:g} (last: {norm:.3g}) and were "
-                               f"skipped: start again from {checkpoint} with a lower learning rate or a higher threshold")
+                raise BadInput(
+                    f"{skipped} steps in a row had a gradient norm over {schedule.skip:g} (last: {norm:.3g}) and were "
+                    f"skipped: start again from {checkpoint} with a lower learning rate or a higher threshold"
+                )
             if not skipped:
                 optimizer.step()
                 for mean, now in zip(ema.parameters(), model.parameters(), strict=True):
@@ -157,15 +200,29 @@ def fit(model: nn.Module, batch: Callable[[int], Tensor], schedule: Schedule, fo
             if step % every == 0 or step == schedule.steps:
                 with autocast:
                     held_out = math.nan if validation is None else validation_loss(ema, validation.to(device))
-                _log(folder / "log.csv", step, out, norm, skipped, held_out, schedule.batch / (time.monotonic() - started))
+                _log(
+                    folder / "log.csv",
+                    step,
+                    out,
+                    norm,
+                    skipped,
+                    held_out,
+                    schedule.batch / (time.monotonic() - started),
+                )
                 _checkpoint(checkpoint, model, ema, optimizer, schedule, step)
     _checkpoint(checkpoint, model, ema, optimizer, schedule, step)
     return ema, step
 
 
 def _log(path, step, out, norm, skipped, held_out, speed):
-    row = {"step": step, "loss": out["loss"].item(), "validation": held_out, "gradient_norm": norm, "skipped": skipped,
-           "examples_per_s": speed}
+    row = {
+        "step": step,
+        "loss": out["loss"].item(),
+        "validation": held_out,
+        "gradient_norm": norm,
+        "skipped": skipped,
+        "examples_per_s": speed,
+    }
     row |= {name: value.detach().float().mean(0).sum().item() for name, value in out.items() if name != "loss"}
     new = not path.exists()
     with open(path, "a", newline="") as stream:
@@ -176,8 +233,13 @@ def _log(path, step, out, norm, skipped, held_out, speed):
 
 
 def _checkpoint(path, model, ema, optimizer, schedule, step):
-    state = {"step": step, "schedule": asdict(schedule), "model": model.state_dict(), "ema": ema.state_dict(),
-             "optimizer": optimizer.state_dict()}
+    state = {
+        "step": step,
+        "schedule": asdict(schedule),
+        "model": model.state_dict(),
+        "ema": ema.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     with paths.atomic(path) as partial:
         torch.save(state, partial)
 
@@ -194,15 +256,30 @@ def _resume(path, model, ema, optimizer, schedule) -> int:
     except BadInput:
         raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, KeyError, EOFError and more
-        raise BadInput(f"{path} is not a checkpoint of this model ({str(error).splitlines()[0]}): remove it to start anew") from error
+        raise BadInput(
+            f"{path} is not a checkpoint of this model ({first_line(error)}): remove it to start anew"
+        ) from error
 
 
 def save(path: Path, model: VDVAE, recipe: images.Recipe, provenance: dict):
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
-    about = {"config": asdict(model.config), "recipe": asdict(recipe), "provenance": provenance}
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    about = {
+        "config": asdict(model.config),
+        "recipe": asdict(recipe),
+        "provenance": provenance,
+        "sha256": _digest(tensors),
+    }
     with paths.atomic(path) as partial:
         save_file(tensors, partial, metadata={"rgz": json.dumps(about)})
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of all values in order of name, so that a flipped bit among the weights is noticed."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(path: Path) -> tuple[VDVAE, images.Recipe, dict]:
@@ -216,11 +293,15 @@ def load(path: Path) -> tuple[VDVAE, images.Recipe, dict]:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["rgz"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        if _digest(tensors) != about["sha256"]:
+            raise BadInput(f"{path} is damaged, its weights do not have their own sha256: fetch it again")
         pairs = {key: tuple(map(tuple, about["config"].pop(key))) for key in ("encoder", "decoder")}
         config = Config(**pairs, **about["config"] | {"latents": tuple(about["config"]["latents"])})
-        model = VDVAE(config).eval().requires_grad_(False)
-        model.load_state_dict(tensors)
+        model = VDVAE(config).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, images.Recipe(**about["recipe"]), about["provenance"]
+    except BadInput:
+        raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{path} is not a model of rgz ({str(error).splitlines()[0]}): fetch or train it again") from error
+        raise BadInput(f"{path} is not a model of rgz ({first_line(error)}): fetch or train it again") from error

@@ -9,12 +9,13 @@ negative evidence lower bound in bits per dimension,
           + \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
 distortion plus rate, for an image of :math:`D` pixels. Coarse blocks can say what kind of galaxy it is, fine ones where
-each knot sits. Three walks through the decoder share one code path, :meth:`VDVAE._descend`: drawing from the
+each knot sits. Three walks through the decoder share one code path, ``VDVAE._descend``: drawing from the
 posterior (training), from the prior (generation), and from a code with the rest filled in by the prior (decoding).
 """
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +67,10 @@ class Config:
 
     def __post_init__(self):
         down, up = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
-        if down != up[::-1] or any(fine % coarse or fine <= coarse for fine, coarse in zip(down, down[1:], strict=False)):
-            raise ValueError(f"encoder resolutions {down} must fall by whole factors and decoder's {up} rise through the same")
+        if down != up[::-1] or any(fine % coarse or fine <= coarse for fine, coarse in pairwise(down)):
+            raise ValueError(
+                f"encoder resolutions {down} must fall by whole factors and decoder's {up} rise through the same"
+            )
         if not self.latents or not set(self.latents) <= set(up):
             raise ValueError(f"latents at {self.latents} must be some of the decoder's resolutions {up}")
 
@@ -78,10 +81,21 @@ class Config:
 
 
 PRESETS = {
-    "tiny": Config(encoder=((32, 1), (8, 1), (1, 1)), decoder=((1, 1), (8, 2), (32, 1)), latents=(1, 8), width=16, channels=4, mixtures=2),
+    "tiny": Config(
+        encoder=((32, 1), (8, 1), (1, 1)),
+        decoder=((1, 1), (8, 2), (32, 1)),
+        latents=(1, 8),
+        width=16,
+        channels=4,
+        mixtures=2,
+    ),
     "small": Config(
-        encoder=((16, 4), (8, 6), (4, 4), (1, 2)), decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8),
-        width=192, bottleneck=1 / 3, patch=2,
+        encoder=((16, 4), (8, 6), (4, 4), (1, 2)),
+        decoder=((1, 2), (4, 6), (8, 8), (16, 4)),
+        latents=(1, 4, 8),
+        width=192,
+        bottleneck=1 / 3,
+        patch=2,
     ),
 }
 
@@ -137,10 +151,16 @@ class VDVAE(nn.Module):
         width, middle = config.width, int(config.width * config.bottleneck)
         self.stem = nn.Conv2d(1, width, config.patch + 2, stride=config.patch, padding=1)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(Bottleneck(width, middle, width, r, residual=True) for _ in range(blocks)) for r, blocks in config.encoder)
+            nn.ModuleList(Bottleneck(width, middle, width, r, residual=True) for _ in range(blocks))
+            for r, blocks in config.encoder
+        )
         self.decoder = nn.ModuleList(
-            nn.ModuleList(Stochastic(config, r) if r in config.latents else Bottleneck(width, middle, width, r, residual=True)
-                          for _ in range(blocks)) for r, blocks in config.decoder)
+            nn.ModuleList(
+                Stochastic(config, r) if r in config.latents else Bottleneck(width, middle, width, r, residual=True)
+                for _ in range(blocks)
+            )
+            for r, blocks in config.decoder
+        )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r, _ in config.decoder)
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.shift = nn.Parameter(torch.zeros(1, width, 1, 1))
@@ -235,8 +255,10 @@ class VDVAE(nn.Module):
             flattened as (channel, row, column).
         """
         _, record = self._posterior(images, means=True)
-        return (torch.cat([four[0].flatten(1) for four in record], dim=1),
-                torch.cat([gaussian_kl(*four).flatten(1) for four in record], dim=1))
+        return (
+            torch.cat([four[0].flatten(1) for four in record], dim=1),
+            torch.cat([gaussian_kl(*four).flatten(1) for four in record], dim=1),
+        )
 
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:

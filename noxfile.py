@@ -1,0 +1,93 @@
+"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s lint``."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.needs_version = ">=2025.2.9"
+
+HERE = Path(__file__).parent
+STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+HTML = HERE / "_build" / "_build" / "html" / "index.html"
+
+
+def _install(session, extra):
+    session.install(
+        "--no-cache-dir" if session.env.get("BINDER") else "--quiet", "-e", f".[{extra}]", "-c", "constraints.txt"
+    )
+
+
+@nox.session
+def tests(session):
+    """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
+    _install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def execute(session):
+    """Rebuild the results: classify the codes, run every notebook, build the book, say where it is."""
+    _install(session, "book")
+    session.run("rgz", "report")
+    _stage()
+    for notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
+        session.run(
+            "papermill",
+            "--no-progress-bar",
+            "--cwd",
+            str(STAGE / "notebooks"),
+            str(notebook),
+            str(STAGE / "notebooks" / notebook.name),
+        )
+    _build(session)
+
+
+@nox.session
+def book(session):
+    """Build the book from the notebooks that ``nox -s execute`` has run."""
+    _install(session, "book")
+    if not STAGE.exists():
+        session.error("no notebook has been run yet: nox -s execute does that, and builds the book too")
+    _build(session)
+
+
+def _stage():
+    """Copy the book's sources to where executed notebooks may join them without touching tracked files."""
+    shutil.rmtree(STAGE, ignore_errors=True)
+    STAGE.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+        shutil.copy(HERE / name, STAGE)
+    shutil.copytree(HERE / "book", STAGE / "book")
+    (STAGE / "notebooks").mkdir()
+
+
+def _build(session):
+    session.run(
+        "jupyter-book",
+        "build",
+        "--quiet",
+        "-n",
+        "-W",
+        "--keep-going",
+        "--path-output",
+        str(HERE / "_build"),
+        str(STAGE),
+    )
+    session.log(f"the book: {HTML.as_uri()}")
+
+
+@nox.session
+def train(session):
+    """Train the committed checkpoint anew, about an hour and a half on two cores; options go after ``--``."""
+    _install(session, "test")
+    session.run("rgz", "train", "--preset", "small", *session.posargs)
+
+
+@nox.session
+def lint(session):
+    """Check the style."""
+    _install(session, "dev")
+    session.run("ruff", "check", ".")

@@ -1,0 +1,227 @@
+"""The ``rgz`` command: each verb is one slow step, reads files and writes one file.
+
+rgz data fetch     the public archives, found or downloaded, their hashes checked
+rgz data check     any file: what is in it, or why it cannot be used
+rgz data build     the training set, one HDF5 file
+rgz train          a VDVAE, resumable
+rgz encode         codes of every sample
+rgz report         classify the codes, print the table, write the results
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import rgz
+from rgz.errors import BadInput
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Radio galaxies in the latent space of a very deep variational autoencoder.",
+)
+data = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
+app.add_typer(data, name="data")
+
+WEIGHTS, CODES, RESULTS = "vdvae.safetensors", "codes.h5", "results.json"
+
+
+def _version(wanted: bool):
+    if wanted:
+        typer.echo(rgz.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+):
+    pass
+
+
+@data.command("fetch")
+def data_fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Files to fetch; all that have a download when left out.")
+    ] = None,
+):
+    """Find or download the public archives, check their sha256, and say what is where.
+
+    A file is looked for in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network.
+
+    Example: rgz data fetch MiraBest_F_batches.tar.gz
+    """
+    from rgz import fetch
+
+    for name in names or fetch.REGISTRY:
+        file = fetch.REGISTRY.get(name)
+        if not names and file.url is None and fetch.locate(name) is None:
+            typer.echo(f"{name}\n    not here, and without a download of its own: {file.source}\n    {file.about}")
+            continue
+        path = fetch.fetch(name)
+        typer.echo(
+            f"{name}\n    {path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}"
+        )
+
+
+@data.command("check")
+def data_check(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="FITS images, archives of batches, samples, codes (.h5), weights (.safetensors)."),
+    ],
+):
+    """Read files as rgz reads them and say what is in each; the first that cannot be used ends with exit status 1."""
+    from rgz import check
+
+    for path in files:
+        typer.echo(f"{path}: {check.describe(path)}")
+
+
+@data.command("build")
+def data_build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5")):
+    """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of MiraBest's test batch."""
+    from rgz import fields, sample
+
+    built = fields.training_sample()
+    sample.write(out, built)
+    held_out = int((built.table["split"] == "valid").sum())
+    typer.echo(f"{out}: {len(built)} sources, {held_out} of them for validation")
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny (tests) or small (two CPU cores).")] = "small",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 4500,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Stop in good order after so many minutes; run again to go on.")
+    ] = float("inf"),
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, batches and noise.")] = 0,
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run: checkpoint, log, weights. A run found there is resumed.")
+    ] = Path("runs/vdvae"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+):
+    """Train a VDVAE on unlabelled images, or go on with a run.
+
+    Example, an hour on two cores: rgz train --preset small --minutes 60
+    """
+    import torch
+
+    from rgz import fetch, images, latents, provenance, readers, sample, train, vdvae
+
+    if preset not in vdvae.PRESETS:
+        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(vdvae.PRESETS)}")
+    if not training_set.exists():
+        data_build(training_set)
+    recipe, schedule = images.Recipe(), train.Schedule(steps=steps, seed=seed)
+    sources = sample.read(training_set)
+    seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
+    pixels = torch.from_numpy(latents.prepared(held_out, recipe)[:, None])
+    torch.manual_seed(seed)
+    model = vdvae.VDVAE(vdvae.PRESETS[preset])
+    model, done = train.fit(
+        model,
+        train.batches(seen, recipe, schedule.batch, seed),
+        schedule,
+        out,
+        validation=pixels,
+        minutes=minutes,
+        device=device,
+    )
+    about = provenance.describe(
+        preset=preset,
+        steps=done,
+        schedule=schedule,
+        sources=len(seen),
+        validation_sources=len(held_out),
+        validation=train.describe(model.to("cpu"), pixels),
+        data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")},
+    )
+    train.save(out / WEIGHTS, model, recipe, about)
+    typer.echo(
+        f"{out / WEIGHTS}: step {done} of {steps}, {about['validation']['bits_per_dimension']} bits/dim on held-out images"
+    )
+    if done < steps:
+        typer.echo("not finished: run the same command again to go on")
+
+
+@app.command()
+def encode(
+    weights: Annotated[Path | None, typer.Option(help="Weights; the committed ones when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; artifacts/codes.h5 when left out.")] = None,
+    dimensions: Annotated[
+        int, typer.Option(min=1, help="Latents kept as the code, the most variable over the training images.")
+    ] = 128,
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+):
+    """Write the codes of all samples, one group each, row for row."""
+    from rgz import fetch, latents, paths, provenance, readers, sample, train
+
+    weights = weights or paths.artifact(WEIGHTS)
+    out = out or paths.artifacts() / CODES
+    model, recipe, _ = train.load(weights)
+    if dimensions > model.dimensions:
+        raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
+    if not training_set.exists():
+        data_build(training_set)
+    sources = sample.read(training_set)
+    seen = sources[sources.table["split"] == "train"]
+    means, _ = latents.full_codes(model, latents.prepared(seen, recipe))
+    chosen = latents.rank(means)[:dimensions]
+    variance = means.var(axis=0)
+    groups = {}
+    for name in readers.SAMPLES:
+        typer.echo(f"encoding {name}", err=True)
+        table, code, views, left_out = latents.encode(model, recipe, readers.load(name), chosen)
+        groups[name] = table, {"code": code, "code_views": views}, {"left_out": left_out}
+    attributes = provenance.describe(
+        weights_sha256=fetch.sha256(weights),
+        rule="posterior means of the most variable latents over "
+        "the training images; code_views: mean and mean absolute value over four mirrored views",
+    )
+    latents.write_codes(out, groups, attributes | {"latents": chosen, "variance": variance})
+    typer.echo(
+        f"{out}: "
+        + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())
+        + f"; {dimensions} latents"
+    )
+
+
+@app.command()
+def report(
+    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; artifacts/results.json when left out.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of the 5-fold cross-validation.")] = 10,
+):
+    """Classify FRI and FRII on the codes and on features that need no network; print the table, write the results."""
+    from rgz import paths
+    from rgz import report as reporting
+
+    results = reporting.mirabest_confident(codes or paths.artifact(CODES), repeats)
+    reporting.write(results, out or paths.artifacts() / RESULTS)
+    typer.echo(reporting.table(results))
+
+
+def main():
+    """Run the command line; a fault of an input is one line on stderr and exit status 1."""
+    try:
+        app()
+    except BadInput as error:
+        typer.echo("rgz: " + " ".join(str(error).split()), err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("rgz: stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,148 @@
+"""Codes: what the network says of a galaxy, short enough to compute with.
+
+A VDVAE has thousands of latent dimensions, and most never leave their prior. The code of a galaxy is the posterior
+mean of those few that do: the latents are ranked by the variance of their posterior means over the *training* images, no
+label needed, and the first ones are kept. A code can be decoded again, the latents it lacks at their prior means.
+
+A posed image has four mirrored views, along and across its axis, and none of them is more true than another. The variant
+``code_views`` holds, of each latent, the mean over the four views and the mean size: what does not depend on the
+choice.
+"""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from astropy.table import Table
+from tqdm import tqdm
+
+from rgz import fetch, images, paths, readers, train
+from rgz.errors import BadInput, first_line
+from rgz.sample import CHECKED, Sample, read_columns, write_columns
+from rgz.vdvae import VDVAE
+
+__all__ = ["VIEWS", "decode", "encode", "full_codes", "pool", "prepared", "rank", "read_codes", "write_codes"]
+
+VIEWS = tuple(images.Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
+BATCH = 128
+
+
+def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
+    """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
+    return np.stack([images.prepare(image, sample.pixel, recipe, view) for image in sample.images])
+
+
+def full_codes(model: VDVAE, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and rates (nats) of every latent, each (N, dimensions) float32, of prepared images (N, H, W)."""
+    parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
+    encoded = [model.encode(part) for part in tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)]
+    means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
+    return means, rates
+
+
+def rank(means: np.ndarray) -> np.ndarray:
+    """Latents from the most to the least variable posterior mean over images; (dimensions,) integers."""
+    return np.argsort(-means.var(axis=0), kind="stable")
+
+
+def pool(views: np.ndarray) -> np.ndarray:
+    """Codes of the mirrored views (views, N, D) to one that no longer depends on the choice, (N, 2 D): mean and mean size."""
+    return np.hstack([views.mean(axis=0), np.abs(views).mean(axis=0)])
+
+
+def decode(model: VDVAE, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) float32, 0 … 255, of codes (N, D) made of the latents ``chosen`` (D,); the others at their prior means.
+
+    Raises
+    ------
+    BadInput
+        The codes do not have as many dimensions as latents are chosen.
+    """
+    if code.ndim != 2 or code.shape[1] != len(chosen):
+        raise BadInput(f"codes here have shape (N, {len(chosen)}); these have {code.shape}")
+    full = torch.full((len(code), model.dimensions), torch.nan)
+    full[:, torch.from_numpy(np.ascontiguousarray(chosen))] = torch.from_numpy(np.asarray(code, dtype=np.float32))
+    return torch.cat([model.decode(part) for part in full.split(BATCH)])[:, 0].numpy()
+
+
+def encode(
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray
+) -> tuple[Table, np.ndarray, np.ndarray, list[str]]:
+    """Codes of a sample.
+
+    Returns
+    -------
+    table, code, code_views, left_out
+        Rows that could be encoded; codes (N, D) and (N, 2 D), float32; names of the rows without emission in their middle.
+    """
+    usable = np.array([images.has_source(image, sample.pixel, recipe) for image in sample.images])
+    kept = sample[usable]
+    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in VIEWS])
+    return kept.table, views[0], pool(views), [str(name) for name in sample.table["name"][~usable]]
+
+
+def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
+    """Prepared images (N, H, W) of rows of a committed sample, and what they are.
+
+    Where the survey images are on this machine they are shown; elsewhere the committed codes are decoded by the committed
+    weights, and the second value says so.
+    """
+    model, recipe, _ = train.load(paths.artifact("vdvae.safetensors"))
+    table, code, about = read_codes(paths.artifact("codes.h5"), name)
+    if fetch.locate(readers.SAMPLES[name][0]) is None:
+        return decode(model, code[rows], about["latents"]), "decoded from codes"
+    sample = readers.load(name)
+    place = {source: i for i, source in enumerate(sample.table["name"])}
+    return prepared(sample[[place[source] for source in table["name"][rows]]], recipe), "survey images"
+
+
+def write_codes(path: Path, groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]], attributes: dict):
+    """Write codes of several samples to one HDF5 file.
+
+    Parameters
+    ----------
+    groups
+        Sample name to its table, its datasets (``code``, ``code_…``; one row a table row) and its attributes. Codes are
+        rounded to half precision, the precision of the weights, which halves the file.
+    attributes
+        How all were made: strings and numbers as they are, anything else as JSON.
+    """
+    with paths.atomic(path) as partial, h5py.File(partial, "w") as file:
+        _set(file, attributes)
+        for name, (table, codes, about) in groups.items():
+            group = file.create_group(name)
+            write_columns(group, table)
+            for key, code in codes.items():
+                group.create_dataset(key, data=code.astype(np.float16).astype(np.float32), **CHECKED)
+            _set(group, about)
+
+
+def _set(place, attributes):
+    for key, value in attributes.items():
+        place.attrs[key] = value if isinstance(value, str | int | float | np.ndarray) else json.dumps(value)
+
+
+def read_codes(path: Path, name: str, variant: str = "code") -> tuple[Table, np.ndarray, dict]:
+    """Table, codes (N, D) float32 and attributes of one sample in a codes file.
+
+    Raises
+    ------
+    BadInput
+        The file is missing or damaged, or has no such sample or variant.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if name not in file or variant not in file[name]:
+                known = [f"{group}/{key}" for group in file for key in file[group] if key.startswith("code")]
+                raise BadInput(f"{path} has no {name}/{variant}: it has {', '.join(known) or 'no codes'}")
+            group = file[name]
+            columns = [key for key in group if not key.startswith("code")]
+            return read_columns(group, columns), group[variant][()], dict(file.attrs) | dict(group.attrs)
+    except BadInput:
+        raise
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
+        raise BadInput(
+            f"{path} is not a readable codes file ({first_line(error)}): make it again with rgz encode"
+        ) from error

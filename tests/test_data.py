@@ -1,0 +1,82 @@
+"""What the real archives hold, counted. Skipped where they are not at hand."""
+
+import numpy as np
+import pytest
+
+from rgz import classify, fetch, fields, images, readers, sample
+
+pytestmark = pytest.mark.data
+
+
+def counts(table, column):
+    return {str(value): int((table[column] == value).sum()) for value in set(table[column])}
+
+
+def test_mirabest(survey):
+    mirabest = survey("mirabest")
+    assert mirabest.images.shape == (1256, 150, 150)
+    known = mirabest[classify.confident(mirabest.table)]
+    assert counts(known.table, "label") == {"FRI": 397, "FRII": 436}
+    assert counts(known.table, "split") == {"train": 729, "test": 104}
+    row = mirabest.table[mirabest.table["name"] == "100_185.137+000.072_0.1585_0135.33"][0]
+    assert (row["ra"], row["dec"], row["redshift"], row["size"]) == (185.137, 0.072, 0.1585, 135.33)
+    assert mirabest.table["size"].unit == "arcsec"
+    assert all(np.isfinite(mirabest.table[c]).all() for c in ("ra", "dec", "redshift", "size"))
+
+
+@pytest.mark.parametrize(("name", "pixel"), [("frdeep-nvss", 15.0), ("frdeep-first", 1.8)])
+def test_frdeep(survey, name, pixel):
+    frdeep = survey(name)
+    assert frdeep.images.shape == (600, 150, 150)
+    assert counts(frdeep.table, "label") == {"FRI": 264, "FRII": 336}
+    assert counts(frdeep.table, "split") == {"train": 550, "test": 50}
+    assert frdeep.pixel == pixel
+
+
+def test_radio_galaxy_dataset(survey):
+    rgd = survey("rgd")
+    assert rgd.images.shape == (2158, 300, 300)
+    assert counts(rgd.table, "label") == {"FRI": 495, "FRII": 924, "compact": 391, "bent": 348}
+
+
+def test_nothing_near_a_test_source_is_trained_on(survey):
+    mirabest, _ = survey("mirabest"), survey("rgd")
+    built = fields.training_sample()
+    test = mirabest.table[mirabest.table["split"] == "test"]
+    assert len(test) == 157
+    assert sample.separation(test, built.table).min() > 30
+    assert len(built) > 2400
+    assert fields.once_each(built.table, 10).all()
+    assert set(built.table["label"]) == {""}
+    assert 0.03 < (built.table["split"] == "valid").mean() < 0.07
+
+
+def test_the_same_galaxy_looks_alike_in_two_archives(survey):
+    mirabest, rgd = survey("mirabest"), survey("rgd")
+    near = sample.separation(rgd.table, mirabest.table) < 2
+    rows = np.flatnonzero(near)[:40]
+    alike = []
+    for row in rows:
+        partner = np.argmin(
+            (mirabest.table["ra"] - rgd.table["ra"][row]) ** 2 + (mirabest.table["dec"] - rgd.table["dec"][row]) ** 2
+        )
+        pair = [
+            images.prepare(s.images[r], s.pixel, images.Recipe()).ravel().astype(float)
+            for s, r in ((mirabest, partner), (rgd, row))
+        ]
+        alike.append(np.corrcoef(*pair)[0, 1])
+    assert np.median(alike) > 0.9
+
+
+def test_a_field_of_mirabest_is_read_with_its_position(survey):
+    survey("mirabest")
+    name = "MiraBest_FIRST_FITS.tar"
+    if fetch.locate(name) is None:
+        pytest.skip(f"{name} is not here")
+    file, data = next(readers.members(fetch.fetch(name)))
+    pixels, wcs = readers.read_fits(data)
+    found = readers.MIRABEST_NAME.match(file.removesuffix(".fits.fz"))
+    sky = wcs.pixel_to_world(149.5, 149.5)
+    assert pixels.shape == (300, 300)
+    assert abs(sky.ra.deg - float(found["ra"])) < 0.01
+    assert images.prepare(images.clip(images.fill(pixels)), 1.8, images.Recipe()).max() == 255

@@ -1,0 +1,92 @@
+"""Preparation takes out how a source lies on the sky, and nothing else."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from rgz import images, synthetic
+from rgz.errors import BadInput
+
+RECIPE = images.Recipe()
+
+
+def double(angle=0.0, size=151):
+    """Two blobs, the right one twice as bright, a third one across the axis; turned by ``angle`` radians."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return sum(
+        a * np.exp(-((along - u) ** 2 + (across - v) ** 2) / 18) for a, u, v in ((2, 15, 0), (1, -15, 0), (0.3, 0, 8))
+    )
+
+
+@pytest.mark.parametrize("angle", np.linspace(0.1, 6.2, 7))
+def test_a_turned_source_is_prepared_alike(angle):
+    upright, turned = (images.prepare(double(a), 1.8, RECIPE).astype(float) for a in (0.0, angle))
+    assert np.abs(upright - turned).mean() < 3
+
+
+@pytest.mark.parametrize("mirror", [np.fliplr, np.flipud])
+def test_a_mirrored_source_is_prepared_alike(mirror):
+    assert (
+        np.abs(images.prepare(double(), 1.8, RECIPE).astype(int) - images.prepare(mirror(double()), 1.8, RECIPE)).max()
+        <= 1
+    )
+
+
+def test_the_brighter_half_is_right_and_below():
+    prepared = images.prepare(double(2.0), 1.8, RECIPE).astype(float) ** 2
+    assert prepared[:, 16:].sum() > prepared[:, :16].sum()
+    assert prepared[16:].sum() > prepared[:16].sum()
+
+
+def test_mirrored_views_mirror_the_prepared_image():
+    plain = images.prepare(double(1.0), 1.8, RECIPE)
+    assert (images.prepare(double(1.0), 1.8, RECIPE, images.Pose(along=-1)) == plain[:, ::-1]).mean() > 0.99
+    assert (images.prepare(double(1.0), 1.8, RECIPE, images.Pose(across=-1)) == plain[::-1]).mean() > 0.99
+
+
+def test_the_same_sky_at_another_pixel_scale():
+    fine = double()
+    coarse = ndimage.zoom(fine, 75 / 151, order=1)
+    a, b = images.prepare(fine, 1.8, RECIPE).astype(float), images.prepare(coarse, 1.8 * 151 / 75, RECIPE).astype(float)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.98
+
+
+def test_clip_keeps_the_source_and_drops_the_sky():
+    field = synthetic.source("FRI", np.random.default_rng(0), snr=100) + 5
+    clipped = images.clip(field)
+    assert (clipped == 0).mean() > 0.9
+    assert clipped.max() == pytest.approx(100, rel=0.1)
+    assert clipped[clipped > 0].min() > 2.5
+
+
+def test_clip_of_a_blank_field_is_blank():
+    assert not images.clip(np.zeros((9, 9))).any()
+
+
+def test_nan_edges_do_not_matter():
+    field = double()
+    field[:10] = np.nan
+    assert images.prepare(field, 1.8, RECIPE).max() == 255
+
+
+def test_stretch_is_a_square_root_to_255():
+    assert images.stretch(np.array([[0.0, 0.25, 1.0, -1.0]])).tolist() == [[0, 128, 255, 0]]
+
+
+@pytest.mark.parametrize("image", [np.zeros((60, 60)), np.full((60, 60), np.nan), -double()])
+def test_an_image_without_a_source_is_refused(image):
+    assert not images.has_source(image, 1.8, RECIPE)
+    with pytest.raises(BadInput, match="no emission"):
+        images.prepare(image, 1.8, RECIPE)
+
+
+def test_an_image_with_three_axes_is_refused():
+    with pytest.raises(BadInput, match="two axes"):
+        images.prepare(np.ones((2, 8, 8)), 1.8, RECIPE)
+
+
+def test_crop_is_central():
+    assert images.crop(np.arange(25).reshape(5, 5), 1).item() == 12
+    with pytest.raises(BadInput, match="larger"):
+        images.crop(np.ones((5, 5)), 6)

@@ -1,0 +1,62 @@
+"""Rows and images stay together, also through a file and across the sky."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from rgz import classify, fields, sample
+from rgz.errors import BadInput
+
+
+def test_a_file_gives_back_what_was_written(tmp_path, simulated):
+    simulated.table["size"] = np.arange(24.0)
+    simulated.table["size"].unit = "arcsec"
+    sample.write(tmp_path / "s.h5", simulated)
+    read = sample.read(tmp_path / "s.h5")
+    assert (read.images == simulated.images).all()
+    assert read.pixel == simulated.pixel
+    assert sorted(read.table.colnames) == sorted(simulated.table.colnames)
+    for name in simulated.table.colnames:
+        np.testing.assert_array_equal(read.table[name], simulated.table[name])
+    assert read.table["size"].unit == "arcsec"
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, simulated, monkeypatch):
+    path = tmp_path / "s.h5"
+    sample.write(path, simulated)
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        sample, "write_columns", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(BadInput, match="No space left"):
+        sample.write(path, simulated)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+
+
+def test_rows_and_images_must_agree(simulated):
+    with pytest.raises(BadInput, match="24 images do not match 23"):
+        sample.Sample(simulated.images, simulated.table[:23], 1.8)
+    with pytest.raises(BadInput, match="unique"):
+        sample.Sample(simulated.images[[0, 0]], simulated.table[[0, 0]], 1.8)
+    with pytest.raises(BadInput, match="columns label"):
+        sample.Sample(simulated.images, simulated.table["name", "ra", "dec", "confident", "split"], 1.8)
+
+
+def positions(*pairs):
+    return Table(rows=pairs, names=("ra", "dec"), dtype=(float, float))
+
+
+def test_separation_is_an_angle_on_the_sky():
+    near = sample.separation(
+        positions((359.999, 0.0), (10.0, 60.0), (np.nan, np.nan)), positions((0.001, 0.0), (10.01, 60.0))
+    )
+    assert near[0] == pytest.approx(7.2)
+    assert near[1] == pytest.approx(18.0, rel=1e-3)  # a hundredth of a degree at cos 60°
+    assert near[2] == np.inf
+
+
+def test_one_source_in_two_rows_counts_once():
+    table = positions((10.0, 0.0), (20.0, 0.0), (10.0, 0.002), (20.0, 0.004))
+    assert fields.once_each(table, 10).tolist() == [True, True, False, True]
+    assert classify.groups(table).tolist() == [0, 1, 0, 3]
