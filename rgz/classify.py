@@ -18,7 +18,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from joblib import Parallel, delayed
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -192,19 +192,48 @@ def _one_round(features, labels, classifiers, train, held_out) -> dict[str, dict
     return found
 
 
+class FourViewPCA(TransformerMixin, BaseEstimator):
+    """Principal components of the four mirrored views (N, 4, pixels), pooled as the codes are: (N, 2 × components)."""
+
+    def __init__(self, components: int = 32):
+        self.components = components
+
+    def fit(self, values, _labels=None):
+        """Fit the components to all views of the rows given."""
+        self.pca_ = PCA(self.components, svd_solver="covariance_eigh").fit(values.reshape(-1, values.shape[-1]))
+        return self
+
+    def transform(self, values):
+        """Project each view, then pool."""
+        return images.pool(np.stack([self.pca_.transform(values[:, view]) for view in range(values.shape[1])]))
+
+    @property
+    def n_components(self):
+        """Numbers a galaxy is described by."""
+        return 2 * self.components
+
+
 def _plain(sample: Sample, size: int = 128) -> np.ndarray:
-    """Centre crop averaged by two, no pose, no stretch: (N, 64, 64)."""
+    """Centre crop averaged by two, no pose, no stretch: (N, 4096)."""
     pixels = images.crop(sample.images, size).astype(np.float32)
-    return pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4))
+    return pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1)
 
 
-def _posed(sample: Sample, recipe: images.Recipe) -> np.ndarray:
-    return np.stack([images.prepare(image, sample.pixel, recipe) for image in sample.images]).astype(np.float32)
+def _posed(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
+    """Prepared images, (N, size²)."""
+    return np.stack([images.prepare(image, sample.pixel, recipe, view).ravel() for image in sample.images]).astype(
+        np.float32
+    )
+
+
+def _four_views(sample: Sample) -> np.ndarray:
+    """Prepared images in their four mirrored views, (N, 4, size²)."""
+    return np.stack([_posed(sample, images.Recipe(), view) for view in images.VIEWS], axis=1)
 
 
 def _fourier(sample: Sample) -> np.ndarray:
     """Radial mean and standard deviation of the log Fourier amplitude in rings one frequency wide, (N, 64)."""
-    pixels = _plain(sample)
+    pixels = _plain(sample).reshape(-1, 64, 64)
     amplitude = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(pixels), axes=(1, 2)))).reshape(len(pixels), -1)
     y, x = np.mgrid[-32:32, -32:32]
     ring = np.minimum(np.hypot(x, y).astype(int), 31).ravel()
@@ -215,29 +244,21 @@ def _fourier(sample: Sample) -> np.ndarray:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
+PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
 BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
-    "PCA, pixels as they come": (_plain, PCA(32, svd_solver="randomized", random_state=SEED)),
-    "PCA, posed, 230″": (
-        lambda s: _posed(s, images.Recipe(64, 3.6, 115.2)),
-        PCA(32, svd_solver="randomized", random_state=SEED),
-    ),
-    "PCA, posed, 115″": (
-        lambda s: _posed(s, images.Recipe(64, 1.8, 57.6)),
-        PCA(32, svd_solver="randomized", random_state=SEED),
-    ),
-    "PCA, posed, 115″ in 32²": (
-        lambda s: _posed(s, images.Recipe()),
-        PCA(32, svd_solver="randomized", random_state=SEED),
-    ),
+    "PCA, pixels as they come": (_plain, PCA_32),
+    "PCA, posed, 230″": (lambda s: _posed(s, images.Recipe(64, 3.6, 115.2)), PCA_32),
+    "PCA, posed, 115″": (lambda s: _posed(s, images.Recipe(64, 1.8, 57.6)), PCA_32),
+    "PCA, posed, 115″ in 32²": (lambda s: _posed(s, images.Recipe()), PCA_32),
+    "PCA, posed, 4 views": (_four_views, FourViewPCA(32)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""
 
 
 def baselines(sample: Sample) -> list[Features]:
     """The features that need no network, of a sample of 1.8″ pixels; grey levels are scaled to 0 … 1."""
-    found = []
-    for name, (function, transform) in BASELINES.items():
-        values = function(sample).reshape(len(sample), -1)
-        found.append(Features(name, values / 255 if transform is not None else values, transform))
-    return found
+    return [
+        Features(name, function(sample) / (255 if transform is not None else 1), transform)
+        for name, (function, transform) in BASELINES.items()
+    ]

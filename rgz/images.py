@@ -24,6 +24,7 @@ from scipy import ndimage
 from rgz.errors import BadInput
 
 __all__ = [
+    "VIEWS",
     "Pose",
     "Recipe",
     "clip",
@@ -31,6 +32,7 @@ __all__ = [
     "fill",
     "find_pose",
     "has_source",
+    "pool",
     "prepare",
     "render",
     "smooth",
@@ -69,6 +71,18 @@ class Pose:
     along: int = 1
     across: int = 1
     shift: tuple[float, float] = (0.0, 0.0)
+
+
+VIEWS = tuple(Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
+"""The four mirrored views of a posed image, the pose itself first; none of them is more true than another."""
+
+
+def pool(views: np.ndarray) -> np.ndarray:
+    """Descriptions of the mirrored views (views, N, D) to one that does not depend on the choice of view, (N, 2 D).
+
+    The first half is the mean over views, the second the mean absolute value.
+    """
+    return np.hstack([views.mean(axis=0), np.abs(views).mean(axis=0)])
 
 
 def fill(image: np.ndarray) -> np.ndarray:

@@ -23,9 +23,8 @@ from rgz.errors import BadInput, first_line
 from rgz.sample import CHECKED, Sample, read_columns, write_columns
 from rgz.vdvae import VDVAE
 
-__all__ = ["VIEWS", "decode", "encode", "full_codes", "pool", "prepared", "rank", "read_codes", "write_codes"]
+__all__ = ["decode", "encode", "full_codes", "pictures", "prepared", "rank", "read_codes", "write_codes"]
 
-VIEWS = tuple(images.Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
 BATCH = 128
 
 
@@ -45,11 +44,6 @@ def full_codes(model: VDVAE, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def rank(means: np.ndarray) -> np.ndarray:
     """Latents from the most to the least variable posterior mean over images; (dimensions,) integers."""
     return np.argsort(-means.var(axis=0), kind="stable")
-
-
-def pool(views: np.ndarray) -> np.ndarray:
-    """Codes of the mirrored views (views, N, D) to one that no longer depends on the choice, (N, 2 D): mean and mean size."""
-    return np.hstack([views.mean(axis=0), np.abs(views).mean(axis=0)])
 
 
 def decode(model: VDVAE, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -79,8 +73,8 @@ def encode(
     """
     usable = np.array([images.has_source(image, sample.pixel, recipe) for image in sample.images])
     kept = sample[usable]
-    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in VIEWS])
-    return kept.table, views[0], pool(views), [str(name) for name in sample.table["name"][~usable]]
+    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in images.VIEWS])
+    return kept.table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~usable]]
 
 
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:

@@ -18,6 +18,7 @@ from rgz.errors import BadInput, first_line
 __all__ = ["VARIANTS", "best", "columns", "html", "mirabest_confident", "read", "table", "write"]
 
 VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 4 views"}
+SIZE = "angular size (catalogue)"
 METRICS = ("accuracy", "roc_auc", "specificity", "recall")
 
 
@@ -36,6 +37,7 @@ def mirabest_confident(codes: Path, repeats: int = 10) -> dict:
         features.append(classify.Features(name, code[rows]))
     known = everything[rows]
     labels, test = classify.is_frii(known), np.asarray(known["split"]) == "test"
+    features.append(classify.Features(SIZE, np.log(np.asarray(known["size"]))[:, None]))
     carried = []
     if fetch.locate(readers.SAMPLES["mirabest"][0]) is not None:
         sample = readers.load("mirabest")

@@ -11,6 +11,7 @@ stick: once every gradient is too large, no step ever changes anything again. Th
 import copy
 import csv
 import hashlib
+import io
 import json
 import math
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -240,8 +241,10 @@ def _checkpoint(path, model, ema, optimizer, schedule, step):
         "ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
+    buffer = io.BytesIO()  # torch's own writing to disk hides a full disk behind a RuntimeError
+    torch.save(state, buffer)
     with paths.atomic(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def _resume(path, model, ema, optimizer, schedule) -> int:
@@ -271,7 +274,7 @@ def save(path: Path, model: VDVAE, recipe: images.Recipe, provenance: dict):
         "sha256": _digest(tensors),
     }
     with paths.atomic(path) as partial:
-        save_file(tensors, partial, metadata={"rgz": json.dumps(about)})
+        partial.write_bytes(to_bytes(tensors, metadata={"rgz": json.dumps(about)}))
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -23,6 +23,7 @@ def catalogue(count=120, seed=0):
             "dec": rng.uniform(-5, 60, count),
             "label": [("FRI", "FRII")[i % 2] for i in range(count)],
             "confident": np.ones(count, bool),
+            "size": rng.uniform(10, 100, count),
             "split": ["test" if i >= count - 20 else "train" for i in range(count)],
         }
     )
@@ -143,7 +144,7 @@ def test_a_report_without_images_carries_the_baselines_over(codes, run, tmp_path
     status, out, _ = run("report", "--codes", codes, "--out", tmp_path / "r.json", "--repeats", 1)
     assert status == 0
     written = json.loads((tmp_path / "r.json").read_text())
-    assert {r["features"] for r in written["rows"]} == set(report.VARIANTS.values()) | set(classify.BASELINES)
+    assert {r["features"] for r in written["rows"]} == {*report.VARIANTS.values(), report.SIZE, *classify.BASELINES}
     assert out.count("†") == len(classify.BASELINES) + 1
     assert written["sample"]["n"] == 120
 
@@ -158,3 +159,10 @@ def test_results_that_are_no_results(tmp_path):
     (tmp_path / "r.json").write_text("[1, 2")
     with pytest.raises(BadInput, match="rgz report"):
         report.read(tmp_path / "r.json")
+
+
+def test_pooled_components_do_not_depend_on_the_order_of_views():
+    views = np.random.default_rng(0).normal(size=(30, 4, 12))
+    fitted = classify.FourViewPCA(3).fit(views)
+    assert fitted.transform(views).shape == (30, fitted.n_components)
+    np.testing.assert_allclose(fitted.transform(views), fitted.transform(views[:, [2, 0, 3, 1]]), atol=1e-12)

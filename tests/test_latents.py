@@ -27,7 +27,7 @@ def test_rank_puts_the_most_variable_first():
 
 def test_pooled_codes_do_not_depend_on_the_order_of_views():
     views = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
-    np.testing.assert_allclose(latents.pool(views), latents.pool(views[[2, 0, 3, 1]]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(images.pool(views), images.pool(views[[2, 0, 3, 1]]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_blank_image_is_left_out_by_name(tiny, simulated):
