@@ -9,6 +9,7 @@ rgz report         classify the codes, print the table, write the results
 """
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,13 @@ data = typer.Typer(no_args_is_help=True, help="The public archives and the train
 app.add_typer(data, name="data")
 
 WEIGHTS, CODES, RESULTS = "vdvae.safetensors", "codes.h5", "results.json"
+
+
+class Device(StrEnum):
+    """Where a model is trained."""
+
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def _version(wanted: bool):
@@ -110,7 +118,7 @@ def train(
     out: Annotated[
         Path, typer.Option(help="Folder of the run: checkpoint, log, weights. A run found there is resumed.")
     ] = Path("runs/vdvae"),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
 ):
     """Train a VDVAE on unlabelled images, or go on with a run.
 
@@ -122,11 +130,17 @@ def train(
 
     if preset not in vdvae.PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(vdvae.PRESETS)}")
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise BadInput("there is no CUDA device on this machine: leave --device at cpu")
     if not training_set.exists():
         data_build(training_set)
     recipe, schedule = images.Recipe(), train.Schedule(steps=steps, seed=seed)
     sources = sample.read(training_set)
     seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
+    if not len(seen) or not len(held_out):
+        raise BadInput(
+            f"{training_set} has {len(seen)} train and {len(held_out)} valid rows: both are needed, see rgz data build"
+        )
     pixels = torch.from_numpy(latents.prepared(held_out, recipe)[:, None])
     torch.manual_seed(seed)
     model = vdvae.VDVAE(vdvae.PRESETS[preset])
@@ -137,7 +151,7 @@ def train(
         out,
         validation=pixels,
         minutes=minutes,
-        device=device,
+        device=device.value,
     )
     about = provenance.describe(
         preset=preset,
@@ -146,6 +160,7 @@ def train(
         sources=len(seen),
         validation_sources=len(held_out),
         validation=train.describe(model.to("cpu"), pixels),
+        training_set_sha256=fetch.sha256(training_set),
         data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")},
     )
     train.save(out / WEIGHTS, model, recipe, about)

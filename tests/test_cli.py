@@ -67,6 +67,13 @@ def test_training_on_nothing_is_one_line(tmp_path, monkeypatch, run):
     assert "RGZ_DATA_MIRROR" in err.splitlines()[-1]
 
 
+def test_training_needs_rows_to_validate_on(tmp_path, run):
+    sample.write(tmp_path / "train.h5", synthetic.sources(4))
+    status, _, err = run("train", "--preset", "tiny", "--data", tmp_path / "train.h5", "--out", tmp_path / "run")
+    assert status == 1
+    assert "0 valid rows" in err
+
+
 def test_an_unknown_preset_lists_the_known(run):
     status, _, err = run("train", "--preset", "huge")
     assert status == 1
