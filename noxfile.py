@@ -7,6 +7,7 @@ import nox
 
 nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "virtualenv"
 nox.needs_version = ">=2025.2.9"
 
 HERE = Path(__file__).parent

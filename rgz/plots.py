@@ -87,7 +87,7 @@ def score_bars(rows: list[dict], metric: str, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(classifiers)), classifiers)
     ax.set_ylabel({"accuracy": "accuracy", "roc_auc": "ROC-AUC"}.get(metric, metric))
     ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False, fontsize=8, ncols=2)
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.09))
     return ax
 
 

@@ -149,7 +149,7 @@ def columns(results: dict) -> dict[str, list[str]]:
     rows = results["rows"]
     shown = {"features": [row["features"] for row in rows], "classifier": [row["classifier"] for row in rows]}
     for metric, name in zip(METRICS, ("accuracy", "ROC-AUC", "specificity", "recall"), strict=True):
-        shown[name] = ["{:.3f} ± {:.3f}".format(*row["cross_validation"][metric]) for row in rows]
+        shown[name] = ["{:.3f}\u202f±\u202f{:.3f}".format(*row["cross_validation"][metric]) for row in rows]
     shown["official accuracy"] = [f"{row['official']['accuracy']:.3f}" for row in rows]
     shown["official ROC-AUC"] = [f"{row['official']['roc_auc']:.3f}" for row in rows]
     return shown
@@ -166,4 +166,7 @@ def html(columns: dict[str, list], caption: str) -> str:
             f'<tr><th scope="row">{shown}</th>' + "".join(f"<td>{escape(str(o))}</td>" for o in others) + "</tr>"
         )
     body = "".join(lines)
-    return f'<table class="table"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return (
+        f'<table class="table" style="font-size: 0.8em"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
