@@ -52,7 +52,8 @@ class _NumpyOnly(pickle.Unpickler):
 
 
 def _plain_dtype(code, *_):
-    dtype = np.dtype(code if isinstance(code, str) else code.decode("ascii"))
+    # A copy, as numpy's own pickles ask for: what follows in the pickle sets its state, and must not set numpy's own dtype.
+    dtype = np.dtype(code if isinstance(code, str) else code.decode("ascii"), copy=True)
     if dtype.kind not in "biufSU":
         raise pickle.UnpicklingError(f"dtype {dtype} is not a number or text")
     return dtype

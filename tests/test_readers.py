@@ -47,6 +47,14 @@ def batches(tmp_path):
     )
 
 
+def test_a_pickle_does_not_change_the_dtypes_of_numpy():
+    """A dtype whose state says big-endian must not turn every int64 of this process around."""
+    big = pickle.dumps({"data": np.arange(3, dtype=">i8")})
+    np.testing.assert_array_equal(readers.unpickle(big)["data"], [0, 1, 2])
+    assert np.dtype("i8").isnative
+    assert np.arange(3).tolist() == [0, 1, 2]
+
+
 class Command:
     def __init__(self, path):
         self.path = path
