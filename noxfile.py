@@ -16,9 +16,7 @@ HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
 def _install(session, extra):
-    session.install(
-        "--no-cache-dir" if session.env.get("BINDER") else "--quiet", "-e", f".[{extra}]", "-c", "constraints.txt"
-    )
+    session.install("--quiet", "-e", f".[{extra}]", "-c", "constraints.txt")
 
 
 @nox.session
@@ -59,7 +57,7 @@ def _stage():
     """Copy the book's sources to where executed notebooks may join them without touching tracked files."""
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
-    for name in ("_config.yml", "_toc.yml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+    for name in ("_config.yml", "_toc.yml"):
         shutil.copy(HERE / name, STAGE)
     shutil.copytree(HERE / "book", STAGE / "book")
     (STAGE / "notebooks").mkdir()

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -33,7 +31,7 @@ from tqdm import tqdm
 from rgz import images
 from rgz.errors import BadInput
 from rgz.fields import SAME_SOURCE
-from rgz.sample import Sample
+from rgz.sample import Sample, prepared, same_source
 
 __all__ = [
     "BASELINES",
@@ -104,13 +102,7 @@ def is_frii(table: Table) -> np.ndarray:
 
 def groups(table: Table) -> np.ndarray:
     """One integer a source: rows within 10″ of each other share it, rows without a position stand alone."""
-    number = np.arange(len(table))
-    known = np.flatnonzero(np.isfinite(table["ra"]))
-    if len(known):
-        sky = SkyCoord(table["ra"][known], table["dec"][known], unit="deg")
-        first, second, _, _ = sky.search_around_sky(sky, SAME_SOURCE * u.arcsec)
-        np.minimum.at(number, known[second], known[first])
-    return number
+    return same_source(table, SAME_SOURCE)
 
 
 def folds(
@@ -221,9 +213,7 @@ def _plain(sample: Sample, size: int = 128) -> np.ndarray:
 
 def _posed(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
     """Prepared images, (N, size²)."""
-    return np.stack([images.prepare(image, sample.pixel, recipe, view).ravel() for image in sample.images]).astype(
-        np.float32
-    )
+    return prepared(sample, recipe, view).reshape(len(sample), -1).astype(np.float32)
 
 
 def _four_views(sample: Sample) -> np.ndarray:

@@ -104,6 +104,15 @@ def data_build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = 
     typer.echo(f"{out}: {len(built)} sources, {held_out} of them for validation")
 
 
+def _sources(training_set: Path):
+    """The training set, built first where it is missing."""
+    from rgz import sample
+
+    if not training_set.exists():
+        data_build(training_set)
+    return sample.read(training_set)
+
+
 @app.command()
 def train(
     preset: Annotated[str, typer.Option(help="Size of the model: tiny (tests) or small (two CPU cores).")] = "small",
@@ -126,22 +135,20 @@ def train(
     """
     import torch
 
-    from rgz import fetch, images, latents, provenance, readers, sample, train, vdvae
+    from rgz import fetch, images, provenance, readers, sample, train, vdvae
 
     if preset not in vdvae.PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(vdvae.PRESETS)}")
     if device is Device.cuda and not torch.cuda.is_available():
         raise BadInput("there is no CUDA device on this machine: leave --device at cpu")
-    if not training_set.exists():
-        data_build(training_set)
     recipe, schedule = images.Recipe(), train.Schedule(steps=steps, seed=seed)
-    sources = sample.read(training_set)
+    sources = _sources(training_set)
     seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
     if not len(seen) or not len(held_out):
         raise BadInput(
             f"{training_set} has {len(seen)} train and {len(held_out)} valid rows: both are needed, see rgz data build"
         )
-    pixels = torch.from_numpy(latents.prepared(held_out, recipe)[:, None])
+    pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
     torch.manual_seed(seed)
     model = vdvae.VDVAE(vdvae.PRESETS[preset])
     model, done = train.fit(
@@ -190,11 +197,9 @@ def encode(
     model, recipe, _ = train.load(weights)
     if dimensions > model.dimensions:
         raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
-    if not training_set.exists():
-        data_build(training_set)
-    sources = sample.read(training_set)
+    sources = _sources(training_set)
     seen = sources[sources.table["split"] == "train"]
-    means, _ = latents.full_codes(model, latents.prepared(seen, recipe))
+    means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
     chosen = latents.rank(means)[:dimensions]
     variance = means.var(axis=0)
     groups = {}

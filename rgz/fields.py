@@ -8,8 +8,6 @@ from, and sources within 10″ of each other count as one.
 import hashlib
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.table import Table, vstack
 
 from rgz import images, readers, sample
@@ -24,11 +22,7 @@ VALIDATION = 0.05
 
 def once_each(table: Table, arcsec: float) -> np.ndarray:
     """Mask of the rows that come first among those within ``arcsec`` of each other."""
-    sky = SkyCoord(table["ra"], table["dec"], unit="deg")
-    first, second, _, _ = sky.search_around_sky(sky, arcsec * u.arcsec)
-    keep = np.ones(len(table), bool)
-    keep[second[first < second]] = False
-    return keep
+    return sample.same_source(table, arcsec) == np.arange(len(table))
 
 
 def _split(name: str) -> str:

@@ -20,17 +20,12 @@ from tqdm import tqdm
 
 from rgz import fetch, images, paths, readers, train
 from rgz.errors import BadInput, first_line
-from rgz.sample import CHECKED, Sample, read_columns, write_columns
+from rgz.sample import CHECKED, Sample, prepared, read_columns, write_columns
 from rgz.vdvae import VDVAE
 
-__all__ = ["decode", "encode", "full_codes", "pictures", "prepared", "rank", "read_codes", "write_codes"]
+__all__ = ["decode", "encode", "full_codes", "pictures", "rank", "read_codes", "write_codes"]
 
 BATCH = 128
-
-
-def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
-    """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
-    return np.stack([images.prepare(image, sample.pixel, recipe, view) for image in sample.images])
 
 
 def full_codes(model: VDVAE, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

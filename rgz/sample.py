@@ -25,10 +25,21 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from rgz import paths
+from rgz import images, paths
 from rgz.errors import BadInput, first_line
 
-__all__ = ["CHECKED", "Sample", "away_from", "read", "read_columns", "separation", "write", "write_columns"]
+__all__ = [
+    "CHECKED",
+    "Sample",
+    "away_from",
+    "prepared",
+    "read",
+    "read_columns",
+    "same_source",
+    "separation",
+    "write",
+    "write_columns",
+]
 
 CHECKED = {
     "compression": "gzip",
@@ -97,6 +108,22 @@ def separation(table: Table, other: Table) -> np.ndarray:
         )
         nearest[known] = here.match_to_catalog_sky(there)[1].to_value(u.arcsec)
     return nearest
+
+
+def same_source(table: Table, arcsec: float) -> np.ndarray:
+    """For each row, the number of the first row within ``arcsec`` of it; its own where there is no other or no position."""
+    first = np.arange(len(table))
+    known = np.flatnonzero(np.isfinite(table["ra"]))
+    if len(known):
+        sky = SkyCoord(table["ra"][known], table["dec"][known], unit="deg")
+        one, other, _, _ = sky.search_around_sky(sky, arcsec * u.arcsec)
+        np.minimum.at(first, known[other], known[one])
+    return first
+
+
+def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
+    """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
+    return np.stack([images.prepare(image, sample.pixel, recipe, view) for image in sample.images])
 
 
 def away_from(sample: Sample, others: Table, arcsec: float) -> Sample:
