@@ -5,7 +5,7 @@ from pathlib import Path
 
 import h5py
 
-from rgz import latents, readers, sample, train
+from rgz import checkpoints, latents, readers, sample
 from rgz.errors import BadInput, first_line
 
 __all__ = ["describe"]
@@ -58,7 +58,7 @@ def _hdf5(path):
 
 
 def _weights(path):
-    model, recipe, about = train.load(path)
+    model, recipe, about = checkpoints.load(path)
     parameters = sum(value.numel() for value in model.parameters())
     return (
         f"VDVAE of {parameters / 1e6:.1f} M parameters for {recipe.size}×{recipe.size} images, {about.get('steps', '?')} steps, "

@@ -135,7 +135,7 @@ def train(
     """
     import torch
 
-    from rgz import fetch, images, provenance, readers, sample, train, vdvae
+    from rgz import augment, checkpoints, fetch, images, provenance, readers, sample, train, vdvae
 
     if preset not in vdvae.PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(vdvae.PRESETS)}")
@@ -153,7 +153,7 @@ def train(
     model = vdvae.VDVAE(vdvae.PRESETS[preset])
     model, done = train.fit(
         model,
-        train.batches(seen, recipe, schedule.batch, seed),
+        augment.batches(seen, recipe, schedule.batch, seed),
         schedule,
         out,
         validation=pixels,
@@ -170,7 +170,7 @@ def train(
         training_set_sha256=fetch.sha256(training_set),
         data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")},
     )
-    train.save(out / WEIGHTS, model, recipe, about)
+    checkpoints.save(out / WEIGHTS, model, recipe, about)
     typer.echo(
         f"{out / WEIGHTS}: step {done} of {steps}, {about['validation']['bits_per_dimension']} bits/dim on held-out images"
     )
@@ -190,11 +190,11 @@ def encode(
     ),
 ):
     """Write the codes of all samples, one group each, row for row."""
-    from rgz import fetch, latents, paths, provenance, readers, sample, train
+    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample
 
     weights = weights or paths.artifact(WEIGHTS)
     out = out or paths.artifacts() / CODES
-    model, recipe, _ = train.load(weights)
+    model, recipe, _ = checkpoints.load(weights)
     if dimensions > model.dimensions:
         raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
     sources = _sources(training_set)

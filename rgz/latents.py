@@ -18,7 +18,7 @@ import torch
 from astropy.table import Table
 from tqdm import tqdm
 
-from rgz import fetch, images, paths, readers, train
+from rgz import checkpoints, fetch, images, paths, readers
 from rgz.errors import BadInput, first_line
 from rgz.sample import CHECKED, Sample, prepared, read_columns, write_columns
 from rgz.vdvae import VDVAE
@@ -78,7 +78,7 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     Where the survey images are on this machine they are shown; elsewhere the committed codes are decoded by the committed
     weights, and the second value says so.
     """
-    model, recipe, _ = train.load(paths.artifact("vdvae.safetensors"))
+    model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
     table, code, about = read_codes(paths.artifact("codes.h5"), name)
     if fetch.locate(readers.SAMPLES[name][0]) is None:
         return decode(model, code[rows], about["latents"]), "decoded from codes"

@@ -10,9 +10,7 @@ stick: once every gradient is too large, no step ever changes anything again. Th
 
 import copy
 import csv
-import hashlib
 import io
-import json
 import math
 import sys
 import time
@@ -20,19 +18,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rgz import images, paths
+from rgz import paths
 from rgz.errors import BadInput, first_line
-from rgz.sample import Sample
-from rgz.vdvae import VDVAE, Config
+from rgz.vdvae import VDVAE
 
-__all__ = ["Schedule", "batches", "describe", "fit", "load", "save", "validation_loss"]
+__all__ = ["Schedule", "describe", "fit", "validation_loss"]
 
 
 @dataclass(frozen=True)
@@ -54,46 +48,6 @@ class Schedule:
     skip: float = 100.0
     patience: int = 50
     seed: int = 0
-
-
-def batches(sample: Sample, recipe: images.Recipe, size: int, seed: int) -> Callable[[int], Tensor]:
-    """Batch ``n`` of an endless, shuffled, augmented walk through a sample, as a function of ``n``.
-
-    Each image is posed, then mirrored along and across its axis at random, turned by a few degrees (σ = 6°) and shifted by up
-    to a pixel, in the one interpolation that also crops and scales it.
-
-    Returns
-    -------
-    callable
-        Step number to grey levels, (size, 1, H, W) uint8.
-    """
-    fields = [images.fill(image) for image in sample.images]
-    scale = recipe.pixel / sample.pixel
-    poses = [images.find_pose(field, recipe.radius / sample.pixel) for field in fields]
-    fields = [images.smooth(field, scale).astype(np.float32) for field in fields]
-
-    def batch(step: int) -> Tensor:
-        rng = np.random.default_rng((seed, step))
-        epoch, place = divmod(step * size, len(fields))
-        order = np.concatenate(
-            [
-                np.random.default_rng((seed, 1 << 40, epoch + k)).permutation(len(fields))
-                for k in range(1 + (place + size - 1) // len(fields))
-            ]
-        )[place : place + size]
-        pixels = []
-        for row in order:
-            pose = poses[row]
-            jittered = images.Pose(
-                pose.angle + rng.normal(0, np.radians(6)),
-                int(rng.choice((-1, 1))),
-                int(rng.choice((-1, 1))),
-                tuple(rng.uniform(-1, 1, 2)),
-            )
-            pixels.append(images.stretch(images.render(fields[row], jittered, recipe.size, scale)))
-        return torch.from_numpy(np.stack(pixels)[:, None])
-
-    return batch
 
 
 @torch.no_grad()
@@ -262,49 +216,3 @@ def _resume(path, model, ema, optimizer, schedule) -> int:
         raise BadInput(
             f"{path} is not a checkpoint of this model ({first_line(error)}): remove it to start anew"
         ) from error
-
-
-def save(path: Path, model: VDVAE, recipe: images.Recipe, provenance: dict):
-    """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
-    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    about = {
-        "config": asdict(model.config),
-        "recipe": asdict(recipe),
-        "provenance": provenance,
-        "sha256": _digest(tensors),
-    }
-    with paths.atomic(path) as partial:
-        partial.write_bytes(to_bytes(tensors, metadata={"rgz": json.dumps(about)}))
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 of all values in order of name, so that a flipped bit among the weights is noticed."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
-
-
-def load(path: Path) -> tuple[VDVAE, images.Recipe, dict]:
-    """A model, its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
-
-    Raises
-    ------
-    BadInput
-        The file is missing, damaged, or no model of this library.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["rgz"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if _digest(tensors) != about["sha256"]:
-            raise BadInput(f"{path} is damaged, its weights do not have their own sha256: fetch it again")
-        pairs = {key: tuple(map(tuple, about["config"].pop(key))) for key in ("encoder", "decoder")}
-        config = Config(**pairs, **about["config"] | {"latents": tuple(about["config"]["latents"])})
-        model = VDVAE(config).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        return model, images.Recipe(**about["recipe"]), about["provenance"]
-    except BadInput:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{path} is not a model of rgz ({first_line(error)}): fetch or train it again") from error

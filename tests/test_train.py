@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rgz import images, train, vdvae
+from rgz import augment, checkpoints, images, train, vdvae
 from rgz.errors import BadInput
 
 SCHEDULE = train.Schedule(steps=6, batch=8, warmup=2)
@@ -18,7 +18,7 @@ SCHEDULE = train.Schedule(steps=6, batch=8, warmup=2)
 
 @pytest.fixture
 def batch(simulated):
-    return train.batches(simulated, images.Recipe(), 8, seed=0)
+    return augment.batches(simulated, images.Recipe(), 8, seed=0)
 
 
 def fresh():
@@ -39,7 +39,7 @@ def test_batches_depend_on_the_step_alone(batch):
 def test_an_epoch_shows_every_image_once(simulated, monkeypatch):
     seen = []
     monkeypatch.setattr(images, "render", lambda field, *_: seen.append(field.sum()) or field[:32, :32] + 1)
-    batch = train.batches(simulated, images.Recipe(), 8, seed=3)
+    batch = augment.batches(simulated, images.Recipe(), 8, seed=3)
     for step in range(3):
         batch(step)
     assert len(set(seen)) == len(simulated)
@@ -125,8 +125,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, batch, monkeypatch):
 
 
 def test_weights_come_back_with_config_recipe_and_provenance(tmp_path, tiny, pixels):
-    train.save(tmp_path / "m.safetensors", tiny.half().float(), images.Recipe(), {"seed": 3})
-    model, recipe, about = train.load(tmp_path / "m.safetensors")
+    checkpoints.save(tmp_path / "m.safetensors", tiny.half().float(), images.Recipe(), {"seed": 3})
+    model, recipe, about = checkpoints.load(tmp_path / "m.safetensors")
     assert model.config == tiny.config
     assert recipe == images.Recipe()
     assert about == {"seed": 3}
@@ -135,7 +135,7 @@ def test_weights_come_back_with_config_recipe_and_provenance(tmp_path, tiny, pix
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
     path = tmp_path / "m.safetensors"
-    train.save(path, tiny, images.Recipe(), {})
+    checkpoints.save(path, tiny, images.Recipe(), {})
     whole = path.read_bytes()
     middle = len(whole) - 500
     for damaged in (
@@ -151,4 +151,4 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
         assert (status, out, err.count("\n")) == (1, "", 1)
     save_file({"a": torch.zeros(2)}, path, metadata={"rgz": json.dumps({"config": {}})})
     with pytest.raises(BadInput, match="not a model of rgz"):
-        train.load(path)
+        checkpoints.load(path)
