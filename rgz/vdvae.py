@@ -97,7 +97,23 @@ PRESETS = {
         bottleneck=1 / 3,
         patch=2,
     ),
+    "base64": Config(
+        encoder=((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)),
+        decoder=((1, 2), (4, 4), (8, 8), (16, 16), (32, 6)),
+        latents=(1, 4, 8, 16),
+        width=384,
+        patch=2,
+    ),
+    "imagenet64": Config(
+        encoder=((64, 12), (32, 21), (16, 10), (8, 9), (4, 8), (1, 5)),
+        decoder=((1, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 13)),
+        latents=(1, 4, 8, 16, 32, 64),
+        width=512,
+        mixtures=10,
+    ),
 }
+"""``tiny`` is for tests, ``small`` trains on a processor, ``base64`` on one GPU with images of 64 pixels; ``imagenet64``
+has the depth and width of the model published for ImageNet-64, 75 stochastic blocks."""
 
 
 class Bottleneck(nn.Module):
@@ -181,6 +197,11 @@ class VDVAE(nn.Module):
 
     def _ascend(self, images: Tensor) -> dict[int, Tensor]:
         """Encoder activations (N, width, r, r) at each resolution r."""
+        if images.shape[1:] != (1, self.config.size, self.config.size):
+            raise ValueError(
+                f"images must be (N, 1, {self.config.size}, {self.config.size}), these are {tuple(images.shape)}: "
+                "prepare them at the size of the model"
+            )
         h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))
         activations = {}
         for (resolution, _), blocks in zip(self.config.encoder, self.encoder, strict=True):

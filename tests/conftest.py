@@ -11,7 +11,7 @@ import torch
 from rgz import fetch, images, readers, synthetic, vdvae
 
 matplotlib.use("Agg")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two crawl where another process is at work
 
 
 @pytest.fixture(autouse=True)
