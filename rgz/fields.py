@@ -1,23 +1,67 @@
 """What a model may be trained on: FIRST sources, each once, and none that it will be tested on.
 
+The images of MiraBest and of the Radio Galaxy Dataset are 9′ fields around one galaxy, and most fields hold others. Here they
+are found: connected *islands* of emission above three times the noise, with a peak above five times. Islands belong
+together when a catalogue says so (they lie within the angular size that MiraBest or Radio Galaxy Zoo gives for a source),
+otherwise when they stand within 30″ of each other. What belongs to one source is one row.
+
 The same patch of sky appears in several archives. Training and evaluation therefore meet here, on the sky and not by file
-name: a source within 30″ of one in MiraBest's official test batch stays out of training, whatever archive it comes
+name: a source within 30″ of one of an evaluation test split, or part of it, stays out of training, whatever archive it comes
 from, and sources within 10″ of each other count as one.
 """
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import PurePosixPath
 
 import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.stats import sigma_clipped_stats
 from astropy.table import Table, vstack
+from astropy.wcs import WCS
+from scipy import ndimage
+from scipy.cluster.hierarchy import fcluster, linkage
+from tqdm import tqdm
 
-from rgz import images, readers, sample
+from rgz import fetch, images, readers, sample
+from rgz.errors import BadInput
 
-__all__ = ["KEEP_AWAY", "SAME_SOURCE", "once_each", "training_sample"]
+__all__ = [
+    "KEEP_AWAY",
+    "SAME_SOURCE",
+    "Field",
+    "apart",
+    "find",
+    "known_sources",
+    "once_each",
+    "radio_galaxy_zoo",
+    "training_sample",
+]
 
-KEEP_AWAY = 30.0  # arcsec
+FITS_FIELDS, ZOO = "MiraBest_FIRST_FITS.tar", "rgz_dr1_sources.csv.gz"
+KEEP_AWAY = 30.0  # arcsec, from any source of a test split
 SAME_SOURCE = 10.0  # arcsec
+LINK = 30.0  # arcsec between islands of one source that no catalogue knows; 2 in 100 strangers stand that close
+MARGIN = 20.0  # arcsec added to half of a catalogued size: sizes end where the catalogue's threshold did
+UNKNOWN_REACH = 90.0  # arcsec, for catalogued sources without a size
+PEAK = 5.0  # rms
+ACROSS = 0.3  # degrees, more than a field and the reach of a source beside it
 FIELD = 110  # pixels: room to turn a 64-pixel crop by any angle and shift it
+EDGE = 32  # pixels between a source and the field's edge, half of that crop
 VALIDATION = 0.05
+
+
+@dataclass(frozen=True)
+class Field:
+    """A piece of sky: pixels (H, W) with speckles and everything below 3 rms zero, their rms (NaN: unknown), their WCS."""
+
+    name: str
+    pixels: np.ndarray
+    rms: float
+    wcs: WCS
 
 
 def once_each(table: Table, arcsec: float) -> np.ndarray:
@@ -25,24 +69,200 @@ def once_each(table: Table, arcsec: float) -> np.ndarray:
     return sample.same_source(table, arcsec) == np.arange(len(table))
 
 
+def radio_galaxy_zoo() -> Table:
+    """Radio Galaxy Zoo DR1: ``rgz_name``, ``ra``, ``dec`` (deg) and ``reach`` (arcsec), each source once."""
+    table = Table.read(fetch.fetch(ZOO), format="ascii.csv")
+    table["reach"] = table["las_arcsec"] / 2 + MARGIN
+    return table["rgz_name", "ra", "dec", "reach"][once_each(table, SAME_SOURCE)]
+
+
+def _sky(table: Table) -> SkyCoord:
+    return SkyCoord(table["ra"], table["dec"], unit="deg")
+
+
+def _reach(table: Table) -> np.ndarray:
+    """Distance from a source's position within which emission is taken for its own, in arcsec."""
+    return np.asarray(table["size"]) / 2 + MARGIN if "size" in table.colnames else np.full(len(table), UNKNOWN_REACH)
+
+
+def known_sources(split: str | None = None) -> Table:
+    """``ra``, ``dec`` (deg) and ``reach`` (arcsec) of MiraBest and the Radio Galaxy Dataset, of all or of one split.
+
+    FR-DEEP gives no positions.
+    """
+    tables = [readers.load(name).table for name in ("mirabest", "rgd")]
+    whole = [Table({"ra": t["ra"], "dec": t["dec"], "reach": _reach(t), "split": t["split"]}) for t in tables]
+    whole = vstack(whole, metadata_conflicts="silent")
+    return whole if split is None else whole[whole["split"] == split]
+
+
+def apart(table: Table, others: Table) -> np.ndarray:
+    """Mask of the rows of a table that no other source reaches: farther than 30″ from it, and than its ``reach``."""
+    clear = np.ones(len(table), bool)
+    here, there = (_sky(t) for t in (table, others))
+    limit = np.maximum(KEEP_AWAY, others["reach"])
+    other, row, separation, _ = here.search_around_sky(there, limit.max() * u.arcsec)
+    clear[row[separation.to_value(u.arcsec) <= limit[other]]] = False
+    return clear
+
+
+def _fits_fields() -> Iterator[Field]:
+    for name, data in readers.members(fetch.fetch(FITS_FIELDS)):
+        pixels, wcs = readers.read_fits(data)
+        if wcs is None:
+            raise BadInput(f"{name} has no celestial WCS: a FITS field needs one to say where its sources are")
+        pixels = images.fill(pixels)
+        _, _, rms = sigma_clipped_stats(pixels[pixels != 0], sigma=3.0)
+        stem = PurePosixPath(name).name.removesuffix(".fits.fz")
+        yield Field(stem, images.despeckle(images.clip(pixels)).astype(np.float32), float(rms), wcs)
+
+
+def _rgd_fields() -> Iterator[Field]:
+    """The Radio Galaxy Dataset's images: clipped at 3 rms by its authors, north up, centred on the position they give."""
+    rgd = readers.load("rgd")
+    for row, pixels in zip(rgd.table, rgd.images, strict=True):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+        wcs.wcs.crval = row["ra"], row["dec"]
+        wcs.wcs.crpix = (pixels.shape[1] + 1) / 2, (pixels.shape[0] + 1) / 2
+        wcs.wcs.cdelt = -rgd.pixel / 3600, rgd.pixel / 3600
+        yield Field(str(row["name"]), images.despeckle(pixels).astype(np.float32), np.nan, wcs)
+
+
+def _islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
+    """Islands that peak above 5 rms: ``y``, ``x`` (brightness-weighted, pixels), ``peak`` and ``number`` in the map of labels.
+
+    Where the rms is not known the area has to do: see :data:`rgz.images.SMALLEST_ISLAND`.
+    """
+    labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
+    numbers = np.arange(1, count + 1)
+    peaks = np.asarray(ndimage.maximum(pixels, labels, numbers), dtype=float)
+    numbers = numbers[~(peaks < PEAK * rms)]
+    centres = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2)
+    islands = Table({"y": centres[:, 0], "x": centres[:, 1], "peak": peaks[numbers - 1], "number": numbers})
+    islands["flux"] = ndimage.sum_labels(pixels, labels, numbers)
+    return islands, labels
+
+
+def find(field: Field, known: Table) -> Table:
+    """The sources of a field, known ones under their catalogued position.
+
+    Left out are sources nearer than 32 pixels to the edge, and those outshone by what stands beside them: less than half of
+    the emission within the radius of a pose is theirs.
+
+    Parameters
+    ----------
+    field
+        Clipped at 3 rms, without speckles.
+    known
+        ``ra``, ``dec`` (deg) and ``reach`` (arcsec) of catalogued sources.
+
+    Returns
+    -------
+    Table
+        ``ra``, ``dec`` (deg), ``peak`` (the field's units) and ``snr`` (NaN where the rms is unknown), one row a source.
+    """
+    islands, labels = _islands(field.pixels, field.rms)
+    owners = _owners(field.wcs.pixel_to_world(islands["x"], islands["y"]), known) if len(islands) else []
+    (height, width), rows = field.pixels.shape, []
+    down, across = np.mgrid[:height, :width]
+    for owner in dict.fromkeys(owners):
+        own = islands[owners == owner]
+        if owner < len(known):
+            place = SkyCoord(known["ra"][owner], known["dec"][owner], unit="deg")
+        else:
+            place = field.wcs.pixel_to_world(*(np.average(own[axis], weights=own["flux"]) for axis in ("x", "y")))
+        x, y = field.wcs.world_to_pixel(place)
+        near = np.hypot(across - x, down - y) <= images.Recipe().radius / readers.FIRST_PIXEL
+        mine = field.pixels[near & np.isin(labels, own["number"])].sum()
+        if min(x, y, width - 1 - x, height - 1 - y) >= EDGE and mine > 0.5 * field.pixels[near].sum():
+            rows.append((place.ra.deg, place.dec.deg, own["peak"].max()))
+    table = Table(rows=rows or None, names=("ra", "dec", "peak"), dtype=(float, float, float))
+    table["snr"] = table["peak"] / field.rms
+    return table
+
+
+def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
+    """For each island the row of the known source that it belongs to, or a number beyond them, shared by linked islands."""
+    owners = np.full(len(sky), -1)
+    ra, dec = sky[0].ra.deg, sky[0].dec.deg
+    east = (np.asarray(known["ra"]) - ra + 180) % 360 - 180
+    near = np.flatnonzero((np.abs(known["dec"] - dec) < ACROSS) & (np.abs(east) * np.cos(np.radians(dec)) < ACROSS))
+    if len(near):
+        share = sky[:, None].separation(_sky(known[near])[None]).to_value(u.arcsec) / np.asarray(known["reach"][near])
+        owners = np.where(share.min(1) <= 1, near[share.argmin(1)], -1)
+    free = np.flatnonzero(owners < 0)
+    if len(free) == 1:
+        owners[free] = len(known)
+    elif len(free) > 1:
+        place = sky[free].transform_to(sky[0].skyoffset_frame())
+        flat = np.stack([place.lon.to_value(u.arcsec), place.lat.to_value(u.arcsec)], axis=1)
+        owners[free] = len(known) + fcluster(linkage(flat, "single"), LINK, "distance")
+    return owners
+
+
+def _cut(field: Field, ra: float, dec: float) -> np.ndarray:
+    """(FIELD, FIELD) pixels around a position, nothing beyond the field's edge."""
+    x, y = (round(float(v)) for v in field.wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg")))
+    half = FIELD // 2
+    padded = np.pad(field.pixels, half)
+    return padded[y : y + FIELD, x : x + FIELD]
+
+
 def _split(name: str) -> str:
     """``valid`` for one name in twenty, the same ones on every machine."""
     return "valid" if int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < VALIDATION * 2**32 else "train"
 
 
-def training_sample() -> sample.Sample:
-    """The unlabelled FIRST images of MiraBest and the Radio Galaxy Dataset, once each, away from MiraBest's test batch.
+def _central() -> tuple[Table, np.ndarray]:
+    """The galaxies that MiraBest and the Radio Galaxy Dataset were made for, as their authors cut them."""
+    samples = [readers.load(name) for name in ("mirabest", "rgd")]
+    table = vstack([Table({key: s.table[key] for key in ("name", "ra", "dec")}) for s in samples])
+    table["origin"], table["peak"], table["snr"], table["rms"] = table["name"], np.nan, np.nan, np.nan
+    pixels = np.concatenate([images.crop(s.images, FIELD) for s in samples]).astype(np.float32)
+    return table, pixels / np.maximum(pixels.max((1, 2), keepdims=True), 1)
 
-    110×110 pixels of 1.8″, uint8. The ``split`` column marks one in twenty for validation. Labels are not carried along.
+
+def _found() -> Iterator[tuple[Table, np.ndarray]]:
+    """The sources of each field of both archives."""
+    known = vstack([radio_galaxy_zoo(), known_sources()], metadata_conflicts="silent")
+    count = len(readers.load("rgd")) + sum(1 for _ in readers.members(fetch.fetch(FITS_FIELDS)))
+    fields = tqdm(chain(_fits_fields(), _rgd_fields()), "finding sources", count, unit="field", disable=None)
+    for field in fields:
+        found = find(field, known)
+        if len(found):
+            places = _sky(found)
+            found["name"] = [f"J{place.replace(' ', '')}" for place in places.to_string("hmsdms", sep="", precision=1)]
+            found["origin"] = field.name
+            if np.isnan(field.rms):
+                found["peak"] = np.nan  # grey levels, no flux density
+            cuts = np.stack([_cut(field, row["ra"], row["dec"]) for row in found])
+            brightest = cuts.max((1, 2))
+            found["rms"] = field.rms / brightest
+            yield found, cuts / brightest[:, None, None]
+
+
+def training_sample() -> sample.Sample:
+    """Every FIRST source in the images of MiraBest and the Radio Galaxy Dataset, once each, away from all test splits.
+
+    110×110 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of :mod:`rgz.sample` the table has
+    ``rgz_name`` (empty where no source of Radio Galaxy Zoo DR1 lies within 10″), ``origin`` (the field) and, NaN where
+    only a clipped image is at hand, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units). The ``split`` column marks
+    one in twenty for validation. Labels are not carried along.
     """
-    mirabest, rgd = readers.load("mirabest"), readers.load("rgd")
-    test = mirabest.table[mirabest.table["split"] == "test"]
-    table = vstack([s.table[list(sample.COLUMNS)] for s in (mirabest, rgd)])
-    pixels = np.concatenate([images.crop(s.images, FIELD) for s in (mirabest, rgd)])
-    both = sample.Sample(pixels, table, mirabest.pixel)
-    both = sample.away_from(both, test, KEEP_AWAY)
-    both = both[[images.has_source(image, both.pixel, images.Recipe()) for image in both.images]]
-    both = both[once_each(both.table, SAME_SOURCE)]
-    both.table["label"] = ""
-    both.table["split"] = [_split(name) for name in both.table["name"]]
-    return both
+    tables, cuts = zip(_central(), *_found(), strict=True)
+    table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
+    first = sample.same_source(table, SAME_SOURCE)
+    for row in np.flatnonzero(np.isfinite(table["snr"]) & np.isnan(table["snr"][first])):
+        for column in ("peak", "snr", "rms"):  # what one archive does not say of a source another may
+            table[column][first[row]] = table[column][row]
+    recipe = images.Recipe()
+    keep = (first == np.arange(len(table))) & apart(table, known_sources("test"))
+    keep[keep] = [images.has_source(images.despeckle(image), readers.FIRST_PIXEL, recipe) for image in pixels[keep]]
+    table, pixels = table[keep], pixels[keep]
+    zoo = radio_galaxy_zoo()
+    match, separation, _ = _sky(table).match_to_catalog_sky(_sky(zoo))
+    table["rgz_name"] = np.where(separation.to_value(u.arcsec) <= SAME_SOURCE, zoo["rgz_name"][match], "")
+    table["label"], table["confident"] = "", False
+    table["split"] = [_split(name) for name in table["name"]]
+    return sample.Sample(pixels, table, readers.FIRST_PIXEL)

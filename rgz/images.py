@@ -1,21 +1,22 @@
 """From a field of the sky to what the network sees, in named steps.
 
-A radio galaxy looks the same to us however it lies on the sky, but not to a network, so each source is *posed*: its
-principal axis along the rows, its brighter half to the right, the brighter side below. What remains is shape. The
-steps, each a pure function of arrays:
+A radio galaxy looks the same to us however it lies on the sky and however far it is, but not to a network, so each source
+is *posed*: its principal axis along the rows, its brighter half to the right, the brighter side below, and always about
+equally long. What remains is shape; angle and length are kept beside it. The steps, each a pure function of arrays:
 
 1. :func:`fill` blank pixels with zero,
 2. :func:`clip` what is below three times the noise, measured on the whole field,
-3. :func:`find_pose`: principal axis and brighter half, inside a circle around the centre,
-4. :func:`smooth` to the coarser pixel to come,
-5. :func:`render`: turn, crop and scale to a small square in one interpolation,
-6. :func:`stretch`: divide by the peak, square root, 256 grey levels.
+3. :func:`despeckle`: drop islands too small to be a source,
+4. :func:`find_pose`: principal axis, brighter half and length, inside a circle around the centre,
+5. :func:`smooth` to the coarser pixel to come,
+6. :func:`render`: turn, crop and scale to a small square in one interpolation,
+7. :func:`stretch`: divide by the peak, square root, 256 grey levels.
 
 :func:`prepare` does all of it to one image. Images of MiraBest, FR-DEEP and the Radio Galaxy Dataset come clipped by their
 authors; FITS cut-outs do not.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
@@ -29,9 +30,11 @@ __all__ = [
     "Recipe",
     "clip",
     "crop",
+    "despeckle",
     "fill",
     "find_pose",
     "has_source",
+    "length",
     "pool",
     "prepare",
     "render",
@@ -40,23 +43,39 @@ __all__ = [
 ]
 
 
+SMALLEST_ISLAND = 6  # pixels above 3 rms: what an unresolved source of 5 rms covers with a beam of three pixels
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is prepared: always the same patch of sky, whatever the survey's pixels.
+    """How an image is prepared: a square whose width follows the length of the source, within bounds.
 
     Parameters
     ----------
     size
         Width of the prepared square, in its own pixels.
-    pixel
-        Width of a prepared pixel, arcsec; with 3.6 a 32-pixel square covers 115″.
+    reach
+        Half of that width, in lengths of the source (:class:`Pose`).
+    narrowest, widest
+        Bounds of that width, arcsec. With 32 pixels, the narrowest has FIRST's own pixels. Where both are the same every
+        source is shown at the same scale.
     radius
         Distance from the centre within which the pose is measured, arcsec.
     """
 
     size: int = 32
-    pixel: float = 3.6
+    reach: float = 2.5
+    narrowest: float = 57.6
+    widest: float = 230.4
     radius: float = 57.6
+
+    def pixel(self, length: float) -> float:
+        """Width of a prepared pixel, arcsec, for a source of a length in arcsec.
+
+        >>> Recipe().pixel(20.0), Recipe().pixel(1000.0)
+        (3.125, 7.2)
+        """
+        return float(np.clip(2 * self.reach * length, self.narrowest, self.widest)) / self.size
 
 
 @dataclass(frozen=True)
@@ -64,13 +83,26 @@ class Pose:
     """How a source lies in its field.
 
     ``angle`` turns the principal axis from the rows of the field, in radians; ``along`` and ``across`` are +1, or −1
-    where the posed image is mirrored along or across that axis. ``shift`` moves the centre, (x, y) in input pixels.
+    where the posed image is mirrored along or across that axis. ``length`` is the root mean square distance from the centre,
+    weighted by the square root of brightness, in input pixels. ``shift`` moves the centre, (x, y) in input
+    pixels.
     """
 
     angle: float = 0.0
     along: int = 1
     across: int = 1
+    length: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
+
+    def turned(self, turn: "Pose") -> "Pose":
+        """This pose after a further turn: angles and shifts add up, mirrorings and lengths multiply."""
+        return Pose(
+            self.angle + turn.angle,
+            self.along * turn.along,
+            self.across * turn.across,
+            self.length * turn.length,
+            (self.shift[0] + turn.shift[0], self.shift[1] + turn.shift[1]),
+        )
 
 
 VIEWS = tuple(Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
@@ -107,6 +139,22 @@ def clip(image: np.ndarray, sigmas: float = 3.0) -> np.ndarray:
     return np.where(image - median >= sigmas * rms, image - median, 0.0)
 
 
+def despeckle(image: np.ndarray, radius: float = np.inf) -> np.ndarray:
+    """Set islands of fewer than six connected pixels of a clipped field to zero.
+
+    They are noise, or sources too faint to say anything of their shape. An image with nothing else within ``radius`` pixels of
+    its centre is left as it is.
+
+    >>> despeckle(np.pad(np.ones((3, 3)), ((1, 4), (1, 4)))).sum()
+    np.float64(9.0)
+    """
+    labels, _ = ndimage.label(image > 0, structure=np.ones((3, 3)))
+    keep = np.bincount(labels.ravel()) >= SMALLEST_ISLAND
+    keep[0] = False
+    y, x = _offsets(image.shape)
+    return np.where(keep[labels], image, 0) if keep[labels[np.hypot(x, y) <= radius]].any() else image
+
+
 def crop(image: np.ndarray, size: int) -> np.ndarray:
     """The central (size, size) pixels of an image or of a stack of images.
 
@@ -135,10 +183,10 @@ def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
 
 
 def find_pose(image: np.ndarray, radius: float) -> Pose:
-    """Principal axis and brighter half of the emission within ``radius`` pixels of the centre.
+    """Principal axis, brighter half and length of the emission within ``radius`` pixels of the centre.
 
     The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the brightness-weighted
-    centroid; the sides are compared about the image's centre, where the host galaxy is.
+    centroid; the sides are compared, and the length is measured, about the image's centre, where the host galaxy is.
 
     Raises
     ------
@@ -154,10 +202,12 @@ def find_pose(image: np.ndarray, radius: float) -> Pose:
     angle = 0.5 * np.arctan2(2 * (weight * dx * dy).sum(), (weight * (dx**2 - dy**2)).sum())
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
+    root = np.sqrt(weight)  # faint lobes count for the length, not only hot spots
     return Pose(
         float(angle),
         1 if (weight * np.sign(along)).sum() >= 0 else -1,
         1 if (weight * np.sign(across)).sum() >= 0 else -1,
+        float(np.sqrt((root * (x**2 + y**2)).sum() / root.sum())),
     )
 
 
@@ -196,10 +246,16 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
 
 
+def length(image: np.ndarray, pixel: float, recipe: Recipe) -> float:
+    """Length of the source in a clipped field with pixels of ``pixel`` arcsec, as its :class:`Pose` has it, in arcsec."""
+    radius = recipe.radius / pixel
+    return find_pose(despeckle(fill(image), radius), radius).length * pixel
+
+
 def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()) -> np.ndarray:
     """One clipped field (H, W) with pixels of ``pixel`` arcsec to the (size, size) uint8 square that the network sees.
 
-    ``turn`` is added to the pose found: mirrored views, for example.
+    ``turn`` goes on top of the pose found: mirrored views, for example.
 
     Raises
     ------
@@ -215,7 +271,8 @@ def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()
     """
     if image.ndim != 2:
         raise BadInput(f"an image has two axes; this one has shape {image.shape}")
-    image, scale = fill(image), recipe.pixel / pixel
-    pose = find_pose(image, recipe.radius / pixel)
-    pose = replace(turn, angle=pose.angle + turn.angle, along=pose.along * turn.along, across=pose.across * turn.across)
+    radius = recipe.radius / pixel
+    image = despeckle(fill(image), radius)
+    pose = find_pose(image, radius).turned(turn)
+    scale = recipe.pixel(pose.length * pixel) / pixel
     return stretch(render(smooth(image, scale), pose, recipe.size, scale))

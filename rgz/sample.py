@@ -32,6 +32,7 @@ __all__ = [
     "CHECKED",
     "Sample",
     "away_from",
+    "pixel_widths",
     "prepared",
     "read",
     "read_columns",
@@ -124,6 +125,11 @@ def same_source(table: Table, arcsec: float) -> np.ndarray:
 def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
     """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
     return np.stack([images.prepare(image, sample.pixel, recipe, view) for image in sample.images])
+
+
+def pixel_widths(sample: Sample, recipe: images.Recipe) -> np.ndarray:
+    """Width of a pixel of each prepared image in arcsec, (N,): the recipe follows the length of each source."""
+    return np.array([recipe.pixel(images.length(image, sample.pixel, recipe)) for image in sample.images])
 
 
 def away_from(sample: Sample, others: Table, arcsec: float) -> Sample:

@@ -90,3 +90,35 @@ def test_crop_is_central():
     assert images.crop(np.arange(25).reshape(5, 5), 1).item() == 12
     with pytest.raises(BadInput, match="larger"):
         images.crop(np.ones((5, 5)), 6)
+
+
+def test_a_source_twice_as_far_is_prepared_alike():
+    near, far = double(), ndimage.zoom(double(), 0.6, order=1)
+    a, b = (images.prepare(image, 1.8, RECIPE).astype(float) for image in (near, far))
+    assert images.length(near, 1.8, RECIPE) / images.length(far, 1.8, RECIPE) == pytest.approx(1 / 0.6, rel=0.05)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97
+
+
+def test_a_source_away_from_the_centre_is_in_the_square():
+    for x, y in ((20, 0), (0, 20), (-15, 15)):
+        moved = np.roll(double(0.3) * (double(0.3) > 1), (y, x), axis=(0, 1))
+        assert images.prepare(moved, 1.8, RECIPE).max() == 255
+
+
+def test_speckles_go_and_sources_stay():
+    field = np.zeros((60, 60))
+    field[30, 28:33] = field[31, 28:33] = 5.0  # ten pixels
+    field[10, 10], field[50, 50:55] = 9.0, 9.0
+    assert np.unique(images.despeckle(field)).tolist() == [0, 5]
+    assert images.despeckle(field).sum() == 50
+    field[30:32] = 0
+    field[30, 30], field[5:9, 5:9] = 1.0, 1.0
+    assert (images.despeckle(field, radius=10) == field).all()  # nothing else in the middle
+    assert images.despeckle(field).sum() == 16
+
+
+def test_a_square_has_the_same_sky_at_any_size():
+    coarse, fine = (images.Recipe(size) for size in (32, 64))
+    assert coarse.pixel(20.0) == 2 * fine.pixel(20.0)
+    a, b = (images.prepare(double(), 1.8, recipe).astype(float) for recipe in (coarse, fine))
+    assert np.corrcoef(a.ravel(), b.reshape(32, 2, 32, 2).mean((1, 3)).ravel())[0, 1] > 0.98
