@@ -61,8 +61,8 @@ def _weights(path):
     model, recipe, about = checkpoints.load(path)
     parameters = sum(value.numel() for value in model.parameters())
     return (
-        f"VDVAE of {parameters / 1e6:.1f} M parameters for {recipe.size}×{recipe.size} images, {about.get('steps', '?')} steps, "
-        f"commit {about.get('commit', 'unknown')}"
+        f"{type(model).__name__}, {parameters / 1e6:.1f} M parameters for {recipe.size}×{recipe.size} images, "
+        f"{about.get('steps', '?')} steps, commit {about.get('commit', 'unknown')}"
     )
 
 

@@ -8,19 +8,24 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
-from rgz import images, paths
+from rgz import images, paths, plain
 from rgz.errors import BadInput, first_line
 from rgz.vdvae import VDVAE, Config
 
-__all__ = ["load", "save"]
+__all__ = ["MODELS", "load", "save"]
 
 
-def save(path: Path, model: VDVAE, recipe: images.Recipe, provenance: dict):
+MODELS = {Config: VDVAE, plain.Config: plain.PlainVAE}
+"""Configuration to the model that is built from it."""
+
+
+def save(path: Path, model: nn.Module, recipe: images.Recipe, provenance: dict):
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     about = {
+        "model": type(model).__name__,
         "config": asdict(model.config),
         "recipe": asdict(recipe),
         "provenance": provenance,
@@ -38,7 +43,14 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load(path: Path) -> tuple[VDVAE, images.Recipe, dict]:
+def _frozen(value):
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: _frozen(entry) for key, entry in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def load(path: Path) -> tuple[nn.Module, images.Recipe, dict]:
     """A model, its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
 
     Raises
@@ -52,9 +64,13 @@ def load(path: Path) -> tuple[VDVAE, images.Recipe, dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         if _digest(tensors) != about["sha256"]:
             raise BadInput(f"{path} is damaged, its weights do not have their own sha256: fetch it again")
-        pairs = {key: tuple(map(tuple, about["config"].pop(key))) for key in ("encoder", "decoder")}
-        config = Config(**pairs, **about["config"] | {"latents": tuple(about["config"]["latents"])})
-        model = VDVAE(config).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
+        model = (
+            MODELS[kind](kind(**_frozen(about["config"])))
+            .eval()
+            .requires_grad_(False)
+            .to(memory_format=torch.channels_last)
+        )
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, images.Recipe(**about["recipe"]), about["provenance"]
     except BadInput:

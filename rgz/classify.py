@@ -238,10 +238,11 @@ PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
 BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
     "PCA, pixels as they come": (_plain, PCA_32),
-    "PCA, posed, 230″": (lambda s: _posed(s, images.Recipe(64, 3.6, 115.2)), PCA_32),
-    "PCA, posed, 115″": (lambda s: _posed(s, images.Recipe(64, 1.8, 57.6)), PCA_32),
-    "PCA, posed, 115″ in 32²": (lambda s: _posed(s, images.Recipe()), PCA_32),
-    "PCA, posed, 4 views": (_four_views, FourViewPCA(32)),
+    "PCA, posed, 230″": (lambda s: _posed(s, images.Recipe(64, narrowest=230.4, widest=230.4, radius=115.2)), PCA_32),
+    "PCA, posed, 115″": (lambda s: _posed(s, images.Recipe(64, narrowest=115.2, widest=115.2)), PCA_32),
+    "PCA, posed, 115″ in 32²": (lambda s: _posed(s, images.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
+    "PCA, posed, own length": (lambda s: _posed(s, images.Recipe()), PCA_32),
+    "PCA, own length, 4 views": (_four_views, FourViewPCA(32)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""
 

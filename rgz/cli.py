@@ -3,8 +3,10 @@
 rgz data fetch     the public archives, found or downloaded, their hashes checked
 rgz data check     any file: what is in it, or why it cannot be used
 rgz data build     the training set, one HDF5 file
+rgz data cutouts   images of Radio Galaxy Zoo sources, from the FIRST cut-out service
 rgz train          a VDVAE, resumable
 rgz encode         codes of every sample
+rgz reconstruct    what the codes keep of the images, measured
 rgz report         classify the codes, print the table, write the results
 """
 
@@ -29,7 +31,7 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
 app.add_typer(data, name="data")
 
-WEIGHTS, CODES, RESULTS = "vdvae.safetensors", "codes.h5", "results.json"
+WEIGHTS, PLAIN, CODES, RESULTS = "vdvae.safetensors", "plain.safetensors", "codes.h5", "results.json"
 
 
 class Device(StrEnum):
@@ -95,13 +97,44 @@ def data_check(
 
 @data.command("build")
 def data_build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5")):
-    """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of MiraBest's test batch."""
+    """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of a test split.
+
+    Sources are looked for in every field of MiraBest and the Radio Galaxy Dataset; some two minutes.
+    """
     from rgz import fields, sample
 
     built = fields.training_sample()
     sample.write(out, built)
     held_out = int((built.table["split"] == "valid").sum())
-    typer.echo(f"{out}: {len(built)} sources, {held_out} of them for validation")
+    known = int((built.table["rgz_name"] != "").sum())
+    typer.echo(f"{out}: {len(built)} sources, {known} of them in Radio Galaxy Zoo DR1; {held_out} for validation")
+
+
+@data.command("cutouts")
+def data_cutouts(
+    folder: Annotated[Path, typer.Option(help="Folder of the images, one FITS file a source.")] = Path("runs/first"),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many sources; all 50,637 when left out.")
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option(help="Address of another server that takes the form of the FIRST cut-out server.")
+    ] = None,
+):
+    """Cut the sources of Radio Galaxy Zoo DR1 out of the FIRST survey, one request at a time.
+
+    All of them take about a day. Stop when you like: the same command goes on from there, asks for nothing that is in
+    the folder, and tries again what is listed in its failures.csv.
+
+    Example, a minute: rgz data cutouts --limit 30
+    """
+    from rgz import cutouts, fetch
+
+    table = cutouts.read_catalogue(fetch.fetch("rgz_dr1_sources.csv.gz"))[:limit]
+    failures = cutouts.download(table, folder, service or cutouts.SERVICE)
+    listed = f"{len(failures)} could not be had, see {folder / cutouts.FAILURES}"
+    if len(failures) == len(table):
+        raise BadInput(f"{folder}: none of {len(table)} sources: {listed}")
+    typer.echo(f"{folder}: {len(table) - len(failures)} of {len(table)} sources" + (f"; {listed}" if failures else ""))
 
 
 def _sources(training_set: Path):
@@ -115,7 +148,13 @@ def _sources(training_set: Path):
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny (tests) or small (two CPU cores).")] = "small",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Shape of the model: tiny (tests), small (two CPU cores), base64 (a GPU), imagenet64 (several), or "
+            "plain, an autoencoder without hierarchy to compare with."
+        ),
+    ] = "small",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 4500,
     minutes: Annotated[
         float, typer.Option(min=0, help="Stop in good order after so many minutes; run again to go on.")
@@ -128,20 +167,45 @@ def train(
         Path, typer.Option(help="Folder of the run: checkpoint, log, weights. A run found there is resumed.")
     ] = Path("runs/vdvae"),
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Work each batch in so many parts, where memory holds no more.")
+    ] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")] = False,
 ):
     """Train a VDVAE on unlabelled images, or go on with a run.
+
+    The run's folder gets a log and, as it goes, a figure of held-out images and their reconstructions. Several processes:
+    torchrun --nproc-per-node 2 -m rgz train
 
     Example, an hour on two cores: rgz train --preset small --minutes 60
     """
     import torch
 
-    from rgz import augment, checkpoints, fetch, images, provenance, readers, sample, train, vdvae
+    from rgz import (
+        augment,
+        checkpoints,
+        fetch,
+        fields,
+        images,
+        plain,
+        provenance,
+        readers,
+        reconstruct,
+        sample,
+        train,
+        vdvae,
+    )
 
-    if preset not in vdvae.PRESETS:
-        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(vdvae.PRESETS)}")
+    presets = vdvae.PRESETS | {"plain": plain.Config()}
+    if preset not in presets:
+        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(presets)}")
     if device is Device.cuda and not torch.cuda.is_available():
         raise BadInput("there is no CUDA device on this machine: leave --device at cpu")
-    recipe, schedule = images.Recipe(), train.Schedule(steps=steps, seed=seed)
+    rank, processes = train.processes()
+    if processes > 1 and not training_set.exists():
+        raise BadInput(f"{training_set} is not there: make it with rgz data build before several processes ask for it")
+    config = presets[preset]
+    recipe, schedule = images.Recipe(config.size), train.Schedule(steps=steps, seed=seed, accumulate=accumulate)
     sources = _sources(training_set)
     seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
     if not len(seen) or not len(held_out):
@@ -150,7 +214,7 @@ def train(
         )
     pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
     torch.manual_seed(seed)
-    model = vdvae.VDVAE(vdvae.PRESETS[preset])
+    model = checkpoints.MODELS[type(config)](config)
     model, done = train.fit(
         model,
         augment.batches(seen, recipe, schedule.batch, seed),
@@ -159,7 +223,11 @@ def train(
         validation=pixels,
         minutes=minutes,
         device=device.value,
+        tensorboard=tensorboard,
+        look=lambda mean, _: reconstruct.figure(mean, pixels[:12], out / "reconstructions.png"),
     )
+    if rank:
+        return
     about = provenance.describe(
         preset=preset,
         steps=done,
@@ -168,7 +236,8 @@ def train(
         validation_sources=len(held_out),
         validation=train.describe(model.to("cpu"), pixels),
         training_set_sha256=fetch.sha256(training_set),
-        data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")},
+        data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")}
+        | {name: fetch.REGISTRY[name].sha256 for name in (fields.FITS_FIELDS, fields.ZOO)},
     )
     checkpoints.save(out / WEIGHTS, model, recipe, about)
     typer.echo(
@@ -218,6 +287,31 @@ def encode(
         + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())
         + f"; {dimensions} latents"
     )
+
+
+@app.command("reconstruct")
+def reconstruct_samples(
+    weights: Annotated[Path | None, typer.Option(help="Weights; the committed ones when left out.")] = None,
+    plain: Annotated[Path | None, typer.Option(help="Those of the plain autoencoder to compare with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+):
+    """Measure how well images are rebuilt from their codes; without the survey images the committed figures are kept."""
+    from rgz import checkpoints, fetch, paths, readers, reconstruct
+    from rgz import report as reporting
+
+    model, recipe, _ = checkpoints.load(weights or paths.artifact(WEIGHTS))
+    other, *_ = checkpoints.load(plain or paths.artifact(PLAIN))
+    if missing := [file for file, _ in readers.SAMPLES.values() if fetch.locate(file) is None]:
+        typer.echo(f"not measured anew, the survey images are not here: {', '.join(missing)}")
+        return
+    sources = _sources(training_set)
+    seen = sources[sources.table["split"] == "train"]
+    found = reconstruct.study(model, other, recipe, seen, reconstruct.tests(recipe))
+    reporting.write({"reconstruction": found}, out or paths.artifacts() / RESULTS)
+    typer.echo(reconstruct.table(found))
 
 
 @app.command()

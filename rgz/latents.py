@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 from astropy.table import Table
+from torch import nn
 from tqdm import tqdm
 
 from rgz import checkpoints, fetch, images, paths, readers
@@ -28,7 +29,7 @@ __all__ = ["decode", "encode", "full_codes", "pictures", "rank", "read_codes", "
 BATCH = 128
 
 
-def full_codes(model: VDVAE, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def full_codes(model: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Posterior means and rates (nats) of every latent, each (N, dimensions) float32, of prepared images (N, H, W)."""
     parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
     encoded = [model.encode(part) for part in tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)]
@@ -41,7 +42,7 @@ def rank(means: np.ndarray) -> np.ndarray:
     return np.argsort(-means.var(axis=0), kind="stable")
 
 
-def decode(model: VDVAE, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def decode(model: nn.Module, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Images (N, H, W) float32, 0 … 255, of codes (N, D) made of the latents ``chosen`` (D,); the others at their prior means.
 
     Raises
@@ -64,12 +65,16 @@ def encode(
     Returns
     -------
     table, code, code_views, left_out
-        Rows that could be encoded; codes (N, D) and (N, 2 D), float32; names of the rows without emission in their middle.
+        Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images;
+        codes (N, D) and (N, 2 D), float32; names of the rows without emission in their middle.
     """
     usable = np.array([images.has_source(image, sample.pixel, recipe) for image in sample.images])
     kept = sample[usable]
     views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in images.VIEWS])
-    return kept.table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~usable]]
+    table = kept.table.copy()
+    table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
+    table["length"].unit = "arcsec"
+    return table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~usable]]
 
 
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:

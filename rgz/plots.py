@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "curves", "gallery", "roc", "score_bars", "sky"]
+__all__ = ["COLOURS", "curves", "gallery", "growth", "reconstructions", "roc", "score_bars", "sky"]
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, distinct for colour-blind readers."""
@@ -37,6 +37,36 @@ def gallery(rows: dict[str, np.ndarray], titles=None, cell: float = 0.95) -> np.
         for ax, title in zip(axes[0], titles, strict=False):
             ax.set_title(title, fontsize=9)
     return axes
+
+
+def reconstructions(truth: np.ndarray, made: np.ndarray, titles=None, cell: float = 0.95) -> np.ndarray:
+    """Images, their reconstructions and the differences, (N, H, W) grey levels each, one column a galaxy; returns the axes.
+
+    Differences run from −64 (blue, too faint) to 64 grey levels (red, too bright).
+    """
+    difference = np.asarray(made, dtype=float) - truth
+    axes = gallery({"image": truth, "reconstruction": made, "difference": np.abs(difference)}, titles, cell)
+    for ax, picture in zip(axes[2], difference, strict=True):
+        ax.images[0].set(cmap="RdBu_r", clim=(-64, 64), data=picture)
+    return axes
+
+
+def growth(rows: list[dict], measure: str, label: str, ax: Axes | None = None) -> Axes:
+    """A measure of reconstruction against the length of the code, one line a method; bands from the 16th to 84th percentile.
+
+    ``rows`` are the entries ``growth`` of :func:`rgz.reconstruct.study`.
+    """
+    ax = _axes(ax, (4.4, 3.4))
+    for method, colour, marker in zip(
+        ("VDVAE", "PCA", "plain VAE"), ("#0072B2", "#E69F00", "#009E73"), "os^", strict=True
+    ):
+        own = sorted((row["dimensions"], *row[measure]) for row in rows if row["method"] == method)
+        dimensions, median, low, high = np.array(own).T
+        ax.errorbar(dimensions, median, (median - low, high - median), color=colour, alpha=0.35, lw=1, fmt="none")
+        ax.plot(dimensions, median, color=colour, marker=marker, ms=5, label=method)
+    ax.set(xscale="log", xlabel="length of the code", ylabel=label)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
 
 
 def sky(ra: np.ndarray, dec: np.ndarray, labels: np.ndarray, ax: Axes | None = None) -> Axes:

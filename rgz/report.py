@@ -71,8 +71,12 @@ def mirabest_confident(codes: Path, repeats: int = 10) -> dict:
 
 
 def write(results: dict, path: Path):
-    """Write results as JSON with four decimals, atomically; which rows were carried over is not written."""
-    kept = {key: value for key, value in results.items() if key != "carried_over"}
+    """Write results as JSON with four decimals, atomically; which rows were carried over is not written.
+
+    Entries of a file that is there already stay where ``results`` has none of that name.
+    """
+    kept = read(path) if path.exists() else {}
+    kept |= {key: value for key, value in results.items() if key != "carried_over"}
     with paths.atomic(path) as partial:
         partial.write_text(json.dumps(_rounded(kept), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

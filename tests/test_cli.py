@@ -10,7 +10,18 @@ from rgz import __version__, fields, latents, paths, readers, sample, synthetic
 
 @pytest.mark.parametrize(
     "verb",
-    [(), ("data",), ("data", "fetch"), ("data", "build"), ("data", "check"), ("train",), ("encode",), ("report",)],
+    [
+        (),
+        ("data",),
+        ("data", "fetch"),
+        ("data", "build"),
+        ("data", "check"),
+        ("data", "cutouts"),
+        ("train",),
+        ("encode",),
+        ("reconstruct",),
+        ("report",),
+    ],
 )
 def test_every_verb_has_help(run, verb):
     status, out, _ = run(*verb, "--help")
@@ -36,6 +47,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     )
     assert status == 0, err
     assert "step 3 of 3" in out
+    assert (tmp_path / "run" / "reconstructions.png").exists()
     status, out, _ = run("data", "check", tmp_path / "run" / "vdvae.safetensors")
     assert "3 steps" in out
     monkeypatch.setattr(readers, "load", lambda name: synthetic.sources(6, seed=len(name)))

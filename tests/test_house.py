@@ -18,6 +18,7 @@ TORCH_FREE = (
     "fetch",
     "readers",
     "fields",
+    "cutouts",
     "images",
     "sample",
     "synthetic",

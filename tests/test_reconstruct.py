@@ -1,0 +1,91 @@
+"""Measures of reconstruction are zero for identity and grow with the fault that each is about."""
+
+import numpy as np
+import pytest
+import torch
+
+from rgz import checkpoints, images, plain, reconstruct, sample
+from rgz.plain import PlainVAE
+
+SMALL = plain.Config(width=8, latents=6, mixtures=2)
+WIDTH = np.full(24, 2.0)
+
+
+@pytest.fixture
+def truth(pixels):
+    return pixels[:, 0].numpy()
+
+
+def test_identity_has_no_error(truth):
+    measured = reconstruct.measure(truth, truth.astype(float), WIDTH)
+    assert all(np.allclose(measured[f"{name}_error"], 0) for name in ("flux", "peak", "size"))
+    assert np.allclose(measured["ssim"], 1)
+
+
+def test_brightness_undoes_the_stretch():
+    field = np.array([[0.0, 0.25, 1.0]])
+    assert reconstruct.brightness(images.stretch(field)) == pytest.approx(field, abs=0.005)
+
+
+def test_half_as_bright_is_half_the_flux_and_half_the_peak(truth):
+    measured = reconstruct.measure(truth, truth * np.sqrt(0.5), WIDTH)
+    assert np.allclose(measured["flux_error"], -0.5)
+    assert np.allclose(measured["peak_error"], -0.5)
+    assert np.allclose(measured["size_error"], 0)
+    assert (measured["ssim"] < 0.99).all()
+    assert reconstruct.summary(measured)["flux_error"] == pytest.approx([0.5] * 3)
+
+
+def test_size_is_the_longest_way_across():
+    bar = np.zeros((32, 32))
+    bar[16, 5:15] = 255
+    assert reconstruct.largest_size(bar) == pytest.approx(10, abs=0.6)
+    bar[16, 25] = 20  # 0.6 % of the peak: not part of it
+    assert reconstruct.largest_size(bar) == pytest.approx(10, abs=0.6)
+    bar[16, 25] = 40
+    assert reconstruct.largest_size(bar) == pytest.approx(21, abs=0.6)
+
+
+def test_a_study_compares_methods_on_the_same_images(tiny, simulated):
+    found = reconstruct.study(tiny.eval(), PlainVAE(SMALL), images.Recipe(), simulated, {"sim": simulated}, code=9)
+    assert {row["method"] for row in found["growth"]} == {"VDVAE", "PCA", "plain VAE"}
+    pca = {row["dimensions"]: row["ssim"][0] for row in found["growth"] if row["method"] == "PCA"}
+    assert pca[min(pca)] < pca[max(pca)]
+    assert pca[max(pca)] == pytest.approx(1, abs=0.01)  # more components than images: nothing is lost
+    assert found["samples"]["sim"]["n"] == 24
+    assert "SSIM" in reconstruct.table(found)
+
+
+def test_the_figure_is_written_whole(tmp_path, tiny, pixels):
+    reconstruct.figure(tiny.eval(), pixels[:3], tmp_path / "look.png")
+    assert (tmp_path / "look.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_plain_autoencoder_answers_as_the_deep_one_does(pixels):
+    torch.manual_seed(0)
+    model = PlainVAE(SMALL)
+    out = model(pixels)
+    out["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert out["rate"].shape == (24, 1)
+    nats = (out["distortion"] + out["rate"].sum(1)).mean() / (1024 * np.log(2))
+    assert out["loss"].item() == pytest.approx(nats.item(), rel=1e-5)
+    means, rates = model.encode(pixels)
+    assert means.shape == rates.shape == (24, 6)
+    assert model.decode(torch.full((2, 6), torch.nan)).shape == (2, 1, 32, 32)
+
+
+def test_a_plain_autoencoder_is_saved_and_loaded(tmp_path, pixels):
+    model = PlainVAE(SMALL)
+    model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
+    checkpoints.save(tmp_path / "plain.safetensors", model, images.Recipe(), {})
+    read, *_ = checkpoints.load(tmp_path / "plain.safetensors")
+    assert isinstance(read, PlainVAE)
+    torch.testing.assert_close(read.encode(pixels)[0], model.encode(pixels)[0])
+
+
+def test_pixel_widths_follow_the_sources(simulated):
+    recipe = images.Recipe()
+    widths = sample.pixel_widths(simulated, recipe)
+    assert ((widths >= 1.8) & (widths <= 7.2)).all()
+    assert len(np.unique(widths)) > 1
