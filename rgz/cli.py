@@ -5,6 +5,7 @@ rgz data check     any file: what is in it, or why it cannot be used
 rgz data build     the training set, one HDF5 file
 rgz data cutouts   images of Radio Galaxy Zoo sources, from the FIRST cut-out service
 rgz train          a VDVAE, resumable
+rgz probe          a run judged by what its codes tell, to choose between runs
 rgz encode         codes of every sample
 rgz reconstruct    what the codes keep of the images, measured
 rgz report         classify the codes, print the table, write the results
@@ -31,7 +32,13 @@ app = typer.Typer(
 data = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
 app.add_typer(data, name="data")
 
-WEIGHTS, PLAIN, CODES, RESULTS = "vdvae.safetensors", "plain.safetensors", "codes.h5", "results.json"
+WEIGHTS, PLAIN, CODES, RESULTS, TRIES = (
+    "vdvae.safetensors",
+    "plain.safetensors",
+    "codes.h5",
+    "results.json",
+    "tries.csv",
+)
 
 
 class Device(StrEnum):
@@ -96,14 +103,19 @@ def data_check(
 
 
 @data.command("build")
-def data_build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5")):
+def data_build(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5"),
+    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to be taken in too.")] = None,
+):
     """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of a test split.
 
     Sources are looked for in every field of MiraBest and the Radio Galaxy Dataset; some two minutes.
     """
-    from rgz import fields, sample
+    from rgz import cutouts as cutting
+    from rgz import fetch, fields, sample
 
-    built = fields.training_sample()
+    extra = cutouts and cutting.collect(cutouts, cutting.read_catalogue(fetch.fetch(fields.ZOO)))
+    built = fields.training_sample(extra)
     sample.write(out, built)
     held_out = int((built.table["split"] == "valid").sum())
     known = int((built.table["rgz_name"] != "").sum())
@@ -233,6 +245,7 @@ def train(
         steps=done,
         schedule=schedule,
         sources=len(seen),
+        radio_galaxy_zoo=int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,
         validation_sources=len(held_out),
         validation=train.describe(model.to("cpu"), pixels),
         training_set_sha256=fetch.sha256(training_set),
@@ -245,6 +258,32 @@ def train(
     )
     if done < steps:
         typer.echo("not finished: run the same command again to go on")
+
+
+@app.command()
+def probe(
+    weights: Annotated[Path, typer.Argument(help="Weights of a run.")],
+    note: Annotated[str, typer.Option(help="What this run tries.")],
+    dimensions: Annotated[int, typer.Option(min=1, help="Latents kept as the code.")] = 128,
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to add a line to; artifacts/tries.csv when left out.")
+    ] = None,
+):
+    """Judge a run: held-out bits/dim, and how well its codes tell FRI from FRII on the official training images alone.
+
+    Use it to choose between runs; the test images stay out of it. One line a run is added to the table of tries.
+
+    Example: rgz probe runs/vdvae/vdvae.safetensors --note "4 latents fewer"
+    """
+    from rgz import paths
+    from rgz import report as reporting
+
+    line = reporting.probe(weights, _sources(training_set), dimensions) | {"note": note}
+    reporting.add_line(line, out or paths.artifacts() / TRIES)
+    typer.echo(", ".join(f"{name} {value}" for name, value in line.items()))
 
 
 @app.command()

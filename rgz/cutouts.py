@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic, sleep
@@ -31,9 +30,9 @@ from tqdm import tqdm
 import rgz
 from rgz import images, paths, readers
 from rgz.errors import BadInput, first_line
-from rgz.sample import Sample
+from rgz.sample import Sample, unique
 
-__all__ = ["FAILURES", "SERVICE", "collect", "download", "file_name", "read_catalogue", "unique"]
+__all__ = ["FAILURES", "SERVICE", "collect", "download", "file_name", "read_catalogue"]
 
 SERVICE = "https://third.ucllnl.org/cgi-bin/firstcutout"
 FAILURES = "failures.csv"  # beside the images
@@ -47,23 +46,6 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 class _NoAnswer(BadInput):
     """The service gave no answer, as against one that cannot be used."""
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """Names made unique, in order.
-
-    >>> unique(["a", "b", "a", "a-2", "a"])
-    ['a', 'b', 'a-2', 'a-2-2', 'a-3']
-    """
-    given, found = {}, []
-    for name in names:
-        one = name
-        while one in given:
-            given[name] += 1
-            one = f"{name}-{given[name]}"
-        given[one] = 1
-        found.append(one)
-    return found
 
 
 def read_catalogue(path: Path) -> Table:

@@ -106,15 +106,19 @@ def apart(table: Table, others: Table) -> np.ndarray:
     return clear
 
 
+def _rms(pixels: np.ndarray) -> float:
+    """Noise of an unclipped field, blank pixels apart, after a 3σ clip."""
+    return float(sigma_clipped_stats(pixels[pixels != 0], sigma=3.0)[2])
+
+
 def _fits_fields() -> Iterator[Field]:
     for name, data in readers.members(fetch.fetch(FITS_FIELDS)):
         pixels, wcs = readers.read_fits(data)
         if wcs is None:
             raise BadInput(f"{name} has no celestial WCS: a FITS field needs one to say where its sources are")
         pixels = images.fill(pixels)
-        _, _, rms = sigma_clipped_stats(pixels[pixels != 0], sigma=3.0)
         stem = PurePosixPath(name).name.removesuffix(".fits.fz")
-        yield Field(stem, images.despeckle(images.clip(pixels)).astype(np.float32), float(rms), wcs)
+        yield Field(stem, images.despeckle(images.clip(pixels)).astype(np.float32), _rms(pixels), wcs)
 
 
 def _rgd_fields() -> Iterator[Field]:
@@ -242,15 +246,31 @@ def _found() -> Iterator[tuple[Table, np.ndarray]]:
             yield found, cuts / brightest[:, None, None]
 
 
-def training_sample() -> sample.Sample:
+def _cut_out(cutouts: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
+    """Cut-outs that show a source, clipped and in units of the brightest pixel."""
+    for row, pixels in zip(cutouts.table, cutouts.images, strict=True):
+        rms = _rms(pixels)
+        clipped = images.despeckle(images.clip(pixels)).astype(np.float32)
+        if (brightest := clipped.max()) >= PEAK * rms:
+            place = {"name": [row["name"]], "ra": [row["ra"]], "dec": [row["dec"]], "origin": ["cut-out"]}
+            yield (
+                Table(place | {"peak": [brightest], "snr": [brightest / rms], "rms": [rms / brightest]}),
+                images.crop(clipped, FIELD)[None] / brightest,
+            )
+
+
+def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
     """Every FIRST source in the images of MiraBest and the Radio Galaxy Dataset, once each, away from all test splits.
+
+    ``cutouts`` are taken in too: fields of one source each, in Jy/beam, unclipped (:func:`rgz.cutouts.collect`).
 
     110×110 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of :mod:`rgz.sample` the table has
     ``rgz_name`` (empty where no source of Radio Galaxy Zoo DR1 lies within 10″), ``origin`` (the field) and, NaN where
     only a clipped image is at hand, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units). The ``split`` column marks
     one in twenty for validation. Labels are not carried along.
     """
-    tables, cuts = zip(_central(), *_found(), strict=True)
+    parts = [_central(), *_found(), *(_cut_out(cutouts) if cutouts else ())]
+    tables, cuts = zip(*parts, strict=True)
     table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
     first = sample.same_source(table, SAME_SOURCE)
     for row in np.flatnonzero(np.isfinite(table["snr"]) & np.isnan(table["snr"][first])):

@@ -25,7 +25,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from rgz import fetch
 from rgz.errors import BadInput, first_line
-from rgz.sample import Sample
+from rgz.sample import Sample, unique
 
 __all__ = ["SAMPLES", "load", "members", "read_batches", "read_fits", "unpickle"]
 
@@ -218,12 +218,7 @@ def _mirabest(path: Path) -> Sample:
 def _frdeep(path: Path, pixel: float) -> Sample:
     """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat."""
     images, classes, files, splits = read_batches(path)
-    seen: dict[str, int] = {}
-    names = []
-    for file in files:
-        stem = PurePosixPath(file).stem.rstrip("_")
-        seen[stem] = seen.get(stem, 0) + 1
-        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
+    names = unique(PurePosixPath(file).stem.rstrip("_") for file in files)
     unknown = np.full(len(names), np.nan)
     return Sample(
         images,

@@ -5,6 +5,7 @@ again with ``rgz report``. Features that need the survey images are computed whe
 carried over from the committed results and marked, so that a table without the comparison is never shown.
 """
 
+import csv
 import json
 from html import escape
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from joblib import parallel_config
 
-from rgz import classify, fetch, latents, paths, readers
+from rgz import checkpoints, classify, fetch, latents, paths, readers
 from rgz.errors import BadInput, first_line
+from rgz.sample import Sample, prepared
 
-__all__ = ["VARIANTS", "best", "columns", "html", "mirabest_confident", "read", "table", "write"]
+__all__ = ["VARIANTS", "add_line", "best", "columns", "html", "mirabest_confident", "probe", "read", "table", "write"]
 
 VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 4 views"}
 SIZE = "angular size (catalogue)"
@@ -68,6 +70,39 @@ def mirabest_confident(codes: Path, repeats: int = 10) -> dict:
         "rows": found + carried,
         "carried_over": sorted({r["features"] for r in carried}),
     }
+
+
+def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int = 3) -> dict:
+    """One line on a run: step, held-out bits per dimension, and accuracy and ROC-AUC of a support vector machine on its codes.
+
+    The machine is cross-validated on the official training images of MiraBest Confident; the test images are not looked
+    at, so that runs may be chosen by these numbers.
+    """
+    model, recipe, about = checkpoints.load(weights)
+    means, _ = latents.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
+    sample = readers.load("mirabest")
+    sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
+    table, code, views, _ = latents.encode(model, recipe, sample, latents.rank(means)[:dimensions])
+    labels, group = classify.is_frii(table), classify.groups(table)
+    line = {"step": about["steps"], "bits_per_dimension": about["validation"]["bits_per_dimension"]}
+    line |= {f"rate_{r}": rate for r, rate in about["validation"]["rate_nats"].items()} | {"latents": dimensions}
+    machine = {"svm": classify.CLASSIFIERS["support vector machine"]}
+    nowhere = np.arange(len(labels)) < len(labels) // 5  # the split that evaluate wants beside the folds
+    for name, values in (("code", code), ("code_views", views)):
+        with parallel_config(n_jobs=-1):
+            (row,) = classify.evaluate(classify.Features(name, values), labels, group, nowhere, repeats, machine)
+        line |= {f"{name}_{metric}": round(row["cross_validation"][metric][0], 4) for metric in ("accuracy", "roc_auc")}
+    return line
+
+
+def add_line(line: dict, path: Path):
+    """Add a line to a CSV file, atomically; columns that the file does not have yet are added to it."""
+    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+    names = list(dict.fromkeys(name for one in (*lines, line) for name in one))
+    with paths.atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*lines, line])
 
 
 def write(results: dict, path: Path):

@@ -16,6 +16,7 @@ column         unit     meaning
 =============  =======  =========================================================================
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ __all__ = [
     "read_columns",
     "same_source",
     "separation",
+    "unique",
     "write",
     "write_columns",
 ]
@@ -97,6 +99,23 @@ class Sample:
     def __getitem__(self, rows) -> "Sample":
         """The rows of a mask, slice or list of integers, as a sample."""
         return Sample(self.images[rows], self.table[rows], self.pixel)
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Names made unique, in order.
+
+    >>> unique(["a", "b", "a", "a-2", "a"])
+    ['a', 'b', 'a-2', 'a-2-2', 'a-3']
+    """
+    given, found = {}, []
+    for name in names:
+        one = name
+        while one in given:
+            given[name] += 1
+            one = f"{name}-{given[name]}"
+        given[one] = 1
+        found.append(one)
+    return found
 
 
 def separation(table: Table, other: Table) -> np.ndarray:

@@ -1,11 +1,12 @@
 """The command line, from images to codes, on simulated galaxies."""
 
+import csv
 import subprocess
 import sys
 
 import pytest
 
-from rgz import __version__, fields, latents, paths, readers, sample, synthetic
+from rgz import __version__, checkpoints, fetch, fields, images, latents, paths, readers, sample, synthetic
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,48 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         assert {"name", "ra", "dec", "label", "split"} <= set(table.colnames)
         assert len(about["latents"]) == 5
         assert about["weights_sha256"]
+        assert (table["length"] > 0).all()
+
+
+def test_a_probe_adds_one_line_and_keeps_the_others(tmp_path, monkeypatch, run, tiny):
+    built = synthetic.sources(30, seed=3)
+    sample.write(tmp_path / "train.h5", built)
+    validation = {"bits_per_dimension": 2.5, "rate_nats": {"1": 0.5, "8": 3.0}}
+    checkpoints.save(tmp_path / "m.safetensors", tiny, images.Recipe(), {"steps": 7, "validation": validation})
+    monkeypatch.setattr(readers, "load", lambda name: synthetic.sources(40, seed=5))
+    (tmp_path / "tries.csv").write_text("note,other\nearlier,1\n")
+    status, _out, err = run(
+        "probe", tmp_path / "m.safetensors", "--note", "now", "--dimensions", 4,
+        "--data", tmp_path / "train.h5", "--out", tmp_path / "tries.csv",
+    )  # fmt: skip
+    assert status == 0, err
+    first, second = csv.DictReader((tmp_path / "tries.csv").read_text().splitlines())
+    assert (first["note"], first["other"], first["step"]) == ("earlier", "1", "")
+    assert (second["note"], second["step"], second["bits_per_dimension"], second["rate_8"]) == (
+        "now",
+        "7",
+        "2.5",
+        "3.0",
+    )
+    assert 0 <= float(second["code_views_accuracy"]) <= 1
+
+
+def test_a_reconstruction_without_the_images_changes_nothing(tmp_path, monkeypatch, run, tiny):
+    monkeypatch.setattr(fetch, "locate", lambda name: None)
+    for name in ("m", "p"):
+        checkpoints.save(tmp_path / f"{name}.safetensors", tiny, images.Recipe(), {})
+    status, out, _ = run(
+        "reconstruct",
+        "--weights",
+        tmp_path / "m.safetensors",
+        "--plain",
+        tmp_path / "p.safetensors",
+        "--out",
+        tmp_path / "r.json",
+    )
+    assert status == 0
+    assert "not measured anew" in out
+    assert not (tmp_path / "r.json").exists()
 
 
 def test_training_on_nothing_is_one_line(tmp_path, monkeypatch, run):

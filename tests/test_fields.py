@@ -5,7 +5,7 @@ import pytest
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from rgz import fields
+from rgz import fields, sample, synthetic
 
 RMS = 0.1
 
@@ -78,3 +78,17 @@ def test_apart_keeps_the_distance_and_the_reach():
     tests = known((150, 20, 10), (160, 0, 80))
     rows = Table({"ra": [150, 150, 160, 160, 10], "dec": [20 + 29 / 3600, 20 + 31 / 3600, 79 / 3600, 81 / 3600, 0]})
     assert fields.apart(rows, tests).tolist() == [False, True, False, True, True]
+
+
+def test_cut_outs_become_training_images_and_the_faint_do_not():
+    rng = np.random.default_rng(0)
+    loud, faint = (synthetic.source("FRII", rng, size=120, snr=snr) * 1e-4 for snr in (60, 2))
+    table = synthetic.sources(2).table
+    table["ra"], table["dec"] = (10.0, 11.0), (1.0, 2.0)
+    ((row, pixels),) = fields._cut_out(sample.Sample(np.stack([loud, faint]), table, 1.8))
+    assert pixels.shape == (1, 110, 110)
+    assert pixels.max() == 1
+    assert row["name"][0] == table["name"][0]
+    assert row["snr"][0] == pytest.approx(60, rel=0.2)
+    assert row["rms"][0] * row["snr"][0] == pytest.approx(1)
+    assert row["peak"][0] == pytest.approx(60e-4, rel=0.2)
