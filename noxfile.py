@@ -1,4 +1,5 @@
-"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s lint``."""
+"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s bench``,
+``nox -s lint``."""
 
 import shutil
 from pathlib import Path
@@ -83,6 +84,13 @@ def train(session):
     """Train the committed checkpoint anew, about an hour and a half on two cores; options go after ``--``."""
     _install(session, "test")
     session.run("rgz", "train", "--preset", "small", *session.posargs)
+
+
+@nox.session
+def bench(session):
+    """Time training and encoding against plain convolutions of the same shapes; ``-- --presets tiny`` takes seconds."""
+    _install(session, "test")
+    session.run("python", "benchmarks/speed.py", *session.posargs)
 
 
 @nox.session

@@ -28,6 +28,7 @@ from rgz.vdvae import VDVAE
 __all__ = [
     "FRACTIONS",
     "brightness",
+    "columns",
     "figure",
     "largest_size",
     "measure",
@@ -181,6 +182,24 @@ def table(found: dict) -> str:
     for row in found["growth"]:
         lines.append(f"{row['method']:23}{row['dimensions']:>18}" + line(row))
     return "\n".join(lines)
+
+
+def columns(found: dict) -> dict[str, list]:
+    """The samples of a :func:`study` as columns of text: medians with the 16th and 84th percentile."""
+
+    def cells(name, digits, scale=1.0):
+        values = [[scale * v for v in row[name]] for row in found["samples"].values()]
+        return ["{:.{d}f} ({:.{d}f} – {:.{d}f})".format(*three, d=digits) for three in values]
+
+    return {
+        "sample": list(found["samples"]),
+        "galaxies": [row["n"] for row in found["samples"].values()],
+        "bits/dim": [f"{row['bits_per_dimension']:.3f}" for row in found["samples"].values()],
+        "flux error (%)": cells("flux_error", 1, 100),
+        "peak error (%)": cells("peak_error", 1, 100),
+        "size error (″)": cells("size_error", 1),
+        "SSIM": cells("ssim", 3),
+    }
 
 
 def figure(model: VDVAE | PlainVAE, pixels: Tensor, path: Path):

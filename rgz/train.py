@@ -154,7 +154,11 @@ def fit(
         model = model.to(device, memory_format=torch.channels_last)
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay
+            model.parameters(),
+            lr=schedule.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
         gradient = _one_vector(model)
         checkpoint, recipe = folder / "checkpoint.pt", asdict(schedule) | {"accumulate": parts}

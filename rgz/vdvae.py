@@ -223,12 +223,14 @@ class VDVAE(nn.Module):
                 h = bias.expand(count, -1, -1, -1)
             else:  # in h's own precision: one float32 term would lift the whole residual stream out of bfloat16
                 h = F.interpolate(h, size=(resolution, resolution)) + bias.to(h.dtype)
+                h = h.contiguous(memory_format=torch.channels_last)  # what grows out of one pixel comes otherwise
             for block in blocks:
                 if not isinstance(block, Stochastic):
                     h = block(h)
                     continue
                 z = self.config.channels
                 mean, log_std, further = block.prior(h).split((z, z, self.config.width), dim=1)
+                h = h.to(further.dtype)
                 latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
                 h = block.residual(h + further + block.project(latents))
         parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))

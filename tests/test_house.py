@@ -10,7 +10,16 @@ import pytest
 
 HOUSE = Path(__file__).parents[1]
 MODULES = {path.stem: ast.parse(path.read_text()) for path in (HOUSE / "rgz").glob("*.py")}
-DRAWS = ("plots.gallery(", "plots.sky(", "plots.curves(", "plots.score_bars(", "plots.roc(", "plt.subplots(")
+DRAWS = (
+    "plots.reconstructions(",
+    "plots.growth(",
+    "plots.gallery(",
+    "plots.sky(",
+    "plots.curves(",
+    "plots.score_bars(",
+    "plots.roc(",
+    "plt.subplots(",
+)
 NOTEBOOKS = sorted((HOUSE / "notebooks").glob("*.ipynb"))
 TORCH_FREE = (
     "errors",
