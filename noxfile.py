@@ -32,6 +32,7 @@ def execute(session):
     """Rebuild the results: classify the codes, run every notebook, build the book, say where it is."""
     _install(session, "book")
     session.run("rgz", "report")
+    session.run("rgz", "reconstruct")
     _stage()
     for notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
         session.run(
