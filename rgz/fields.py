@@ -19,7 +19,6 @@ from pathlib import PurePosixPath
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.stats import sigma_clipped_stats
 from astropy.table import Table, vstack
 from astropy.wcs import WCS
 from scipy import ndimage
@@ -85,15 +84,11 @@ def _reach(table: Table) -> np.ndarray:
     return np.asarray(table["size"]) / 2 + MARGIN if "size" in table.colnames else np.full(len(table), UNKNOWN_REACH)
 
 
-def known_sources(split: str | None = None) -> Table:
-    """``ra``, ``dec`` (deg) and ``reach`` (arcsec) of MiraBest and the Radio Galaxy Dataset, of all or of one split.
-
-    FR-DEEP gives no positions.
-    """
-    tables = [readers.load(name).table for name in ("mirabest", "rgd")]
+def known_sources(samples: list[sample.Sample]) -> Table:
+    """``ra``, ``dec`` (deg), ``reach`` (arcsec) and ``split`` of every source of some samples."""
+    tables = [s.table for s in samples]
     whole = [Table({"ra": t["ra"], "dec": t["dec"], "reach": _reach(t), "split": t["split"]}) for t in tables]
-    whole = vstack(whole, metadata_conflicts="silent")
-    return whole if split is None else whole[whole["split"] == split]
+    return vstack(whole, metadata_conflicts="silent")
 
 
 def apart(table: Table, others: Table) -> np.ndarray:
@@ -106,11 +101,6 @@ def apart(table: Table, others: Table) -> np.ndarray:
     return clear
 
 
-def _rms(pixels: np.ndarray) -> float:
-    """Noise of an unclipped field, blank pixels apart, after a 3σ clip."""
-    return float(sigma_clipped_stats(pixels[pixels != 0], sigma=3.0)[2])
-
-
 def _fits_fields() -> Iterator[Field]:
     for name, data in readers.members(fetch.fetch(FITS_FIELDS)):
         pixels, wcs = readers.read_fits(data)
@@ -118,12 +108,13 @@ def _fits_fields() -> Iterator[Field]:
             raise BadInput(f"{name} has no celestial WCS: a FITS field needs one to say where its sources are")
         pixels = images.fill(pixels)
         stem = PurePosixPath(name).name.removesuffix(".fits.fz")
-        yield Field(stem, images.despeckle(images.clip(pixels)).astype(np.float32), _rms(pixels), wcs)
+        median, rms = images.noise(pixels)
+        clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
+        yield Field(stem, clipped, rms, wcs)
 
 
-def _rgd_fields() -> Iterator[Field]:
+def _rgd_fields(rgd: sample.Sample) -> Iterator[Field]:
     """The Radio Galaxy Dataset's images: clipped at 3 rms by its authors, north up, centred on the position they give."""
-    rgd = readers.load("rgd")
     for row, pixels in zip(rgd.table, rgd.images, strict=True):
         wcs = WCS(naxis=2)
         wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
@@ -218,21 +209,18 @@ def _split(name: str) -> str:
     return "valid" if int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < VALIDATION * 2**32 else "train"
 
 
-def _central() -> tuple[Table, np.ndarray]:
+def _central(samples: list[sample.Sample]) -> tuple[Table, np.ndarray]:
     """The galaxies that MiraBest and the Radio Galaxy Dataset were made for, as their authors cut them."""
-    samples = [readers.load(name) for name in ("mirabest", "rgd")]
     table = vstack([Table({key: s.table[key] for key in ("name", "ra", "dec")}) for s in samples])
     table["origin"], table["peak"], table["snr"], table["rms"] = table["name"], np.nan, np.nan, np.nan
     pixels = np.concatenate([images.crop(s.images, FIELD) for s in samples]).astype(np.float32)
     return table, pixels / np.maximum(pixels.max((1, 2), keepdims=True), 1)
 
 
-def _found() -> Iterator[tuple[Table, np.ndarray]]:
+def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterator[tuple[Table, np.ndarray]]:
     """The sources of each field of both archives."""
-    known = vstack([radio_galaxy_zoo(), known_sources()], metadata_conflicts="silent")
-    count = len(readers.load("rgd")) + sum(1 for _ in readers.members(fetch.fetch(FITS_FIELDS)))
-    fields = tqdm(chain(_fits_fields(), _rgd_fields()), "finding sources", count, unit="field", disable=None)
-    for field in fields:
+    fields, count = chain(_fits_fields(), _rgd_fields(rgd)), len(mirabest) + len(rgd)
+    for field in tqdm(fields, "finding sources", count, unit="field", disable=None):
         found = find(field, known)
         if len(found):
             places = _sky(found)
@@ -249,8 +237,8 @@ def _found() -> Iterator[tuple[Table, np.ndarray]]:
 def _cut_out(cutouts: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
     """Cut-outs that show a source, clipped and in units of the brightest pixel."""
     for row, pixels in zip(cutouts.table, cutouts.images, strict=True):
-        rms = _rms(pixels)
-        clipped = images.despeckle(images.clip(pixels)).astype(np.float32)
+        median, rms = images.noise(pixels)
+        clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
         if (brightest := clipped.max()) >= PEAK * rms:
             place = {"name": [row["name"]], "ra": [row["ra"]], "dec": [row["dec"]], "origin": ["cut-out"]}
             yield (
@@ -269,7 +257,10 @@ def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
     only a clipped image is at hand, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units). The ``split`` column marks
     one in twenty for validation. Labels are not carried along.
     """
-    parts = [_central(), *_found(), *(_cut_out(cutouts) if cutouts else ())]
+    archives, zoo = [readers.load("mirabest"), readers.load("rgd")], radio_galaxy_zoo()
+    catalogue = known_sources(archives)
+    found = _found(*archives, vstack([zoo, catalogue], metadata_conflicts="silent"))
+    parts = [_central(archives), *found, *(_cut_out(cutouts) if cutouts else ())]
     tables, cuts = zip(*parts, strict=True)
     table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
     first = sample.same_source(table, SAME_SOURCE)
@@ -277,10 +268,9 @@ def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
         for column in ("peak", "snr", "rms"):  # what one archive does not say of a source another may
             table[column][first[row]] = table[column][row]
     recipe = images.Recipe()
-    keep = (first == np.arange(len(table))) & apart(table, known_sources("test"))
+    keep = (first == np.arange(len(table))) & apart(table, catalogue[catalogue["split"] == "test"])
     keep[keep] = [images.has_source(images.despeckle(image), readers.FIRST_PIXEL, recipe) for image in pixels[keep]]
     table, pixels = table[keep], pixels[keep]
-    zoo = radio_galaxy_zoo()
     match, separation, _ = _sky(table).match_to_catalog_sky(_sky(zoo))
     table["rgz_name"] = np.where(separation.to_value(u.arcsec) <= SAME_SOURCE, zoo["rgz_name"][match], "")
     table["label"], table["confident"] = "", False

@@ -35,6 +35,7 @@ __all__ = [
     "find_pose",
     "has_source",
     "length",
+    "noise",
     "pool",
     "prepare",
     "render",
@@ -126,16 +127,22 @@ def fill(image: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(image, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def clip(image: np.ndarray, sigmas: float = 3.0) -> np.ndarray:
-    """Set every pixel below ``sigmas`` × rms of the whole field to zero, in the field's own units.
-
-    The rms comes from an iterative 3σ clip about the median, so that sources do not raise it; blank (zero) pixels
-    do not count. Apply it to the field, before any crop: a crop around a source has no empty sky left to measure.
-    """
+def noise(image: np.ndarray) -> tuple[float, float]:
+    """Median and rms of an unclipped field, blank (zero) pixels apart, after an iterative 3σ clip; zeros where all is blank."""
     sky = image[image != 0]
     if sky.size == 0:
-        return image
+        return 0.0, 0.0
     _, median, rms = sigma_clipped_stats(sky, sigma=3.0)
+    return float(median), float(rms)
+
+
+def clip(image: np.ndarray, sigmas: float = 3.0, measured: tuple[float, float] | None = None) -> np.ndarray:
+    """Set every pixel below ``sigmas`` × rms of the whole field to zero, in the field's own units.
+
+    The rms comes from an iterative 3σ clip about the median, so that sources do not raise it (:func:`noise`, or what it gave
+    before as ``measured``). Apply it to the field, before any crop: a crop around a source has no empty sky left to measure.
+    """
+    median, rms = noise(image) if measured is None else measured
     return np.where(image - median >= sigmas * rms, image - median, 0.0)
 
 
