@@ -34,7 +34,7 @@ class Config:
     """
 
     size: int = 32
-    width: int = 48
+    width: int = 32
     latents: int = 128
     mixtures: int = 5
 
