@@ -27,16 +27,14 @@ def batches(sample: Sample, recipe: images.Recipe, size: int, seed: int) -> Call
 
     Each source is posed, then mirrored along and across its axis at random, turned by a few degrees (σ = 6°), scaled by a few per
     cent (σ = 5 %) and shifted by up to a pixel, in the one interpolation that also crops it. Where the table knows the ``rms``
-    of an image, noise like its own is added first: as strong, as smooth as the beam, and cut at 3 rms again.
+    of an image, noise like its own is added first, as strong and as smooth as the beam.
 
     Returns
     -------
     callable
         Step number to grey levels, (size, 1, H, W) uint8.
     """
-    radius = recipe.radius / sample.pixel
-    fields = [images.despeckle(images.fill(image), radius) for image in sample.images]
-    poses = [images.find_pose(field, radius) for field in fields]
+    fields, poses = zip(*(images.posed(image, sample.pixel, recipe) for image in sample.images), strict=True)
     scales = [recipe.pixel(pose.length * sample.pixel) / sample.pixel for pose in poses]
     fields = [field.astype(np.float32) for field in fields]
     rms = np.nan_to_num(sample.table["rms"]) if "rms" in sample.table.colnames else np.zeros(len(sample))
@@ -76,9 +74,8 @@ def _square(field: np.ndarray, pose: images.Pose, size: int, scale: float) -> np
 
 
 def _observe(field: np.ndarray, rms: float, rng: np.random.Generator) -> np.ndarray:
-    """The field as another observation of the same depth would show it, where there is emission."""
+    """The field with as much noise again as it has, where there is emission; what falls below the threshold, at zero, goes."""
     if rms == 0:
         return field
     noise = ndimage.gaussian_filter(rng.standard_normal(field.shape, dtype=np.float32), BEAM)
-    field = field + noise * (rms / noise.std()) * (field > 0)
-    return np.where(field >= 3 * rms, field, 0)
+    return np.maximum(field + noise * (rms / noise.std()) * (field > 0), 0)

@@ -12,6 +12,7 @@ rgz report         classify the codes, print the table, write the results
 """
 
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -167,17 +168,20 @@ def train(
             "plain, an autoencoder without hierarchy to compare with."
         ),
     ] = "small",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 4500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 4000,
     minutes: Annotated[
         float, typer.Option(min=0, help="Stop in good order after so many minutes; run again to go on.")
     ] = float("inf"),
-    seed: Annotated[int, typer.Option(help="Seed of initial weights, batches and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights, batches and noise.")] = 0,
     training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
         "runs/train.h5"
     ),
     out: Annotated[
-        Path, typer.Option(help="Folder of the run: checkpoint, log, weights. A run found there is resumed.")
-    ] = Path("runs/vdvae"),
+        Path | None,
+        typer.Option(
+            help="Folder of the run: checkpoint, log, weights; runs/PRESET when left out. A run there is resumed."
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
     accumulate: Annotated[
         int, typer.Option(min=1, help="Work each batch in so many parts, where memory holds no more.")
@@ -216,7 +220,8 @@ def train(
     rank, processes = train.processes()
     if processes > 1 and not training_set.exists():
         raise BadInput(f"{training_set} is not there: make it with rgz data build before several processes ask for it")
-    config = presets[preset]
+    config, out = presets[preset], out or Path("runs") / preset
+    weights = out / (PLAIN if preset == "plain" else WEIGHTS)
     recipe, schedule = images.Recipe(config.size), train.Schedule(steps=steps, seed=seed, accumulate=accumulate)
     sources = _sources(training_set)
     seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
@@ -224,6 +229,7 @@ def train(
         raise BadInput(
             f"{training_set} has {len(seen)} train and {len(held_out)} valid rows: both are needed, see rgz data build"
         )
+    digest, versions = fetch.sha256(training_set), provenance.describe()  # of the code that does the training
     pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
     torch.manual_seed(seed)
     model = checkpoints.MODELS[type(config)](config)
@@ -235,26 +241,27 @@ def train(
         validation=pixels,
         minutes=minutes,
         device=device.value,
+        inputs={"training_set_sha256": digest, "recipe": asdict(recipe)},
         tensorboard=tensorboard,
         look=lambda mean, _: reconstruct.figure(mean, pixels[:12], out / "reconstructions.png"),
     )
     if rank:
         return
-    about = provenance.describe(
+    about = versions | dict(
         preset=preset,
         steps=done,
-        schedule=schedule,
+        schedule=asdict(schedule),
         sources=len(seen),
         radio_galaxy_zoo=int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,
         validation_sources=len(held_out),
         validation=train.describe(model.to("cpu"), pixels),
-        training_set_sha256=fetch.sha256(training_set),
+        training_set_sha256=digest,
         data={name: fetch.REGISTRY[readers.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")}
         | {name: fetch.REGISTRY[name].sha256 for name in (fields.FITS_FIELDS, fields.ZOO)},
     )
-    checkpoints.save(out / WEIGHTS, model, recipe, about)
+    checkpoints.save(weights, model, recipe, about)
     typer.echo(
-        f"{out / WEIGHTS}: step {done} of {steps}, {about['validation']['bits_per_dimension']} bits/dim on held-out images"
+        f"{weights}: step {done} of {steps}, {about['validation']['bits_per_dimension']} bits/dim on held-out images"
     )
     if done < steps:
         typer.echo("not finished: run the same command again to go on")

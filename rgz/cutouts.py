@@ -38,7 +38,7 @@ SERVICE = "https://third.ucllnl.org/cgi-bin/firstcutout"
 FAILURES = "failures.csv"  # beside the images
 LISTED = ("name", "ra", "dec", "reason")
 AGENT = {"User-Agent": f"rgz/{rgz.__version__} (cut-outs for radio galaxy research)"}
-LARGEST = 16 << 20  # bytes of one answer; 3.5′ of FIRST are 55 kB
+LARGEST = 16 << 20  # bytes of one answer; 4.6′ of FIRST are 95 kB
 LONGEST_WAIT = 300.0  # seconds, whatever Retry-After says
 PATIENCE = 10  # sources in a row that may fail
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
@@ -157,7 +157,7 @@ def download(
     folder: Path,
     service: str = SERVICE,
     *,
-    size_arcmin: float = 3.5,
+    size_arcmin: float = 4.6,
     pause: float = 1.0,
     timeout: float = 30.0,
     total: float = 120.0,
@@ -177,7 +177,7 @@ def download(
     service
         Address that takes the form of the FIRST cut-out server.
     size_arcmin
-        Width of the field; 3.5′ are 116 pixels of FIRST.
+        Width of the field; 4.6′ are 153 pixels of FIRST.
     pause
         Seconds between requests. Before a repeated one they double each time, or are what the service asks for, up to
         five minutes.
@@ -236,12 +236,12 @@ def download(
     return {name: failures[name]["reason"] for name in map(str, table["name"]) if name in failures}
 
 
-def collect(folder: Path, table: Table, size: int = 110) -> Sample:
+def collect(folder: Path, table: Table, size: int = 150) -> Sample:
     """The sources of a table whose images are in a folder: fields of (size, size) pixels about each position, Jy/beam.
 
     Rows keep the order of the table, and gain the columns of a sample where they lack them: no label, confident, ``train``.
     Sky that a cut-out does not show, and what the survey blanks, is zero. The fields are not clipped, see
-    :func:`rgz.images.clip`. Memory is 4 size² bytes a source: 2.5 GB for all of Radio Galaxy Zoo DR1.
+    :func:`rgz.images.clip`. Memory is 4 size² bytes a source: 4.6 GB for all of Radio Galaxy Zoo DR1.
 
     Raises
     ------

@@ -1,16 +1,18 @@
 """What a model may be trained on: FIRST sources, each once, and none that it will be tested on.
 
 The images of MiraBest and of the Radio Galaxy Dataset are 9′ fields around one galaxy, and most fields hold others. Here they
-are found: connected *islands* of emission above three times the noise, with a peak above five times. Islands belong
+are found: connected *islands* of emission above three times the noise, with a peak above five times, or six pixels large where the
+noise is not known, which comes to the same for a point. Islands belong
 together when a catalogue says so (they lie within the angular size that MiraBest or Radio Galaxy Zoo gives for a source),
-otherwise when they stand within 30″ of each other. What belongs to one source is one row.
+otherwise when their centres stand within 30″ of each other. What belongs to one source is one row.
 
 The same patch of sky appears in several archives. Training and evaluation therefore meet here, on the sky and not by file
-name: a source within 30″ of one of an evaluation test split, or part of it, stays out of training, whatever archive it comes
-from, and sources within 10″ of each other count as one.
+name: no training image shows a source of an evaluation test split or comes within 30″ of one, whatever archive it comes from,
+and sources within 10″ of each other count as one. FR-DEEP gives no positions, so its galaxies cannot be kept apart.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -48,8 +50,8 @@ MARGIN = 20.0  # arcsec added to half of a catalogued size: sizes end where the 
 UNKNOWN_REACH = 90.0  # arcsec, for catalogued sources without a size
 PEAK = 5.0  # rms
 ACROSS = 0.3  # degrees, more than a field and the reach of a source beside it
-FIELD = 110  # pixels: room to turn a 64-pixel crop by any angle and shift it
-EDGE = 32  # pixels between a source and the field's edge, half of that crop
+FIELD = 150  # pixels, as MiraBest's images have
+EDGE = 32  # pixels between a source and the field's edge, half of the narrowest square
 VALIDATION = 0.05
 
 
@@ -92,10 +94,10 @@ def known_sources(samples: list[sample.Sample]) -> Table:
 
 
 def apart(table: Table, others: Table) -> np.ndarray:
-    """Mask of the rows of a table that no other source reaches: farther than 30″ from it, and than its ``reach``."""
+    """Mask of the rows of a table whose images come within 30″ of none of the others, nor within the ``reach`` of one."""
     clear = np.ones(len(table), bool)
     here, there = (_sky(t) for t in (table, others))
-    limit = np.maximum(KEEP_AWAY, others["reach"])
+    limit = FIELD / 2 * np.sqrt(2) * readers.FIRST_PIXEL + np.maximum(KEEP_AWAY, others["reach"])
     other, row, separation, _ = here.search_around_sky(there, limit.max() * u.arcsec)
     clear[row[separation.to_value(u.arcsec) <= limit[other]]] = False
     return clear
@@ -197,16 +199,17 @@ def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
 
 
 def _cut(field: Field, ra: float, dec: float) -> np.ndarray:
-    """(FIELD, FIELD) pixels around a position, nothing beyond the field's edge."""
-    x, y = (round(float(v)) for v in field.wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg")))
-    half = FIELD // 2
-    padded = np.pad(field.pixels, half)
+    """(FIELD, FIELD) pixels around a position, zero beyond the field's edge."""
+    padded = np.pad(field.pixels, FIELD // 2)
+    place = field.wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg"))
+    x, y = (round(float(v) - (FIELD - 1) / 2) + FIELD // 2 for v in place)
     return padded[y : y + FIELD, x : x + FIELD]
 
 
-def _split(name: str) -> str:
-    """``valid`` for one name in twenty, the same ones on every machine."""
-    return "valid" if int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < VALIDATION * 2**32 else "train"
+def _split(ra: float, dec: float) -> str:
+    """``valid`` for one square degree in twenty, the same ones on every machine: neighbours share an image, and so a split."""
+    cell = f"{math.floor(ra * math.cos(math.radians(dec)))} {math.floor(dec)}"
+    return "valid" if int(hashlib.sha256(cell.encode()).hexdigest()[:8], 16) < VALIDATION * 2**32 else "train"
 
 
 def _central(samples: list[sample.Sample]) -> tuple[Table, np.ndarray]:
@@ -235,15 +238,18 @@ def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterato
 
 
 def _cut_out(cutouts: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
-    """Cut-outs that show a source, clipped and in units of the brightest pixel."""
+    """Cut-outs that show a source in their middle, clipped and in units of the brightest pixel."""
+    if not math.isclose(cutouts.pixel, readers.FIRST_PIXEL, rel_tol=1e-3):
+        raise BadInput(f"the cut-outs have pixels of {cutouts.pixel:g}″: FIRST's are {readers.FIRST_PIXEL}″ wide")
     for row, pixels in zip(cutouts.table, cutouts.images, strict=True):
         median, rms = images.noise(pixels)
         clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
-        if (brightest := clipped.max()) >= PEAK * rms:
+        middle = images.crop(clipped, 2 * EDGE)
+        if (brightest := middle.max()) > PEAK * rms:
             place = {"name": [row["name"]], "ra": [row["ra"]], "dec": [row["dec"]], "origin": ["cut-out"]}
             yield (
-                Table(place | {"peak": [brightest], "snr": [brightest / rms], "rms": [rms / brightest]}),
-                images.crop(clipped, FIELD)[None] / brightest,
+                Table(place | {"peak": [brightest], "snr": [brightest / rms], "rms": [rms / clipped.max()]}),
+                images.crop(clipped, FIELD)[None] / clipped.max(),
             )
 
 
@@ -252,14 +258,15 @@ def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
 
     ``cutouts`` are taken in too: fields of one source each, in Jy/beam, unclipped (:func:`rgz.cutouts.collect`).
 
-    110×110 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of :mod:`rgz.sample` the table has
+    150×150 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of :mod:`rgz.sample` the table has
     ``rgz_name`` (empty where no source of Radio Galaxy Zoo DR1 lies within 10″), ``origin`` (the field) and, NaN where
     only a clipped image is at hand, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units). The ``split`` column marks
-    one in twenty for validation. Labels are not carried along.
+    some square degrees for validation. Labels are not carried along.
     """
     archives, zoo = [readers.load("mirabest"), readers.load("rgd")], radio_galaxy_zoo()
     catalogue = known_sources(archives)
-    found = _found(*archives, vstack([zoo, catalogue], metadata_conflicts="silent"))
+    known = vstack([zoo, catalogue], metadata_conflicts="silent")
+    found = _found(*archives, known[once_each(known, SAME_SOURCE)])
     parts = [_central(archives), *found, *(_cut_out(cutouts) if cutouts else ())]
     tables, cuts = zip(*parts, strict=True)
     table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
@@ -274,5 +281,5 @@ def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
     match, separation, _ = _sky(table).match_to_catalog_sky(_sky(zoo))
     table["rgz_name"] = np.where(separation.to_value(u.arcsec) <= SAME_SOURCE, zoo["rgz_name"][match], "")
     table["label"], table["confident"] = "", False
-    table["split"] = [_split(name) for name in table["name"]]
+    table["split"] = [_split(row["ra"], row["dec"]) for row in table]
     return sample.Sample(pixels, table, readers.FIRST_PIXEL)

@@ -25,6 +25,8 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from rgz import images, paths
 from rgz.errors import BadInput, first_line
@@ -131,13 +133,19 @@ def separation(table: Table, other: Table) -> np.ndarray:
 
 
 def same_source(table: Table, arcsec: float) -> np.ndarray:
-    """For each row, the number of the first row within ``arcsec`` of it; its own where there is no other or no position."""
+    """For each row, the number of the first row that is the same source; its own where there is no other or no position.
+
+    Rows within ``arcsec`` of each other are one source, and so are those that a chain of such rows connects.
+    """
     first = np.arange(len(table))
     known = np.flatnonzero(np.isfinite(table["ra"]))
     if len(known):
         sky = SkyCoord(table["ra"][known], table["dec"][known], unit="deg")
         one, other, _, _ = sky.search_around_sky(sky, arcsec * u.arcsec)
-        np.minimum.at(first, known[other], known[one])
+        links = coo_array((np.ones(len(one)), (known[one], known[other])), shape=(len(table), len(table)))
+        _, source = connected_components(links, directed=False)
+        _, earliest = np.unique(source, return_index=True)
+        first = earliest[source]
     return first
 
 

@@ -104,6 +104,7 @@ def fit(
     minutes: float = math.inf,
     every: int = 100,
     device: str = "cpu",
+    inputs: dict | None = None,
     tensorboard: bool = False,
     look: Callable[[nn.Module, int], None] | None = None,
 ) -> tuple[nn.Module, int]:
@@ -124,6 +125,8 @@ def fit(
         Gets ``checkpoint.pt`` and ``log.csv``, each replaced atomically every ``every`` steps.
     minutes
         Stop in good order after so much time; a later call goes on from there.
+    inputs
+        What else decides the result, the hash of the training set for one: a run with others is not gone on with.
     tensorboard
         Write the log for TensorBoard too, into ``folder/tensorboard``.
     look
@@ -161,7 +164,7 @@ def fit(
             fused=True,
         )
         gradient = _one_vector(model)
-        checkpoint, recipe = folder / "checkpoint.pt", asdict(schedule) | {"accumulate": parts}
+        checkpoint, recipe = folder / "checkpoint.pt", asdict(schedule) | {"accumulate": parts} | (inputs or {})
         state = {"model": model, "ema": ema, "optimizer": optimizer}
         log = _resume(checkpoint, recipe, state) if checkpoint.exists() else []
         step, skipped, in_a_row = (log[-1][key] for key in ("step", "skipped", "in_a_row")) if log else (0, 0, 0)
@@ -318,7 +321,7 @@ def _resume(path: Path, recipe: dict, state: dict) -> list[dict]:
         changed = [f"{key} was {was.get(key)}, now {value}" for key, value in recipe.items() if was.get(key) != value]
         if changed:
             raise BadInput(
-                f"{path} was made with another schedule ({', '.join(changed)}; accumulate is counted over all processes): "
+                f"{path} was made with another schedule or other images ({', '.join(changed)}; accumulate is counted over all processes): "
                 "use the same options, or another folder"
             )
         for name, part in state.items():
