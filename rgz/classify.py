@@ -132,7 +132,7 @@ def evaluate(
     features: Features,
     labels: np.ndarray,
     group: np.ndarray,
-    test: np.ndarray,
+    test: np.ndarray | None,
     repeats: int = 10,
     classifiers: dict | None = None,
 ) -> list[dict]:
@@ -143,32 +143,29 @@ def evaluate(
     Parameters
     ----------
     labels, group, test
-        (N,) integers, source numbers, and the mask of the official test rows.
+        (N,) integers, source numbers, and the mask of the official test rows, None where these are not to be looked at.
 
     Returns
     -------
     list of dict
         One a classifier: ``features``, ``dimensions``, ``classifier``, and under ``cross_validation`` and ``official``
-        the four scores. Cross-validated scores are ``[mean, standard deviation over folds]``.
+        (if asked for) the four scores. Cross-validated scores are ``[mean, standard deviation over folds]``.
     """
     classifiers = CLASSIFIERS if classifiers is None else classifiers
-    rounds = [*folds(labels, group, repeats), (np.flatnonzero(~test), np.flatnonzero(test))]
+    official = [] if test is None else [(np.flatnonzero(~test), np.flatnonzero(test))]
+    rounds = [*folds(labels, group, repeats), *official]
     done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)
     found = list(tqdm(done, desc=features.name, total=len(rounds), unit="fold", leave=False, disable=None))
-    *validated, official = found
-    return [
-        {
-            "features": features.name,
-            "dimensions": features.dimensions,
-            "classifier": name,
-            "cross_validation": {
-                key: [float(f([one[name][key] for one in validated])) for f in (np.mean, np.std)]
-                for key in official[name]
-            },
-            "official": official[name],
+    validated = found[: len(rounds) - len(official)]
+    rows = []
+    for name in classifiers:
+        spread = {
+            key: [float(f([one[name][key] for one in validated])) for f in (np.mean, np.std)]
+            for key in validated[0][name]
         }
-        for name in classifiers
-    ]
+        row = {"features": features.name, "dimensions": features.dimensions, "classifier": name}
+        rows.append(row | {"cross_validation": spread} | ({"official": found[-1][name]} if official else {}))
+    return rows
 
 
 def _one_round(features, labels, classifiers, train, held_out) -> dict[str, dict[str, float]]:

@@ -140,9 +140,9 @@ def data_cutouts(
 
     Example, a minute: rgz data cutouts --limit 30
     """
-    from rgz import cutouts, fetch
+    from rgz import cutouts, fetch, fields
 
-    table = cutouts.read_catalogue(fetch.fetch("rgz_dr1_sources.csv.gz"))[:limit]
+    table = cutouts.read_catalogue(fetch.fetch(fields.ZOO))[:limit]
     failures = cutouts.download(table, folder, service or cutouts.SERVICE)
     listed = f"{len(failures)} could not be had, see {folder / cutouts.FAILURES}"
     if len(failures) == len(table):
@@ -345,17 +345,24 @@ def reconstruct_samples(
     ),
 ):
     """Measure how well images are rebuilt from their codes; without the survey images the committed figures are kept."""
-    from rgz import checkpoints, fetch, paths, readers, reconstruct
+    from rgz import checkpoints, fetch, fields, paths, readers, reconstruct
     from rgz import report as reporting
 
-    model, recipe, _ = checkpoints.load(weights or paths.artifact(WEIGHTS))
-    other, *_ = checkpoints.load(plain or paths.artifact(PLAIN))
-    if missing := [file for file, _ in readers.SAMPLES.values() if fetch.locate(file) is None]:
-        typer.echo(f"not measured anew, the survey images are not here: {', '.join(missing)}")
+    weights, plain = weights or paths.artifact(WEIGHTS), plain or paths.artifact(PLAIN)
+    needed = [file for file, _ in readers.SAMPLES.values()]
+    needed += [] if training_set.exists() else [fields.FITS_FIELDS, fields.ZOO]
+    if missing := [file for file in needed if fetch.locate(file) is None]:
+        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
         return
     sources = _sources(training_set)
     seen = sources[sources.table["split"] == "train"]
+    (model, recipe, _), (other, its_recipe, _) = checkpoints.load(weights), checkpoints.load(plain)
+    if its_recipe != recipe:
+        raise BadInput(
+            f"{weights} and {plain} were made for images prepared in different ways: they cannot be compared"
+        )
     found = reconstruct.study(model, other, recipe, seen, reconstruct.tests(recipe))
+    found["sha256"] = {"weights": fetch.sha256(weights), "plain": fetch.sha256(plain)}
     reporting.write({"reconstruction": found}, out or paths.artifacts() / RESULTS)
     typer.echo(reconstruct.table(found))
 

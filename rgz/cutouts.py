@@ -49,7 +49,9 @@ class _NoAnswer(BadInput):
 
 
 def read_catalogue(path: Path) -> Table:
-    """Radio Galaxy Zoo DR1 as a table: ``name`` (unique), ``ra`` and ``dec`` in deg, ``las``, the largest angular size, in arcsec.
+    """Radio Galaxy Zoo DR1 as a table: ``name``, unique, and ``rgz_name``, which may repeat, ``ra``, ``dec``, ``las``.
+
+    Positions are in deg; ``las`` is the largest angular size in arcsec.
 
     Raises
     ------
@@ -70,7 +72,8 @@ def read_catalogue(path: Path) -> Table:
     if not len(rows) or not good.all():
         where = f"row {np.argmin(good) + 1} has no name, or a value out of range" if len(rows) else "it has no rows"
         raise BadInput(f"{path} is not a catalogue of positions ({where}): fetch it again")
-    return Table({"name": unique(names), "ra": ra, "dec": dec, "las": las}, units=("", "deg", "deg", "arcsec"))
+    columns = {"name": unique(names), "rgz_name": names, "ra": ra, "dec": dec, "las": las}
+    return Table(columns, units=("", "", "deg", "deg", "arcsec"))
 
 
 def file_name(name: str) -> str:

@@ -27,7 +27,7 @@ from scipy import ndimage
 from scipy.cluster.hierarchy import fcluster, linkage
 from tqdm import tqdm
 
-from rgz import fetch, images, readers, sample
+from rgz import cutouts, fetch, images, readers, sample
 from rgz.errors import BadInput
 
 __all__ = [
@@ -72,8 +72,8 @@ def once_each(table: Table, arcsec: float) -> np.ndarray:
 
 def radio_galaxy_zoo() -> Table:
     """Radio Galaxy Zoo DR1: ``rgz_name``, ``ra``, ``dec`` (deg) and ``reach`` (arcsec), each source once."""
-    table = Table.read(fetch.fetch(ZOO), format="ascii.csv")
-    table["reach"] = table["las_arcsec"] / 2 + MARGIN
+    table = cutouts.read_catalogue(fetch.fetch(ZOO))
+    table["reach"] = np.asarray(table["las"]) / 2 + MARGIN
     return table["rgz_name", "ra", "dec", "reach"][once_each(table, SAME_SOURCE)]
 
 
@@ -237,11 +237,11 @@ def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterato
             yield found, cuts / brightest[:, None, None]
 
 
-def _cut_out(cutouts: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
+def _cut_out(fields: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
     """Cut-outs that show a source in their middle, clipped and in units of the brightest pixel."""
-    if not math.isclose(cutouts.pixel, readers.FIRST_PIXEL, rel_tol=1e-3):
-        raise BadInput(f"the cut-outs have pixels of {cutouts.pixel:g}″: FIRST's are {readers.FIRST_PIXEL}″ wide")
-    for row, pixels in zip(cutouts.table, cutouts.images, strict=True):
+    if not math.isclose(fields.pixel, readers.FIRST_PIXEL, rel_tol=1e-3):
+        raise BadInput(f"the cut-outs have pixels of {fields.pixel:g}″: FIRST's are {readers.FIRST_PIXEL}″ wide")
+    for row, pixels in zip(fields.table, fields.images, strict=True):
         median, rms = images.noise(pixels)
         clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
         middle = images.crop(clipped, 2 * EDGE)
@@ -253,10 +253,10 @@ def _cut_out(cutouts: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
             )
 
 
-def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
+def training_sample(more: sample.Sample | None = None) -> sample.Sample:
     """Every FIRST source in the images of MiraBest and the Radio Galaxy Dataset, once each, away from all test splits.
 
-    ``cutouts`` are taken in too: fields of one source each, in Jy/beam, unclipped (:func:`rgz.cutouts.collect`).
+    ``more`` is taken in too: fields of one source each, in Jy/beam, unclipped (:func:`rgz.cutouts.collect`).
 
     150×150 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of :mod:`rgz.sample` the table has
     ``rgz_name`` (empty where no source of Radio Galaxy Zoo DR1 lies within 10″), ``origin`` (the field) and, NaN where
@@ -265,9 +265,9 @@ def training_sample(cutouts: sample.Sample | None = None) -> sample.Sample:
     """
     archives, zoo = [readers.load("mirabest"), readers.load("rgd")], radio_galaxy_zoo()
     catalogue = known_sources(archives)
-    known = vstack([zoo, catalogue], metadata_conflicts="silent")
+    known = vstack([zoo["ra", "dec", "reach"], catalogue], metadata_conflicts="silent")
     found = _found(*archives, known[once_each(known, SAME_SOURCE)])
-    parts = [_central(archives), *found, *(_cut_out(cutouts) if cutouts else ())]
+    parts = [_central(archives), *found, *(_cut_out(more) if more else ())]
     tables, cuts = zip(*parts, strict=True)
     table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
     first = sample.same_source(table, SAME_SOURCE)

@@ -79,6 +79,8 @@ def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int =
     at, so that runs may be chosen by these numbers.
     """
     model, recipe, about = checkpoints.load(weights)
+    if dimensions > model.dimensions:
+        raise BadInput(f"this model has {model.dimensions} latent dimensions: {dimensions} are more")
     means, _ = latents.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
     sample = readers.load("mirabest")
     sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
@@ -87,10 +89,9 @@ def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int =
     line = {"step": about["steps"], "bits_per_dimension": about["validation"]["bits_per_dimension"]}
     line |= {f"rate_{r}": rate for r, rate in about["validation"]["rate_nats"].items()} | {"latents": dimensions}
     machine = {"svm": classify.CLASSIFIERS["support vector machine"]}
-    nowhere = np.arange(len(labels)) < len(labels) // 5  # the split that evaluate wants beside the folds
     for name, values in (("code", code), ("code_views", views)):
         with parallel_config(n_jobs=-1):
-            (row,) = classify.evaluate(classify.Features(name, values), labels, group, nowhere, repeats, machine)
+            (row,) = classify.evaluate(classify.Features(name, values), labels, group, None, repeats, machine)
         line |= {f"{name}_{metric}": round(row["cross_validation"][metric][0], 4) for metric in ("accuracy", "roc_auc")}
     return line
 
@@ -110,7 +111,10 @@ def write(results: dict, path: Path):
 
     Entries of a file that is there already stay where ``results`` has none of that name.
     """
-    kept = read(path) if path.exists() else {}
+    try:
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none there, or one that nobody can read any more
+        kept = {}
     kept |= {key: value for key, value in results.items() if key != "carried_over"}
     with paths.atomic(path) as partial:
         partial.write_text(json.dumps(_rounded(kept), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -34,7 +34,6 @@ from rgz.errors import BadInput, first_line
 __all__ = [
     "CHECKED",
     "Sample",
-    "away_from",
     "pixel_widths",
     "prepared",
     "read",
@@ -157,14 +156,6 @@ def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.P
 def pixel_widths(sample: Sample, recipe: images.Recipe) -> np.ndarray:
     """Width of a pixel of each prepared image in arcsec, (N,): the recipe follows the length of each source."""
     return np.array([recipe.pixel(images.length(image, sample.pixel, recipe)) for image in sample.images])
-
-
-def away_from(sample: Sample, others: Table, arcsec: float) -> Sample:
-    """The rows of a sample that stand farther than ``arcsec`` from every row of another table.
-
-    What a model may be trained on is ``away_from(sample, test.table, 30)``.
-    """
-    return sample[separation(sample.table, others) > arcsec]
 
 
 def write_columns(group: h5py.Group, table: Table):

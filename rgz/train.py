@@ -321,7 +321,7 @@ def _resume(path: Path, recipe: dict, state: dict) -> list[dict]:
         changed = [f"{key} was {was.get(key)}, now {value}" for key, value in recipe.items() if was.get(key) != value]
         if changed:
             raise BadInput(
-                f"{path} was made with another schedule or other images ({', '.join(changed)}; accumulate is counted over all processes): "
+                f"{path} was made with another schedule ({', '.join(changed)}; accumulate is counted over all processes): "
                 "use the same options, or another folder"
             )
         for name, part in state.items():

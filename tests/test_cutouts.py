@@ -167,18 +167,18 @@ def test_what_comes_is_kept_and_collected(service, tmp_path):
     assert service.forms[0] == {
         "RA": "00 04 00.000 -05 00 00.000",
         "Equinox": "J2000",
-        "ImageSize": "3.5",
+        "ImageSize": "4.6",
         "ImageType": "FITS File",
     }
     assert service.headers["User-Agent"].startswith("rgz/")
     (tmp_path / "s2.fits").unlink()
     sample = cutouts.collect(tmp_path, table)
     assert list(sample.table["name"]) == ["s1", "s3"]
-    assert sample.images.shape == (2, 110, 110)
+    assert sample.images.shape == (2, 150, 150)
     assert sample.images.dtype == np.float32
     assert sample.pixel == pytest.approx(1.8)
     for field in sample.images:
-        assert np.unravel_index(field.argmax(), field.shape) == (55, 55)
+        assert np.unravel_index(field.argmax(), field.shape) == (75, 75)
 
 
 def test_a_field_beyond_the_edge_of_a_cut_out_is_zero(tmp_path):

@@ -74,19 +74,26 @@ def test_a_blank_field_has_no_sources():
     assert len(fields.find(field([(100, 100, 0)]), MIDDLE)) == 0
 
 
-def test_apart_keeps_the_distance_and_the_reach():
+def test_apart_keeps_images_free_of_the_others():
+    half = fields.FIELD * 1.8 / 2 * 2**0.5  # to a corner
     tests = known((150, 20, 10), (160, 0, 80))
-    rows = Table({"ra": [150, 150, 160, 160, 10], "dec": [20 + 29 / 3600, 20 + 31 / 3600, 79 / 3600, 81 / 3600, 0]})
+    dec = 20 + (half + 29) / 3600, 20 + (half + 31) / 3600, (half + 79) / 3600, (half + 81) / 3600, 0
+    rows = Table({"ra": [150, 150, 160, 160, 10], "dec": dec})
     assert fields.apart(rows, tests).tolist() == [False, True, False, True, True]
+
+
+def test_neighbours_share_a_split():
+    assert len({fields._split(150 + k / 3600, 20.5) for k in range(60)}) == 1
+    assert 0.03 < np.mean([fields._split(ra, dec) == "valid" for ra in range(360) for dec in range(0, 60)]) < 0.07
 
 
 def test_cut_outs_become_training_images_and_the_faint_do_not():
     rng = np.random.default_rng(0)
-    loud, faint = (synthetic.source("FRII", rng, size=120, snr=snr) * 1e-4 for snr in (60, 2))
+    loud, faint = (synthetic.source("FRII", rng, size=160, snr=snr) * 1e-4 for snr in (60, 2))
     table = synthetic.sources(2).table
     table["ra"], table["dec"] = (10.0, 11.0), (1.0, 2.0)
     ((row, pixels),) = fields._cut_out(sample.Sample(np.stack([loud, faint]), table, 1.8))
-    assert pixels.shape == (1, 110, 110)
+    assert pixels.shape == (1, 150, 150)
     assert pixels.max() == 1
     assert row["name"][0] == table["name"][0]
     assert row["snr"][0] == pytest.approx(60, rel=0.2)
