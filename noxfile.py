@@ -82,7 +82,7 @@ def _build(session):
 
 @nox.session
 def train(session):
-    """Train the committed checkpoint anew, about an hour and a half on two cores; options go after ``--``."""
+    """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
     _install(session, "test")
     session.run("rgz", "train", "--preset", "small", *session.posargs)
 

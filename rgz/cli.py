@@ -283,7 +283,7 @@ def probe(
 
     Use it to choose between runs; the test images stay out of it. One line a run is added to the table of tries.
 
-    Example: rgz probe runs/vdvae/vdvae.safetensors --note "4 latents fewer"
+    Example: rgz probe runs/small/vdvae.safetensors --note "4 latents fewer"
     """
     from rgz import paths
     from rgz import report as reporting

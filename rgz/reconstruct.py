@@ -5,8 +5,8 @@ squaring. Total flux and peak are compared as fractions of the input's, the larg
 a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
 A code of :math:`k` numbers can be the :math:`k` latents with the largest rate, the others at their prior means; or
-:math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. All are judged by the same measures,
-on galaxies that none was fitted to.
+:math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. All are judged by the same measures, on
+MiraBest's test batch, to which none was fitted.
 """
 
 from pathlib import Path
@@ -113,7 +113,7 @@ def study(
     training
         What ranks the latents by rate and is decomposed into principal components.
     tests
-        Samples that nothing was fitted to, by name.
+        Samples by name; the first one nothing was fitted to.
     code
         One more code length to compare at.
 
