@@ -54,7 +54,7 @@ class Schedule:
     weight_decay: float = 0.01
     ema: float = 0.998
     clip: float = 1.0
-    skip: float = 100.0
+    skip: float = 1000.0
     patience: int = 50
     seed: int = 0
 
