@@ -103,6 +103,12 @@ def apart(table: Table, others: Table) -> np.ndarray:
     return clear
 
 
+def _clipped(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """A field clipped at 3 rms, without speckles, float32, and that rms."""
+    median, rms = images.noise(pixels)
+    return images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32), rms
+
+
 def _fits_fields() -> Iterator[Field]:
     for name, data in readers.members(fetch.fetch(FITS_FIELDS)):
         pixels, wcs = readers.read_fits(data)
@@ -110,8 +116,7 @@ def _fits_fields() -> Iterator[Field]:
             raise BadInput(f"{name} has no celestial WCS: a FITS field needs one to say where its sources are")
         pixels = images.fill(pixels)
         stem = PurePosixPath(name).name.removesuffix(".fits.fz")
-        median, rms = images.noise(pixels)
-        clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
+        clipped, rms = _clipped(pixels)
         yield Field(stem, clipped, rms, wcs)
 
 
@@ -242,8 +247,7 @@ def _cut_out(fields: sample.Sample) -> Iterator[tuple[Table, np.ndarray]]:
     if not math.isclose(fields.pixel, readers.FIRST_PIXEL, rel_tol=1e-3):
         raise BadInput(f"the cut-outs have pixels of {fields.pixel:g}″: FIRST's are {readers.FIRST_PIXEL}″ wide")
     for row, pixels in zip(fields.table, fields.images, strict=True):
-        median, rms = images.noise(pixels)
-        clipped = images.despeckle(images.clip(pixels, measured=(median, rms))).astype(np.float32)
+        clipped, rms = _clipped(pixels)
         middle = images.crop(clipped, 2 * EDGE)
         if (brightest := middle.max()) > PEAK * rms:
             place = {"name": [row["name"]], "ra": [row["ra"]], "dec": [row["dec"]], "origin": ["cut-out"]}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from rgz import checkpoints, fetch, images, paths, readers
 from rgz.errors import BadInput, first_line
-from rgz.sample import CHECKED, Sample, prepared, read_columns, write_columns
+from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_columns
 from rgz.vdvae import VDVAE
 
 __all__ = ["decode", "encode", "full_codes", "pictures", "rank", "read_codes", "write_codes"]
@@ -68,13 +68,13 @@ def encode(
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images;
         codes (N, D) and (N, 2 D), float32; names of the rows without emission in their middle.
     """
-    usable = np.array([images.has_source(image, sample.pixel, recipe) for image in sample.images])
-    kept = sample[usable]
+    found = usable(sample, recipe)
+    kept = sample[found]
     views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in images.VIEWS])
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
-    return table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~usable]]
+    return table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~found]]
 
 
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from rgz import images, latents, paths, plots, readers, train
 from rgz.plain import PlainVAE
-from rgz.sample import Sample, pixel_widths, prepared
+from rgz.sample import Sample, pixel_widths, prepared, usable
 from rgz.vdvae import VDVAE
 
 __all__ = [
@@ -97,10 +97,9 @@ def summary(measured: dict[str, np.ndarray]) -> dict[str, list[float]]:
     return {name: [float(v) for v in np.percentile(values, (50, 16, 84))] for name, values in sizes.items()}
 
 
-def rebuilt(model: VDVAE | PlainVAE, pixels: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
-    """Images (N, H, W) from posterior means of the latents ``chosen``, of all when left out, the others at their prior means."""
-    chosen = np.arange(model.dimensions) if chosen is None else chosen
-    return latents.decode(model, latents.full_codes(model, pixels)[0][:, chosen], chosen)
+def rebuilt(model: VDVAE | PlainVAE, pixels: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) from the posterior means of all latents of prepared images."""
+    return latents.decode(model, latents.full_codes(model, pixels)[0], np.arange(model.dimensions))
 
 
 def study(
@@ -136,7 +135,8 @@ def study(
     order = np.argsort(-latents.full_codes(model, seen)[1].mean(axis=0), kind="stable")
     sizes = sorted({code, *(round(f * model.dimensions) for f in FRACTIONS)})
     components = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(seen.reshape(len(seen), -1))
-    made = {("VDVAE", k): rebuilt(model, truth, order[:k]) for k in (*sizes, model.dimensions)}
+    means, _ = latents.full_codes(model, truth)
+    made = {("VDVAE", k): latents.decode(model, means[:, order[:k]], order[:k]) for k in (*sizes, model.dimensions)}
     made |= {("PCA", k): _of_components(components, truth, k) for k in sizes if k < seen[0].size}
     made["plain VAE", plain.dimensions] = rebuilt(plain, truth)
     growth = [
@@ -161,10 +161,7 @@ def tests(recipe: images.Recipe) -> dict[str, Sample]:
         "FR-DEEP NVSS": samples["frdeep-nvss"],
         "FR-DEEP FIRST": samples["frdeep-first"],
     }
-    return {
-        name: sample[[images.has_source(image, sample.pixel, recipe) for image in sample.images]]
-        for name, sample in samples.items()
-    }
+    return {name: sample[usable(sample, recipe)] for name, sample in samples.items()}
 
 
 def table(found: dict) -> str:

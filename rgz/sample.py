@@ -41,6 +41,7 @@ __all__ = [
     "same_source",
     "separation",
     "unique",
+    "usable",
     "write",
     "write_columns",
 ]
@@ -151,6 +152,11 @@ def same_source(table: Table, arcsec: float) -> np.ndarray:
 def prepared(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
     """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
     return np.stack([images.prepare(image, sample.pixel, recipe, view) for image in sample.images])
+
+
+def usable(sample: Sample, recipe: images.Recipe) -> np.ndarray:
+    """Mask of the rows that can be prepared: those with emission in the middle of their image."""
+    return np.array([images.has_source(image, sample.pixel, recipe) for image in sample.images])
 
 
 def pixel_widths(sample: Sample, recipe: images.Recipe) -> np.ndarray:
