@@ -3,51 +3,56 @@
 The positive class is FRII: *recall* is the share of FRII found, *specificity* the share of FRI found. Two protocols
 stand side by side. The authors' split of MiraBest Confident has 104 test images, so one image is a whole point and the
 binomial standard error near 90 % is three; ten times repeated 5-fold cross-validation over all 833 is steadier. A source
-that appears twice stays on one side of every fold. Everything is fitted on training folds only: scaling, PCA and
-each classifier's own setting, which an inner cross-validation picks.
-
-Codes are judged beside features that need no network at all, on the same folds (``BASELINES``): principal components
-of the pixels, as they come and posed, and the radial profile of the Fourier amplitudes.
+that appears twice stays on one side of every fold. Everything is fitted on training folds only: scaling, components,
+each classifier's own settings, which an inner cross-validation picks, and the sigmoid that makes a probability of a score
+(Platt 1999), for which a further inner cross-validation scores the training fold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from astropy.table import Table
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from rgz import images
 from rgz.errors import BadInput
 from rgz.fields import SAME_SOURCE
-from rgz.sample import Sample, prepared, same_source
+from rgz.sample import same_source
 
 __all__ = [
-    "BASELINES",
+    "BRIEF",
     "CLASSIFIERS",
+    "METRICS",
     "Features",
-    "baselines",
+    "bootstrap",
     "confident",
-    "decision",
+    "difference",
     "evaluate",
     "folds",
     "groups",
     "is_frii",
+    "joined",
+    "predict",
     "scores",
+    "spread",
 ]
 
 POSITIVE = "FRII"
+METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
 SEED = 0
 
 
@@ -55,16 +60,49 @@ def _tuned(estimator, **grid):
     return GridSearchCV(estimator, grid, scoring="roc_auc", cv=3)
 
 
+def _calibrated(estimator):
+    return CalibratedClassifierCV(estimator, method="sigmoid", cv=3, ensemble=False)
+
+
+def _components(estimator):
+    """The classifier on principal components, for densities that need fewer numbers than a code has."""
+    return make_pipeline(PCA(svd_solver="covariance_eigh"), estimator)
+
+
+_logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="newton-cholesky"))
+_discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+
 CLASSIFIERS = {
-    "logistic regression": _tuned(
-        make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")),
-        logisticregression__C=[0.001, 0.01, 0.1],
+    "logistic regression": _tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1]),
+    "k-nearest neighbours": _calibrated(_tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21, 41])),
+    "Gaussian naive Bayes": _calibrated(_tuned(_components(GaussianNB()), pca__n_components=[0.6, 0.8])),
+    "linear discriminant": _discriminant,
+    "quadratic discriminant": _calibrated(
+        _tuned(_components(QuadraticDiscriminantAnalysis(reg_param=0.1)), pca__n_components=[0.8, 0.95])
     ),
-    "k-nearest neighbours": _tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21, 41]),
-    "support vector machine": _tuned(SVC(random_state=SEED), C=[1, 3, 10]),
-    "random forest": RandomForestClassifier(200, min_samples_leaf=2, random_state=SEED),
+    "linear support vectors": _calibrated(
+        _tuned(make_pipeline(StandardScaler(), SVC(kernel="linear")), svc__C=[0.003, 0.03])
+    ),
+    "support vector machine": _calibrated(_tuned(SVC(), C=[1, 3, 10])),
+    "random forest": _calibrated(RandomForestClassifier(64, min_samples_leaf=4, random_state=SEED)),
+    "gradient boosting": HistGradientBoostingClassifier(
+        max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, max_bins=32, random_state=SEED
+    ),
+    "stack of four": StackingClassifier(
+        [
+            ("logistic", _logistic),
+            ("discriminant", _discriminant),
+            ("vectors", SVC(C=5)),
+            ("neighbours", KNeighborsClassifier(11, weights="distance")),
+        ],
+        LogisticRegression(),
+        cv=3,
+    ),
 }
-"""Name to scikit-learn estimator; settings are picked by inner cross-validation on the training fold."""
+"""Name to scikit-learn estimator with ``predict_proba``; settings are picked by inner cross-validation on the training fold."""
+
+BRIEF = {name: CLASSIFIERS[name] for name in ("logistic regression", "k-nearest neighbours", "support vector machine")}
+"""The classifiers for features that codes are compared with."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +139,9 @@ def is_frii(table: Table) -> np.ndarray:
 
 
 def groups(table: Table) -> np.ndarray:
-    """One integer a source: rows within 10″ of each other share it, rows without a position stand alone."""
+    """One integer a source: rows within 10″ of each other share it, and rows of one ``object`` where the table has that."""
+    if "object" in table.colnames:
+        return np.unique(table["object"], return_inverse=True)[1]
     return same_source(table, SAME_SOURCE)
 
 
@@ -113,19 +153,91 @@ def folds(
         yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
 
 
-def scores(truth: np.ndarray, score: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Accuracy, ROC-AUC, specificity and recall of one test fold; the positive class is FRII."""
+def scores(truth: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Accuracy, ROC-AUC, specificity, recall and Brier score of labels (N,) and probabilities of FRII (N,).
+
+    >>> scores(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9]))["specificity"]
+    0.5
+    """
+    predicted = probability >= 0.5
     return {
         "accuracy": float((predicted == truth).mean()),
-        "roc_auc": float(roc_auc_score(truth, score)),
-        "specificity": float((predicted[truth == 0] == 0).mean()),
-        "recall": float((predicted[truth == 1] == 1).mean()),
+        "roc_auc": float(roc_auc_score(truth, probability)),
+        "specificity": float((~predicted[truth == 0]).mean()),
+        "recall": float(predicted[truth == 1].mean()),
+        "brier": float(((probability - truth) ** 2).mean()),
     }
 
 
-def decision(model, values: np.ndarray) -> np.ndarray:
-    """Score of each row (N,), the higher the more FRII: distance from the boundary, or the probability where there is none."""
-    return model.decision_function(values) if hasattr(model, "decision_function") else model.predict_proba(values)[:, 1]
+def spread(truth: np.ndarray, rounds: list, probabilities: list[np.ndarray]) -> dict[str, list[float]]:
+    """Mean and standard deviation over folds of each of the :func:`scores`; ``rounds`` as :func:`folds` gives them."""
+    each = [scores(truth[test], p) for (_, test), p in zip(rounds, probabilities, strict=True)]
+    return {name: [float(f([one[name] for one in each])) for f in (np.mean, np.std)] for name in METRICS}
+
+
+def bootstrap(truth: np.ndarray, probability: np.ndarray, draws: int = 1000) -> dict[str, list[float]]:
+    """Each of the :func:`scores` with its 95 % interval over test galaxies drawn with replacement: ``[value, low, high]``."""
+    rng = np.random.default_rng(SEED)
+    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(draws))
+    each = [scores(truth[rows], probability[rows]) for rows in drawn if 0 < truth[rows].sum() < len(rows)]
+    return {
+        name: [value, *(float(v) for v in np.percentile([one[name] for one in each], (2.5, 97.5)))]
+        for name, value in scores(truth, probability).items()
+    }
+
+
+def difference(truth: np.ndarray, one: np.ndarray, other: np.ndarray, draws: int = 1000) -> dict[str, list[float]]:
+    """How far the scores of one set of probabilities are above another's on the same galaxies: ``[value, low, high]``.
+
+    The 95 % interval is over galaxies drawn with replacement, the same for both.
+    """
+    rng = np.random.default_rng(SEED)
+    rows = [np.arange(len(truth)), *rng.integers(len(truth), size=(draws, len(truth)))]
+    pairs = [(scores(truth[r], one[r]), scores(truth[r], other[r])) for r in rows if 0 < truth[r].sum() < len(r)]
+    ahead = {name: np.array([a[name] - b[name] for a, b in pairs]) for name in METRICS}
+    return {name: [float(v[0]), *(float(p) for p in np.percentile(v[1:], (2.5, 97.5)))] for name, v in ahead.items()}
+
+
+def joined(rounds: list, probabilities: list[np.ndarray], count: int) -> np.ndarray:
+    """Probabilities of ``count`` rows, each from the first round that held it out; NaN where none did."""
+    found = np.full(count, np.nan)
+    for (_, test), probability in zip(rounds, probabilities, strict=False):
+        new = np.isnan(found[test])
+        found[test[new]] = probability[new]
+    return found
+
+
+def predict(
+    features: Features, labels: np.ndarray, rounds: list, classifiers: dict | None = None
+) -> dict[str, list[np.ndarray]]:
+    """Probability of FRII of each held-out row, by classifiers fitted to the training rows of each round.
+
+    Rounds run side by side inside ``joblib.parallel_config(n_jobs=…)``.
+
+    Parameters
+    ----------
+    labels
+        (N,) integers, 1 for FRII.
+    rounds
+        Pairs of row numbers, training and held out.
+
+    Returns
+    -------
+    dict
+        Classifier to one array a round.
+    """
+    classifiers = CLASSIFIERS if classifiers is None else classifiers
+    done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)
+    found = list(tqdm(done, desc=features.name, total=len(rounds), unit="fold", leave=False, disable=None))
+    return {name: [one[name] for one in found] for name in classifiers}
+
+
+def _one_round(features, labels, classifiers, train, held_out) -> dict[str, np.ndarray]:
+    seen, unseen = features.values[train], features.values[held_out]
+    if features.transform is not None:
+        transform = clone(features.transform).fit(seen)
+        seen, unseen = transform.transform(seen), transform.transform(unseen)
+    return {name: clone(one).fit(seen, labels[train]).predict_proba(unseen)[:, 1] for name, one in classifiers.items()}
 
 
 def evaluate(
@@ -135,118 +247,32 @@ def evaluate(
     test: np.ndarray | None,
     repeats: int = 10,
     classifiers: dict | None = None,
+    rival: np.ndarray | None = None,
 ) -> list[dict]:
     """Every classifier on one kind of features, by cross-validation and on the official split.
-
-    Folds run side by side inside ``joblib.parallel_config(n_jobs=…)``.
 
     Parameters
     ----------
     labels, group, test
         (N,) integers, source numbers, and the mask of the official test rows, None where these are not to be looked at.
+    rival
+        (N,) probabilities of another method, each from the fold of the first repeat that held the galaxy out.
 
     Returns
     -------
     list of dict
-        One a classifier: ``features``, ``dimensions``, ``classifier``, and under ``cross_validation`` and ``official``
-        (if asked for) the four scores. Cross-validated scores are ``[mean, standard deviation over folds]``.
+        One a classifier: ``features``, ``dimensions``, ``classifier``, ``cross_validation`` as :func:`spread` gives it,
+        ``official`` (if asked for) as :func:`bootstrap` does, and with a rival ``ahead``, as :func:`difference` has it.
     """
-    classifiers = CLASSIFIERS if classifiers is None else classifiers
+    validated = list(folds(labels, group, repeats))
     official = [] if test is None else [(np.flatnonzero(~test), np.flatnonzero(test))]
-    rounds = [*folds(labels, group, repeats), *official]
-    done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)
-    found = list(tqdm(done, desc=features.name, total=len(rounds), unit="fold", leave=False, disable=None))
-    validated = found[: len(rounds) - len(official)]
     rows = []
-    for name in classifiers:
-        spread = {
-            key: [float(f([one[name][key] for one in validated])) for f in (np.mean, np.std)]
-            for key in validated[0][name]
-        }
+    for name, found in predict(features, labels, validated + official, classifiers).items():
         row = {"features": features.name, "dimensions": features.dimensions, "classifier": name}
-        rows.append(row | {"cross_validation": spread} | ({"official": found[-1][name]} if official else {}))
+        row["cross_validation"] = spread(labels, validated, found[: len(validated)])
+        if official:
+            row["official"] = bootstrap(labels[test], found[-1])
+        if rival is not None:
+            row["ahead"] = difference(labels, joined(validated, found, len(labels)), rival)
+        rows.append(row)
     return rows
-
-
-def _one_round(features, labels, classifiers, train, held_out) -> dict[str, dict[str, float]]:
-    """Fit everything to the training rows, score every classifier on those held out."""
-    seen, unseen = features.values[train], features.values[held_out]
-    if features.transform is not None:
-        transform = clone(features.transform).fit(seen)
-        seen, unseen = transform.transform(seen), transform.transform(unseen)
-    found = {}
-    for name, estimator in classifiers.items():
-        model = clone(estimator).fit(seen, labels[train])
-        found[name] = scores(labels[held_out], decision(model, unseen), model.predict(unseen))
-    return found
-
-
-class FourViewPCA(TransformerMixin, BaseEstimator):
-    """Principal components of the four mirrored views (N, 4, pixels), pooled as the codes are: (N, 2 × components)."""
-
-    def __init__(self, components: int = 32):
-        self.components = components
-
-    def fit(self, values, _labels=None):
-        """Fit the components to all views of the rows given."""
-        self.pca_ = PCA(self.components, svd_solver="covariance_eigh").fit(values.reshape(-1, values.shape[-1]))
-        return self
-
-    def transform(self, values):
-        """Project each view, then pool."""
-        return images.pool(np.stack([self.pca_.transform(values[:, view]) for view in range(values.shape[1])]))
-
-    @property
-    def n_components(self):
-        """Numbers a galaxy is described by."""
-        return 2 * self.components
-
-
-def _plain(sample: Sample, size: int = 128) -> np.ndarray:
-    """Centre crop averaged by two, no pose, no stretch: (N, 4096)."""
-    pixels = images.crop(sample.images, size).astype(np.float32)
-    return pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1)
-
-
-def _posed(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
-    """Prepared images, (N, size²)."""
-    return prepared(sample, recipe, view).reshape(len(sample), -1).astype(np.float32)
-
-
-def _four_views(sample: Sample) -> np.ndarray:
-    """Prepared images in their four mirrored views, (N, 4, size²)."""
-    return np.stack([_posed(sample, images.Recipe(), view) for view in images.VIEWS], axis=1)
-
-
-def _fourier(sample: Sample) -> np.ndarray:
-    """Radial mean and standard deviation of the log Fourier amplitude in rings one frequency wide, (N, 64)."""
-    pixels = _plain(sample).reshape(-1, 64, 64)
-    amplitude = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(pixels), axes=(1, 2)))).reshape(len(pixels), -1)
-    y, x = np.mgrid[-32:32, -32:32]
-    ring = np.minimum(np.hypot(x, y).astype(int), 31).ravel()
-    count = np.bincount(ring)
-    mean, square = (
-        np.stack([np.bincount(ring, row) / count for row in values]) for values in (amplitude, amplitude**2)
-    )
-    return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
-
-
-PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
-BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
-    "Fourier amplitudes": (_fourier, None),
-    "PCA, pixels as they come": (_plain, PCA_32),
-    "PCA, posed, 230″": (lambda s: _posed(s, images.Recipe(64, narrowest=230.4, widest=230.4, radius=115.2)), PCA_32),
-    "PCA, posed, 115″": (lambda s: _posed(s, images.Recipe(64, narrowest=115.2, widest=115.2)), PCA_32),
-    "PCA, posed, 115″ in 32²": (lambda s: _posed(s, images.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
-    "PCA, posed, own length": (lambda s: _posed(s, images.Recipe()), PCA_32),
-    "PCA, own length, 4 views": (_four_views, FourViewPCA(32)),
-}
-"""Name to a function of a sample and a transform fitted on training rows."""
-
-
-def baselines(sample: Sample) -> list[Features]:
-    """The features that need no network, of a sample of 1.8″ pixels; grey levels are scaled to 0 … 1."""
-    return [
-        Features(name, function(sample) / (255 if transform is not None else 1), transform)
-        for name, (function, transform) in BASELINES.items()
-    ]

@@ -315,19 +315,22 @@ def encode(
     sources = _sources(training_set)
     seen = sources[sources.table["split"] == "train"]
     means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
-    chosen = latents.rank(means)[:dimensions]
-    variance = means.var(axis=0)
+    choices = latents.choose(model, means, dimensions)
     groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
-        table, code, views, left_out = latents.encode(model, recipe, readers.load(name), chosen)
-        groups[name] = table, {"code": code, "code_views": views}, {"left_out": left_out}
+        asked = choices if name == "mirabest" else {"code": choices["code"]}  # levels are studied on one sample
+        table, codes, left_out = latents.encode(model, recipe, readers.load(name), asked)
+        groups[name] = table, codes, {"left_out": left_out}
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
-        rule="posterior means of the most variable latents over "
-        "the training images; code_views: mean and mean absolute value over four mirrored views",
+        rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
+        "over four mirrored views; code_level_…: the same, of the most variable latents of one resolution",
+        latents=choices["code"],
+        variance=means.var(axis=0),
+        levels=list(dict.fromkeys(model.levels)),
     )
-    latents.write_codes(out, groups, attributes | {"latents": chosen, "variance": variance})
+    latents.write_codes(out, groups, attributes)
     typer.echo(
         f"{out}: "
         + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())
@@ -377,7 +380,7 @@ def report(
     from rgz import paths
     from rgz import report as reporting
 
-    results = reporting.mirabest_confident(codes or paths.artifact(CODES), repeats)
+    results = reporting.classes(codes or paths.artifact(CODES), repeats)
     reporting.write(results, out or paths.artifacts() / RESULTS)
     typer.echo(reporting.table(results))
 

@@ -24,7 +24,7 @@ from rgz.errors import BadInput, first_line
 from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_columns
 from rgz.vdvae import VDVAE
 
-__all__ = ["decode", "encode", "full_codes", "pictures", "rank", "read_codes", "write_codes"]
+__all__ = ["choose", "decode", "encode", "full_codes", "pictures", "rank", "read_codes", "write_codes"]
 
 BATCH = 128
 
@@ -57,24 +57,43 @@ def decode(model: nn.Module, code: np.ndarray, chosen: np.ndarray) -> np.ndarray
     return torch.cat([model.decode(part) for part in full.split(BATCH)])[:, 0].numpy()
 
 
-def encode(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray
-) -> tuple[Table, np.ndarray, np.ndarray, list[str]]:
-    """Codes of a sample.
+def choose(model: VDVAE, means: np.ndarray, dimensions: int, of_level: int = 64) -> dict[str, np.ndarray]:
+    """Which latents make which code, from posterior means (N, dimensions) of training images.
 
     Returns
     -------
-    table, code, code_views, left_out
-        Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images;
-        codes (N, D) and (N, 2 D), float32; names of the rows without emission in their middle.
+    dict
+        ``code``: the ``dimensions`` most variable ones; ``level_…``, for each resolution: its ``of_level`` most variable ones.
+    """
+    ranked = rank(means)
+    at = np.repeat(model.levels, [model.config.channels * r * r for r in model.levels])
+    levels = {f"level_{r}": ranked[at[ranked] == r][:of_level] for r in dict.fromkeys(model.levels)}
+    return {"code": ranked[:dimensions]} | levels
+
+
+def encode(
+    model: VDVAE, recipe: images.Recipe, sample: Sample, choices: dict[str, np.ndarray]
+) -> tuple[Table, dict[str, np.ndarray], list[str]]:
+    """Codes of a sample; ``choices`` maps ``code`` and other names to latents (D,), as :func:`choose` does.
+
+    Returns
+    -------
+    table, codes, left_out
+        Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
+        arrays ``code`` (N, D), of the pose itself, ``code_views`` (N, 2 D) and ``code_…`` (N, 2 D) for the other choices, pooled
+        over four views; names of the rows without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
-    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, chosen] for view in images.VIEWS])
+    every = np.unique(np.concatenate(list(choices.values())))
+    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, every] for view in images.VIEWS])
+    parts = {name: views[:, :, np.searchsorted(every, latents)] for name, latents in choices.items()}
+    codes = {"code": parts["code"][0], "code_views": images.pool(parts.pop("code"))}
+    codes |= {f"code_{name}": images.pool(part) for name, part in parts.items()}
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
-    return table, views[0], images.pool(views), [str(name) for name in sample.table["name"][~found]]
+    return table, codes, [str(name) for name in sample.table["name"][~found]]
 
 
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:

@@ -215,16 +215,32 @@ def _mirabest(path: Path) -> Sample:
     return Sample(images, table, FIRST_PIXEL)
 
 
+FRDEEP_TWICE = {  # the same sky twice, found by comparing the fields; by catalogue number
+    "FRI CoNFIG 30": "FRI FRICAT 163",
+    "FRI CoNFIG 44": "FRI FRICAT 154",
+    "FRI CoNFIG 15": "FRI FRICAT 151",
+    "FRI FRICAT 110": "FRI FRICAT 109",  # neighbours in one field
+    "FRI FRICAT 169": "FRI FRICAT 168",
+    "FRII CoNFIG 182": "FRII CoNFIG 134",
+}
+
+
 def _frdeep(path: Path, pixel: float) -> Sample:
-    """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat."""
+    """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat.
+
+    Names differ between the two surveys. Their number, catalogue and class make the column ``object``, the same for what is
+    one galaxy in both.
+    """
     images, classes, files, splits = read_batches(path)
-    names = unique(PurePosixPath(file).stem.rstrip("_") for file in files)
-    unknown = np.full(len(names), np.nan)
-    return Sample(
-        images,
-        _table(names, unknown, unknown, [("FRI", "FRII")[c] for c in classes], np.ones(len(names)), splits),
-        pixel,
-    )
+    stems = [PurePosixPath(file).stem.rstrip("_") for file in files]
+    unknown, labels = np.full(len(stems), np.nan), [("FRI", "FRII")[c] for c in classes]
+    objects = [
+        f"{label} {'FRICAT' if 'FRICAT' in stem else 'CoNFIG'} {re.match('[0-9]*', stem)[0]}"
+        for stem, label in zip(stems, labels, strict=True)
+    ]
+    table = _table(unique(stems), unknown, unknown, labels, np.ones(len(stems)), splits)
+    table["object"] = [FRDEEP_TWICE.get(one, one) for one in objects]
+    return Sample(images, table, pixel)
 
 
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")

@@ -1,8 +1,9 @@
-"""The results table: every classifier on the codes and on the features that need no network, in one run.
+"""The results: every classifier on the codes and on the features that need no network, in one run.
 
 The numbers in the book and in the README are read from the file that :func:`write` makes, so each can be had
 again with ``rgz report``. Features that need the survey images are computed where these are at hand; elsewhere their rows are
-carried over from the committed results and marked, so that a table without the comparison is never shown.
+carried over from the committed results and marked, so that a table without the comparison is never shown. What the CNN says of
+each held-out galaxy is kept in ``artifacts/cnn.csv``, from ``benchmarks/cnn.py``.
 """
 
 import csv
@@ -11,64 +12,147 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from astropy.table import Table
 from joblib import parallel_config
 
-from rgz import checkpoints, classify, fetch, latents, paths, readers
+from rgz import baselines, checkpoints, classify, evidence, fetch, latents, paths, readers
 from rgz.errors import BadInput, first_line
 from rgz.sample import Sample, prepared
 
-__all__ = ["VARIANTS", "add_line", "best", "columns", "html", "mirabest_confident", "probe", "read", "table", "write"]
+__all__ = [
+    "CNN",
+    "SAMPLES",
+    "VARIANTS",
+    "add_line",
+    "best",
+    "classes",
+    "columns",
+    "html",
+    "probe",
+    "read",
+    "rows",
+    "table",
+    "write",
+]
 
 VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 4 views"}
+SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frdeep-first": "FR-DEEP FIRST"}
 SIZE = "angular size (catalogue)"
+CNN = "CNN, told the classes"
 METRICS = ("accuracy", "roc_auc", "specificity", "recall")
 
 
-def mirabest_confident(codes: Path, repeats: int = 10) -> dict:
-    """Results on MiraBest Confident: sample, protocol, and one row for each kind of features and classifier.
+def classes(codes: Path, repeats: int = 10) -> dict:
+    """Results of classification: samples, protocol, one row for each sample, features and classifier, and what lies behind.
 
     Raises
     ------
     BadInput
         The codes cannot be read, or hold no MiraBest.
     """
-    features = []
-    for variant, name in VARIANTS.items():
-        everything, code, _ = latents.read_codes(codes, "mirabest", variant)
-        rows = classify.confident(everything)
-        features.append(classify.Features(name, code[rows]))
-    known = everything[rows]
-    labels, test = classify.is_frii(known), np.asarray(known["split"]) == "test"
-    features.append(classify.Features(SIZE, np.log(np.asarray(known["size"]))[:, None]))
-    carried = []
-    if fetch.locate(readers.SAMPLES["mirabest"][0]) is not None:
-        sample = readers.load("mirabest")
-        row = {name: i for i, name in enumerate(sample.table["name"])}
-        features += classify.baselines(sample[[row[name] for name in known["name"]]])
-    else:
-        carried = [r for r in read()["rows"] if r["features"] in classify.BASELINES]
-    found = []
     with parallel_config(n_jobs=-1):
-        for one in features:
-            found += classify.evaluate(one, labels, classify.groups(known), test, repeats)
+        found = {name: _sample(codes, name, max(1, repeats // (1 if name == "mirabest" else 3))) for name in SAMPLES}
+        behind = _behind(codes)
     return {
-        "sample": {
-            "name": "MiraBest Confident",
-            "n": len(labels),
-            "FRI": int((labels == 0).sum()),
-            "FRII": int(labels.sum()),
-            "official_train": int((~test).sum()),
-            "official_test": int(test.sum()),
-        },
+        "samples": {SAMPLES[name]: about for name, (about, _) in found.items()},
         "protocol": {
             "positive_class": classify.POSITIVE,
             "splits": 5,
-            "repeats": repeats,
             "spread": "standard deviation over folds",
+            "official": "95 % interval over test galaxies drawn with replacement",
         },
         "codes_sha256": fetch.sha256(codes),
-        "rows": found + carried,
-        "carried_over": sorted({r["features"] for r in carried}),
+        "rows": [row for _, rows in found.values() for row in rows],
+        "behind": behind,
+    }
+
+
+def _known(codes: Path, name: str, variant: str) -> tuple[Table, np.ndarray]:
+    """Table and codes of the rows of a sample whose class is not in doubt."""
+    everything, code, _ = latents.read_codes(codes, name, variant)
+    rows = classify.confident(everything)
+    return everything[rows], code[rows]
+
+
+def _images(name: str, known: Table) -> Sample | None:
+    """The survey images of rows of a sample, where they are on this machine."""
+    if fetch.locate(readers.SAMPLES[name][0]) is None:
+        return None
+    sample = readers.load(name)
+    row = {source: i for i, source in enumerate(sample.table["name"])}
+    return sample[[row[source] for source in known["name"]]]
+
+
+def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
+    """What there is of one sample, and its rows."""
+    features = []
+    for variant, title in VARIANTS.items():
+        known, code = _known(codes, name, variant)
+        features.append((classify.Features(title, code), classify.CLASSIFIERS))
+    labels, group, test = classify.is_frii(known), classify.groups(known), np.asarray(known["split"]) == "test"
+    plain = tuple(baselines.BASELINES) if name == "mirabest" else (baselines.BEST,)
+    if name == "mirabest":
+        features.append((classify.Features(SIZE, np.log(np.asarray(known["size"]))[:, None]), classify.BRIEF))
+    pictures, carried = _images(name, known), []
+    if pictures is None:
+        carried = [row | {"carried": True} for row in rows(read(), name) if row["features"] in plain]
+    else:
+        features += [(one, classify.BRIEF) for one in baselines.describe(pictures, plain)]
+    rival, supervised = _supervised(known, name, labels, group, test)
+    found = []
+    for one, classifiers in features:
+        found += classify.evaluate(one, labels, group, test, repeats, classifiers, rival)
+    about = {
+        "n": len(labels),
+        "FRI": int((labels == 0).sum()),
+        "FRII": int(labels.sum()),
+        "official_train": int((~test).sum()),
+        "official_test": int(test.sum()),
+        "repeats": repeats,
+    }
+    return about, [{"sample": SAMPLES[name]} | row for row in found + supervised] + carried
+
+
+def _supervised(known: Table, name: str, labels, group, test) -> tuple[np.ndarray | None, list[dict]]:
+    """What the CNN said of each galaxy when it was held out, and its row of the results; nothing where it was not trained."""
+    path = paths.artifact("cnn.csv")
+    kept = Table.read(path, format="ascii.csv")
+    kept = kept[kept["sample"] == name]
+    said = {(part, source): p for part, source, p in kept["round", "name", "probability"].iterrows()}
+    rounds = list(classify.folds(labels, group, repeats=1))
+    try:
+        each = [
+            np.array([said[f"fold {k}", source] for source in known["name"][held_out]])
+            for k, (_, held_out) in enumerate(rounds)
+        ]
+        official = np.array([said["official", source] for source in known["name"][test]])
+    except KeyError:  # other galaxies, or other folds
+        return None, []
+    row = {"features": CNN, "dimensions": 150 * 150, "classifier": "five convolutions, three dense layers"}
+    row["cross_validation"] = classify.spread(labels, rounds, each)
+    return classify.joined(rounds, each, len(labels)), [row | {"official": classify.bootstrap(labels[test], official)}]
+
+
+def _behind(codes: Path) -> dict:
+    """The studies of :mod:`rgz.evidence` on the codes of four views."""
+    everything, code, about = latents.read_codes(codes, "mirabest", "code_views")
+    every = classify.Features(VARIANTS["code_views"], code)
+    known, code = _known(codes, "mirabest", "code_views")
+    labels, group = classify.is_frii(known), classify.groups(known)
+    features = [classify.Features(VARIANTS["code_views"], code)]
+    if (pictures := _images("mirabest", known)) is not None:
+        features += baselines.describe(pictures, (baselines.BEST,))
+    curve = [row for one in features for row in evidence.learning_curve(one, labels, group)]
+    if pictures is None:
+        curve += [r | {"carried": True} for r in read()["behind"]["learning_curve"] if r["features"] == baselines.BEST]
+    levels = {r: _known(codes, "mirabest", f"code_level_{r}")[1] for r in json.loads(about["levels"])}
+    surveys = {name: _known(codes, name, "code_views") for name in ("frdeep-first", "frdeep-nvss")}
+    first, nvss = ((t, classify.Features(SAMPLES[name], c)) for name, (t, c) in surveys.items())
+    return {
+        "learning_curve": curve,
+        "levels": evidence.levels(levels, labels, group),
+        "doubtful": evidence.doubtful(every, everything),
+        "transfer": {"FIRST to NVSS": evidence.transfer(first, nvss), "NVSS to FIRST": evidence.transfer(nvss, first)},
     }
 
 
@@ -84,12 +168,12 @@ def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int =
     means, _ = latents.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
     sample = readers.load("mirabest")
     sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
-    table, code, views, _ = latents.encode(model, recipe, sample, latents.rank(means)[:dimensions])
+    table, codes, _ = latents.encode(model, recipe, sample, {"code": latents.rank(means)[:dimensions]})
     labels, group = classify.is_frii(table), classify.groups(table)
     line = {"step": about["steps"], "bits_per_dimension": about["validation"]["bits_per_dimension"]}
     line |= {f"rate_{r}": rate for r, rate in about["validation"]["rate_nats"].items()} | {"latents": dimensions}
     machine = {"svm": classify.CLASSIFIERS["support vector machine"]}
-    for name, values in (("code", code), ("code_views", views)):
+    for name, values in codes.items():
         with parallel_config(n_jobs=-1):
             (row,) = classify.evaluate(classify.Features(name, values), labels, group, None, repeats, machine)
         line |= {f"{name}_{metric}": round(row["cross_validation"][metric][0], 4) for metric in ("accuracy", "roc_auc")}
@@ -115,14 +199,13 @@ def write(results: dict, path: Path):
         kept = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none there, or one that nobody can read any more
         kept = {}
-    kept |= {key: value for key, value in results.items() if key != "carried_over"}
     with paths.atomic(path) as partial:
-        partial.write_text(json.dumps(_rounded(kept), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_rounded(kept | results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _rounded(value):
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
+        return {key: _rounded(entry) for key, entry in value.items() if key != "carried"}
     if isinstance(value, list):
         return [_rounded(entry) for entry in value]
     return round(value, 4) if isinstance(value, float) else value
@@ -144,57 +227,61 @@ def read(path: Path | None = None) -> dict:
         raise BadInput(f"{path} is not a results file ({first_line(error)}): make it with rgz report") from error
 
 
-def best(results: dict, features: str, metric: str = "accuracy") -> dict:
-    """The row of one kind of features with the highest cross-validated score."""
-    rows = [row for row in results["rows"] if row["features"] == features]
-    if not rows:
-        raise BadInput(
-            f"the results have no features {features!r}: they have {sorted({r['features'] for r in results['rows']})}"
-        )
-    return max(rows, key=lambda row: row["cross_validation"][metric][0])
+def rows(results: dict, sample: str, features: str | None = None) -> list[dict]:
+    """The rows of a sample, by its name or its title, and of one kind of features if asked for."""
+    title = SAMPLES.get(sample, sample)
+    return [r for r in results["rows"] if r["sample"] == title and features in (None, r["features"])]
+
+
+def best(results: dict, features: str, metric: str = "accuracy", sample: str = "mirabest") -> dict:
+    """The row of one kind of features with the highest cross-validated score on a sample."""
+    found = rows(results, sample, features)
+    if not found:
+        known = sorted({row["features"] for row in rows(results, sample)})
+        raise BadInput(f"the results have no features {features!r} of {sample}: they have {known}")
+    return max(found, key=lambda row: row["cross_validation"][metric][0])
 
 
 def table(results: dict) -> str:
-    """The results as plain text, one line a kind of features and classifier."""
-    sample, protocol = results["sample"], results["protocol"]
-    carried = results.get("carried_over", [])
-    lines = [
-        f"{sample['name']}: {sample['n']} galaxies, {sample['FRI']} FRI and {sample['FRII']} FRII; "
-        f"positive class {protocol['positive_class']}",
-        f"cross-validation: {protocol['repeats']} × {protocol['splits']} folds, mean ± {protocol['spread']}; "
-        f"official split: {sample['official_test']} test images",
-        "",
-        f"{'':27}{'':24}{'cross-validation':^56}   {'official split':^27}",
-        f"{'features':27}{'classifier':24}"
-        + "".join(f"{m:>14}" for m in ("accuracy", "AUC", "specificity", "recall"))
-        + "   "
-        + "".join(f"{m:>7}" for m in ("acc", "AUC", "spec", "rec")),
-    ]
-    previous = None
-    for row in results["rows"]:
-        name = row["features"] + (" †" if row["features"] in carried else "")
-        if previous not in (None, row["features"]):
-            lines.append("")
-        lines.append(
-            f"{name if previous != row['features'] else '':27}{row['classifier']:24}"
-            + "".join("{:>8.3f} ±{:.3f}".format(*row["cross_validation"][m]) for m in METRICS)
-            + "   "
-            + "".join(f"{row['official'][m]:>7.3f}" for m in METRICS)
-        )
-        previous = row["features"]
-    if carried:
-        lines += ["", "† carried over from the committed results: these need the survey images (rgz data fetch)"]
+    """The results as plain text: for each sample one line a kind of features and classifier."""
+    lines = []
+    for name, about in results["samples"].items():
+        lines += [
+            f"{name}: {about['n']} galaxies, {about['FRI']} FRI and {about['FRII']} FRII; positive class "
+            f"{results['protocol']['positive_class']}",
+            f"cross-validation: {about['repeats']} × {results['protocol']['splits']} folds, mean ± "
+            f"{results['protocol']['spread']}; official split: {about['official_test']} test images, "
+            f"{results['protocol']['official']}",
+            "",
+            f"{'features':27}{'classifier':24}"
+            + "".join(f"{m:>14}" for m in ("accuracy", "AUC", "specificity", "recall"))
+            + f"{'official accuracy':>24}{'AUC':>8}",
+        ]
+        previous = None
+        for row in rows(results, name):
+            title = row["features"] + (" †" if row.get("carried") else "")
+            lines += [""] if previous not in (None, title) else []
+            accuracy, low, high = row["official"]["accuracy"]
+            lines.append(
+                f"{title if previous != title else '':27}{row['classifier'][:23]:24}"
+                + "".join("{:>8.3f} ±{:.3f}".format(*row["cross_validation"][m]) for m in METRICS)
+                + f"{accuracy:>9.3f} ({low:.3f}–{high:.3f}){row['official']['roc_auc'][0]:>8.3f}"
+            )
+            previous = title
+        lines.append("")
+    if any(row.get("carried") for row in results["rows"]):
+        lines.append("† carried over from the committed results: these need the survey images (rgz data fetch)")
     return "\n".join(lines)
 
 
-def columns(results: dict) -> dict[str, list[str]]:
-    """The results as columns of text, to be shown as a table."""
-    rows = results["rows"]
-    shown = {"features": [row["features"] for row in rows], "classifier": [row["classifier"] for row in rows]}
+def columns(results: dict, sample: str = "mirabest") -> dict[str, list[str]]:
+    """The results of a sample as columns of text, to be shown as a table."""
+    chosen = rows(results, sample)
+    shown = {"features": [row["features"] for row in chosen], "classifier": [row["classifier"] for row in chosen]}
     for metric, name in zip(METRICS, ("accuracy", "ROC-AUC", "specificity", "recall"), strict=True):
-        shown[name] = ["{:.3f}\u202f±\u202f{:.3f}".format(*row["cross_validation"][metric]) for row in rows]
-    shown["official accuracy"] = [f"{row['official']['accuracy']:.3f}" for row in rows]
-    shown["official ROC-AUC"] = [f"{row['official']['roc_auc']:.3f}" for row in rows]
+        shown[name] = ["{:.3f}\u202f±\u202f{:.3f}".format(*row["cross_validation"][metric]) for row in chosen]
+    for metric, name in (("accuracy", "official accuracy"), ("roc_auc", "official ROC-AUC")):
+        shown[name] = ["{:.3f} ({:.3f}–{:.3f})".format(*row["official"][metric]) for row in chosen]
     return shown
 
 

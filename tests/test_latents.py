@@ -10,19 +10,29 @@ from rgz.errors import BadInput
 @pytest.fixture
 def encoded(tiny, simulated):
     chosen = np.array([3, 130, 7, 300])
-    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, chosen)
+    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, {"code": chosen, "few": chosen[1:3]})
 
 
 def test_codes_are_the_chosen_latents_in_order(encoded, pixels):
-    model, chosen, (table, code, views, left_out) = encoded
-    np.testing.assert_allclose(code, model.encode(pixels)[0].numpy()[:, chosen], rtol=1e-4, atol=1e-5)
-    assert views.shape == (24, 8)
+    model, chosen, (table, codes, left_out) = encoded
+    np.testing.assert_allclose(codes["code"], model.encode(pixels)[0].numpy()[:, chosen], rtol=1e-4, atol=1e-5)
+    assert codes["code_views"].shape == (24, 8)
+    np.testing.assert_array_equal(codes["code_few"], codes["code_views"][:, [1, 2, 5, 6]])
     assert len(table) == 24
     assert left_out == []
 
 
 def test_rank_puts_the_most_variable_first():
     assert latents.rank(np.array([[0.0, 5.0, 1.0], [0.0, -5.0, 2.0]])).tolist() == [1, 2, 0]
+
+
+def test_each_level_has_its_own_latents(tiny):
+    means = np.random.default_rng(0).normal(size=(5, tiny.dimensions))
+    choices = latents.choose(tiny, means, 6, of_level=5)
+    assert {name: len(chosen) for name, chosen in choices.items()} == {"code": 6, "level_1": 4, "level_8": 5}
+    coarse = tiny.config.channels * tiny.levels.count(1)  # they come first in a full code
+    assert (choices["level_1"] < coarse).all()
+    assert (choices["level_8"] >= coarse).all()
 
 
 def test_pooled_codes_do_not_depend_on_the_order_of_views():
@@ -33,40 +43,40 @@ def test_pooled_codes_do_not_depend_on_the_order_of_views():
 def test_a_blank_image_is_left_out_by_name(tiny, simulated):
     pixels = simulated.images.copy()
     pixels[2] = 0
-    table, code, _, left_out = latents.encode(
-        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), np.array([0, 1])
+    table, codes, left_out = latents.encode(
+        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), {"code": np.array([0, 1])}
     )
     assert left_out == ["sim-0002"]
-    assert len(table) == len(code) == 23
+    assert len(table) == len(codes["code"]) == 23
 
 
 def test_decoding_gives_images(encoded):
-    model, chosen, (_, code, _, _) = encoded
-    assert latents.decode(model, code, chosen).shape == (24, 32, 32)
+    model, chosen, (_, codes, _) = encoded
+    assert latents.decode(model, codes["code"], chosen).shape == (24, 32, 32)
     with pytest.raises(BadInput, match=r"\(N, 4\)"):
-        latents.decode(model, code[:, :3], chosen)
+        latents.decode(model, codes["code"][:, :3], chosen)
 
 
 def test_codes_come_back_from_their_file(tmp_path, encoded):
-    _, chosen, (table, code, views, _) = encoded
+    _, chosen, (table, codes, _) = encoded
     path = tmp_path / "c.h5"
-    latents.write_codes(
-        path, {"sim": (table, {"code": code, "code_views": views}, {"left_out": []})}, {"latents": chosen, "note": "x"}
-    )
+    latents.write_codes(path, {"sim": (table, codes, {"left_out": []})}, {"latents": chosen, "note": "x"})
     read, again, about = latents.read_codes(path, "sim")
-    np.testing.assert_allclose(again, code, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(again, codes["code"], rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(read["name"], table["name"])
     np.testing.assert_array_equal(about["latents"], chosen)
-    np.testing.assert_allclose(latents.read_codes(path, "sim", "code_views")[1], views, rtol=1e-3, atol=1e-6)
-    with pytest.raises(BadInput, match="sim/code, sim/code_views"):
+    np.testing.assert_allclose(
+        latents.read_codes(path, "sim", "code_views")[1], codes["code_views"], rtol=1e-3, atol=1e-6
+    )
+    with pytest.raises(BadInput, match="sim/code, sim/code_few, sim/code_views"):
         latents.read_codes(path, "other")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:3000], lambda b: b"HDF?" + b[4:], lambda b: b""])
 def test_damaged_codes_are_refused(tmp_path, encoded, damage, run):
-    _, _, (table, code, _, _) = encoded
+    _, _, (table, codes, _) = encoded
     path = tmp_path / "c.h5"
-    latents.write_codes(path, {"mirabest": (table, {"code": code, "code_views": code}, {})}, {})
+    latents.write_codes(path, {"mirabest": (table, codes, {})}, {})
     path.write_bytes(damage(path.read_bytes()))
     status, out, err = run("report", "--codes", path, "--out", tmp_path / "r.json")
     assert (status, out, err.count("\n")) == (1, "", 1)
