@@ -103,6 +103,13 @@ class PlainVAE(nn.Module):
         return mean, gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean))
 
     @torch.no_grad()
+    def transmit(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean images (N, 1, H, W) of latents drawn from the posterior, and the rate (N,) in nats that it takes to send them."""
+        mean, log_std = self._posterior(images)
+        rate = gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1)
+        return mixture_mean(self.decoder(mean + log_std.exp() * torch.randn_like(mean))), rate
+
+    @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:
         """Mean images of codes (N, dimensions); a NaN latent takes its prior mean, zero. (N, 1, H, W), 0 … 255."""
         return mixture_mean(self.decoder(torch.nan_to_num(code)))

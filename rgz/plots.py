@@ -51,20 +51,24 @@ def reconstructions(truth: np.ndarray, made: np.ndarray, titles=None, cell: floa
     return axes
 
 
-def growth(rows: list[dict], measure: str, label: str, ax: Axes | None = None) -> Axes:
-    """A measure of reconstruction against the length of the code, one line a method; bands from the 16th to 84th percentile.
+def growth(rows: list[dict], measure: str, label: str, size: str = "dimensions", ax: Axes | None = None) -> Axes:
+    """A measure of reconstruction against the size of the code, one line a method; bands from the 16th to 84th percentile.
 
-    ``rows`` are the entries ``growth`` of :func:`rgz.reconstruct.study`.
+    ``rows`` are the entries ``growth`` or, with ``size="bits"``, ``sent`` of :func:`rgz.reconstruct.study`.
     """
     ax = _axes(ax, (4.4, 3.4))
     for method, colour, marker in zip(
         ("VDVAE", "PCA", "plain VAE"), ("#0072B2", "#E69F00", "#009E73"), "os^", strict=True
     ):
-        own = sorted((row["dimensions"], *row[measure]) for row in rows if row["method"] == method)
-        dimensions, median, low, high = np.array(own).T
-        ax.errorbar(dimensions, median, (median - low, high - median), color=colour, alpha=0.35, lw=1, fmt="none")
-        ax.plot(dimensions, median, color=colour, marker=marker, ms=5, label=method)
-    ax.set(xscale="log", xlabel="length of the code", ylabel=label)
+        own = sorted((row[size], *row[measure]) for row in rows if row["method"] == method)
+        x, median, low, high = np.array(own).T
+        ax.errorbar(x, median, (median - low, high - median), color=colour, alpha=0.35, lw=1, fmt="none")
+        ax.plot(x, median, color=colour, marker=marker, ms=5, label=method)
+    ax.set(
+        xscale="log",
+        xlabel={"dimensions": "numbers in the code", "bits": "bits to send the code"}[size],
+        ylabel=label,
+    )
     ax.legend(frameon=False, fontsize=8)
     return ax
 

@@ -4,11 +4,15 @@ A prepared image is the square root of brightness over its peak (:func:`rgz.imag
 squaring. Total flux and peak are compared as fractions of the input's, the largest angular size in arcsec, and the image as
 a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-A code of :math:`k` numbers can be the :math:`k` latents with the largest rate, the others at their prior means; or
-:math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. All are judged by the same measures, on
-MiraBest's test batch, to which none was fitted.
+The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the largest rate, the others at their prior means; or
+:math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. A number can hold much or little, so the other
+currency is the *bit*: what it takes to send the code to someone who holds the model. Latents drawn from a posterior cost their rate
+(bits-back coding); principal components, rounded to steps, cost their entropy among the training images. All are judged by the
+same measures, on MiraBest's test batch, to which none was fitted.
 """
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -40,6 +44,7 @@ __all__ = [
 ]
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)
+STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels; to which principal components are rounded when they are sent
 FAINTEST = 0.01  # of the peak: what counts as part of a source when its size is measured
 
 
@@ -121,7 +126,7 @@ def study(
     dict
         ``samples``: by name ``n``, bits per dimension, distortion, rates and the :func:`summary` of :func:`measure`;
         ``growth``: the summary for each ``method`` and number of ``dimensions``, on the first sample; ``plain``: bits per
-        dimension of the plain autoencoder there.
+        dimension of the plain autoencoder there; ``sent``: the summary for each ``method`` and mean number of ``bits``.
     """
     seen = prepared(training, recipe)
     squares = {name: prepared(sample, recipe) for name, sample in tests.items()}
@@ -143,7 +148,43 @@ def study(
         {"method": method, "dimensions": k} | summary(measure(truth, images_, widths[first]))
         for (method, k), images_ in made.items()
     ]
-    return {"samples": samples, "growth": growth, "plain": train.describe(plain, torch.from_numpy(truth[:, None]))}
+    sent = [
+        {"method": method, "bits": bits} | summary(measure(truth, images_, widths[first]))
+        for method, bits, images_ in _sent(model, plain, components, seen, truth)
+    ]
+    of_plain = train.describe(plain, torch.from_numpy(truth[:, None]))
+    return {"samples": samples, "growth": growth, "sent": sent, "plain": of_plain}
+
+
+def _sent(model: VDVAE, plain: PlainVAE, pca: PCA, seen: np.ndarray, truth: np.ndarray) -> Iterator[tuple]:
+    """Method, mean bits an image and images (N, H, W), for codes of growing size in bits."""
+    pixels = torch.from_numpy(truth[:, None])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for blocks in range(1, len(model.levels) + 1):
+            made, rate = model.transmit(pixels, blocks)
+            yield "VDVAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
+        made, rate = plain.transmit(pixels)
+        yield "plain VAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
+    known, code = (pca.transform(images_.reshape(len(images_), -1).astype(float)) for images_ in (seen, truth))
+    for step in STEPS:
+        rounded = np.rint(code / step)
+        made = np.clip(pca.mean_ + step * rounded @ pca.components_, 0, 255).reshape(truth.shape)
+        yield "PCA", _cost(np.rint(known / step), rounded), made
+
+
+def _cost(known: np.ndarray, sent: np.ndarray) -> float:
+    """Mean bits to send rows of integers (N, D), each column by a code fitted to the same column of ``known`` (M, D).
+
+    Each integer costs minus the logarithm of its frequency, with a tenth of a count added to every integer in range, so that one
+    which was never seen can be sent too.
+    """
+    bits = 0.0
+    for old, new in zip(known.T.astype(int), sent.T.astype(int), strict=True):
+        lowest = min(old.min(), new.min())
+        count = np.bincount(old - lowest, minlength=max(old.max(), new.max()) - lowest + 1) + 0.1
+        bits -= np.log2(count / count.sum())[new - lowest].mean()
+    return float(bits)
 
 
 def _of_components(pca: PCA, pixels: np.ndarray, count: int) -> np.ndarray:
@@ -178,6 +219,9 @@ def table(found: dict) -> str:
     lines += ["", f"{next(iter(found['samples'])):23}{'numbers':>18}" + head]
     for row in found["growth"]:
         lines.append(f"{row['method']:23}{row['dimensions']:>18}" + line(row))
+    lines += ["", f"{next(iter(found['samples'])):23}{'bits':>18}" + head]
+    for row in found["sent"]:
+        lines.append(f"{row['method']:23}{row['bits']:>18.1f}" + line(row))
     return "\n".join(lines)
 
 

@@ -236,11 +236,16 @@ class VDVAE(nn.Module):
         parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
         return F.pixel_shuffle(parameters, self.config.patch)
 
-    def _posterior(self, images: Tensor, means: bool):
-        """Posterior walk: mixture parameters, and per block posterior mean, log-std, prior mean, log-std."""
+    def _posterior(self, images: Tensor, means: bool, blocks: int | None = None):
+        """Posterior walk: mixture parameters, and per block posterior mean, log-std, prior mean, log-std.
+
+        Only the first ``blocks`` blocks, where given, follow the posterior; the others take their prior means.
+        """
         activations, record = self._ascend(images), []
 
         def draw(block, h, prior_mean, prior_log_std):
+            if len(record) == blocks:
+                return prior_mean
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
             record.append((mean, log_std, prior_mean, prior_log_std))
@@ -282,6 +287,21 @@ class VDVAE(nn.Module):
             torch.cat([four[0].flatten(1) for four in record], dim=1),
             torch.cat([gaussian_kl(*four).flatten(1) for four in record], dim=1),
         )
+
+    @torch.no_grad()
+    def transmit(self, images: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images through a channel as wide as the rate: latents drawn from the posterior of the first ``blocks`` blocks.
+
+        A receiver who holds the model needs as many nats as the rate to draw the same latents (bits-back coding, Hinton &
+        van Camp 1993, doi:10.1145/168304.168306); the latents of further blocks take their prior means.
+
+        Returns
+        -------
+        images, rate
+            Mean images (N, 1, H, W), 0 … 255, and what was sent, (N,), in nats.
+        """
+        parameters, record = self._posterior(images, means=False, blocks=blocks)
+        return mixture_mean(parameters), torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record]).sum(0)
 
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:

@@ -53,7 +53,19 @@ def test_a_study_compares_methods_on_the_same_images(tiny, simulated):
     assert pca[min(pca)] < pca[max(pca)]
     assert pca[max(pca)] == pytest.approx(1, abs=0.01)  # more components than images: nothing is lost
     assert found["samples"]["sim"]["n"] == 24
+    sent = {method: [row for row in found["sent"] if row["method"] == method] for method in ("VDVAE", "PCA")}
+    assert len(sent["VDVAE"]) == len(tiny.levels)
+    for rows in sent.values():
+        assert [row["bits"] for row in rows] == sorted(row["bits"] for row in rows)
+    assert sent["PCA"][-1]["ssim"][0] > sent["PCA"][0]["ssim"][0]
     assert "SSIM" in reconstruct.table(found)
+
+
+def test_bits_are_those_of_the_frequencies():
+    known = np.array([[0], [0], [0], [1]] * 100)
+    assert reconstruct._cost(known, np.array([[0], [1]])) == pytest.approx((np.log2(4 / 3) + 2) / 2, abs=0.01)
+    assert reconstruct._cost(known, np.array([[7]])) > 10  # never seen, and yet it can be sent
+    assert reconstruct._cost(known[:, [0, 0]], known[:, [0, 0]]) == pytest.approx(2 * 0.811, abs=0.01)
 
 
 def test_the_figure_is_written_whole(tmp_path, tiny, pixels):

@@ -190,6 +190,18 @@ def test_what_a_code_lacks_takes_its_prior_mean(stirred, pixels):
     assert means.abs().max() > 0
 
 
+def test_what_is_sent_costs_the_rate(stirred, pixels):
+    torch.manual_seed(0)
+    out = stirred(pixels)
+    torch.manual_seed(0)
+    made, rate = stirred.transmit(pixels)
+    assert made.shape == pixels.shape
+    torch.testing.assert_close(rate, out["rate"].sum(1).detach())
+    torch.manual_seed(0)
+    _, less = stirred.transmit(pixels, blocks=1)
+    torch.testing.assert_close(less, out["rate"][:, 0].detach())
+
+
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
     torch.testing.assert_close(stirred.encode(pixels)[0][3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
 
