@@ -4,11 +4,11 @@ A prepared image is the square root of brightness over its peak (:func:`rgz.imag
 squaring. Total flux and peak are compared as fractions of the input's, the largest angular size in arcsec, and the image as
 a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the largest rate, the others at their prior means; or
-:math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. A number can hold much or little, so the other
-currency is the *bit*: what it takes to send the code to someone who holds the model. Latents drawn from a posterior cost their rate
-(bits-back coding); principal components, rounded to steps, cost their entropy among the training images. All are judged by the
-same measures, on MiraBest's test batch, to which none was fitted.
+The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the largest rate,
+the others at their prior means; or :math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. A
+number can hold much or little, so the other currency is the *bit*: what it takes to send the code to someone who holds the
+model. Latents drawn from a posterior cost their rate (bits-back coding); principal components, rounded to steps, cost their
+entropy among the training images. All are judged by the same measures, on MiraBest's test batch, to which none was fitted.
 """
 
 import math
