@@ -20,7 +20,6 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -74,7 +73,7 @@ _discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 CLASSIFIERS = {
     "logistic regression": _tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1]),
-    "k-nearest neighbours": _calibrated(_tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21, 41])),
+    "k-nearest neighbours": _calibrated(_tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21])),
     "Gaussian naive Bayes": _calibrated(_tuned(_components(GaussianNB()), pca__n_components=[0.6, 0.8])),
     "linear discriminant": _discriminant,
     "quadratic discriminant": _calibrated(
@@ -159,14 +158,30 @@ def scores(truth: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     >>> scores(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9]))["specificity"]
     0.5
     """
-    predicted = probability >= 0.5
-    return {
-        "accuracy": float((predicted == truth).mean()),
-        "roc_auc": float(roc_auc_score(truth, probability)),
-        "specificity": float((~predicted[truth == 0]).mean()),
-        "recall": float(predicted[truth == 1].mean()),
-        "brier": float(((probability - truth) ** 2).mean()),
-    }
+    return {name: float(value[0]) for name, value in _weighted(truth, probability, np.ones((1, len(truth)))).items()}
+
+
+def _weighted(truth: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The :func:`scores` (draws,) of galaxies that count ``weights`` (draws, N) times; NaN where a class has none.
+
+    ROC-AUC is the share of pairs of an FRII and an FRI in which the FRII has the higher probability, ties for a half.
+    """
+    right, frii = (probability >= 0.5) == truth, truth == 1
+    one, two = weights[:, frii], weights[:, ~frii]
+    ahead = probability[frii, None] - probability[~frii]
+    with np.errstate(invalid="ignore"):
+        return {
+            "accuracy": weights @ right / weights.sum(1),
+            "roc_auc": ((one @ (0.5 + 0.5 * np.sign(ahead))) * two).sum(1) / (one.sum(1) * two.sum(1)),
+            "specificity": two @ right[~frii] / two.sum(1),
+            "recall": one @ right[frii] / one.sum(1),
+            "brier": weights @ (probability - truth) ** 2 / weights.sum(1),
+        }
+
+
+def _draws(count: int, draws: int) -> np.ndarray:
+    """How often each of ``count`` galaxies is drawn, with replacement, in each draw: (draws, count)."""
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), draws)
 
 
 def spread(truth: np.ndarray, rounds: list, probabilities: list[np.ndarray]) -> dict[str, list[float]]:
@@ -177,13 +192,8 @@ def spread(truth: np.ndarray, rounds: list, probabilities: list[np.ndarray]) -> 
 
 def bootstrap(truth: np.ndarray, probability: np.ndarray, draws: int = 1000) -> dict[str, list[float]]:
     """Each of the :func:`scores` with its 95 % interval over test galaxies drawn with replacement: ``[value, low, high]``."""
-    rng = np.random.default_rng(SEED)
-    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(draws))
-    each = [scores(truth[rows], probability[rows]) for rows in drawn if 0 < truth[rows].sum() < len(rows)]
-    return {
-        name: [value, *(float(v) for v in np.percentile([one[name] for one in each], (2.5, 97.5)))]
-        for name, value in scores(truth, probability).items()
-    }
+    drawn = _weighted(truth, probability, _draws(len(truth), draws))
+    return {name: [value, *_interval(drawn[name])] for name, value in scores(truth, probability).items()}
 
 
 def difference(truth: np.ndarray, one: np.ndarray, other: np.ndarray, draws: int = 1000) -> dict[str, list[float]]:
@@ -191,11 +201,14 @@ def difference(truth: np.ndarray, one: np.ndarray, other: np.ndarray, draws: int
 
     The 95 % interval is over galaxies drawn with replacement, the same for both.
     """
-    rng = np.random.default_rng(SEED)
-    rows = [np.arange(len(truth)), *rng.integers(len(truth), size=(draws, len(truth)))]
-    pairs = [(scores(truth[r], one[r]), scores(truth[r], other[r])) for r in rows if 0 < truth[r].sum() < len(r)]
-    ahead = {name: np.array([a[name] - b[name] for a, b in pairs]) for name in METRICS}
-    return {name: [float(v[0]), *(float(p) for p in np.percentile(v[1:], (2.5, 97.5)))] for name, v in ahead.items()}
+    weights = np.vstack([np.ones(len(truth)), _draws(len(truth), draws)])
+    first, second = (_weighted(truth, probability, weights) for probability in (one, other))
+    ahead = {name: first[name] - second[name] for name in METRICS}
+    return {name: [float(value[0]), *_interval(value[1:])] for name, value in ahead.items()}
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return [float(v) for v in np.nanpercentile(values, (2.5, 97.5))]
 
 
 def joined(rounds: list, probabilities: list[np.ndarray], count: int) -> np.ndarray:

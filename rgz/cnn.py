@@ -26,16 +26,16 @@ def network() -> nn.Sequential:
     torch.Size([2])
     """
 
-    def block(before, after, kernel, pool):
-        layers = [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.BatchNorm2d(after), nn.ReLU()]
+    def block(before, after, kernel, *, stride=1, pool=True):
+        layers = [nn.Conv2d(before, after, kernel, stride, kernel // 2), nn.BatchNorm2d(after), nn.ReLU()]
         return [*layers, nn.MaxPool2d(2)] if pool else layers
 
-    return nn.Sequential(
-        *block(1, 6, 11, True),
-        *block(6, 16, 5, True),
-        *block(16, 24, 3, True),
-        *block(24, 24, 3, False),
-        *block(24, 16, 3, True),
+    model = nn.Sequential(
+        *block(1, 6, 11, stride=2, pool=False),
+        *block(6, 16, 5),
+        *block(16, 24, 3),
+        *block(24, 24, 3, pool=False),
+        *block(24, 16, 3),
         nn.Flatten(),
         nn.Linear(16 * (SIZE // 16) ** 2, 256),
         nn.ReLU(),
@@ -46,6 +46,7 @@ def network() -> nn.Sequential:
         nn.Linear(256, 1),
         nn.Flatten(0),
     )
+    return model.to(memory_format=torch.channels_last)
 
 
 def turned(pixels: Tensor, angle: Tensor, mirror: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from astropy.table import Table
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from rgz.classify import (
     BRIEF,
@@ -28,6 +30,8 @@ __all__ = ["COUNTS", "doubtful", "learning_curve", "levels", "transfer"]
 
 COUNTS = (10, 25, 50, 100, 200, 400, 729)
 MACHINE = {name: BRIEF[name] for name in ("support vector machine",)}
+UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
+"""For few labels: of ten there are too few left to fit a probability to as well."""
 
 
 def learning_curve(
@@ -46,7 +50,7 @@ def learning_curve(
                 np.arange(len(labels)), train_size=count, stratify=labels, random_state=SEED + draw
             )
             rounds.append((known, rest[~np.isin(group[rest], group[known])]))
-        ((_, found),) = predict(features, labels, rounds, MACHINE).items()
+        ((_, found),) = predict(features, labels, rounds, UNCALIBRATED).items()
         rows.append({"features": features.name, "labels": count} | spread(labels, rounds, found))
     return rows
 
@@ -88,28 +92,28 @@ def doubtful(features: Features, table: Table) -> dict:
 def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 2) -> list[dict]:
     """Trained on one survey, tested on another, for each classifier of ``BRIEF``.
 
-    The surveys show partly the same objects, so the other survey is tested fold by fold, each without its objects among the
-    training rows of the first. Beside it, on the same folds: trained on the other survey itself.
+        The surveys show partly the same objects, so the other survey is tested fold by fold, each without its objects among the
+    training rows of the first. Beside it, on the same folds: with the codes of each survey ``aligned``, brought to mean zero and
+        spread one by themselves, which takes no label; and trained on the other survey itself.
 
-    Returns
-    -------
-    list of dict
-        ``classifier``, ``transferred`` and ``at_home``: :func:`rgz.classify.spread` of each.
+        Returns
+        -------
+        list of dict
+            ``classifier``, ``transferred``, ``aligned`` and ``at_home``: :func:`rgz.classify.spread` of each.
     """
     (known, one), (other, two) = here, there
     labels = np.concatenate([is_frii(known), is_frii(other)])
     objects, asked = np.asarray(known["object"]), np.asarray(other["object"])
-    values = Features(f"{one.name} → {two.name}", np.vstack([one.values, two.values]), one.transform)
     first, at_home, away = len(known), [], []
     for train, test in folds(is_frii(other), groups(other), repeats):
         at_home.append((first + train, first + test))
         away.append((np.flatnonzero(~np.isin(objects, asked[test])), first + test))
-    found, own = (predict(values, labels, rounds, BRIEF) for rounds in (away, at_home))
-    return [
-        {
-            "classifier": name,
-            "transferred": spread(labels, away, found[name]),
-            "at_home": spread(labels, at_home, own[name]),
-        }
-        for name in BRIEF
-    ]
+    raw = np.vstack([one.values, two.values])
+    aligned = np.vstack([StandardScaler().fit_transform(each.values) for each in (one, two)])
+    studies = {"transferred": (raw, away), "aligned": (aligned, away), "at_home": (raw, at_home)}
+    rows = [{"classifier": name} for name in BRIEF]
+    for study, (values, rounds) in studies.items():
+        found = predict(Features(f"{one.name} → {two.name}", values), labels, rounds, BRIEF)
+        for row in rows:
+            row[study] = spread(labels, rounds, found[row["classifier"]])
+    return rows

@@ -4,10 +4,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "curves", "gallery", "growth", "reconstructions", "roc", "score_bars", "sky"]
+__all__ = [
+    "COLOURS",
+    "calibration",
+    "confusion",
+    "curves",
+    "dots",
+    "gallery",
+    "growth",
+    "learning_curve",
+    "reconstructions",
+    "roc",
+    "sky",
+]
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, distinct for colour-blind readers."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 
 
 def _axes(ax: Axes | None, size=(6.4, 4)) -> Axes:
@@ -87,9 +101,7 @@ def sky(ra: np.ndarray, dec: np.ndarray, labels: np.ndarray, ax: Axes | None = N
 def curves(steps: np.ndarray, values: dict[str, np.ndarray], ylabel: str, ax: Axes | None = None) -> Axes:
     """Lines over training steps, each named at the legend; not-a-number points are left out."""
     ax = _axes(ax)
-    for (name, line), colour, style in zip(
-        values.items(), ("#0072B2", "#D55E00", "#009E73"), ("-", "--", ":"), strict=False
-    ):
+    for (name, line), colour, style in zip(values.items(), PALETTE, ("-", "--", ":"), strict=False):
         good = np.isfinite(line)
         ax.plot(steps[good], line[good], style, color=colour, label=name)
     ax.set(xlabel="training step", ylabel=ylabel)
@@ -97,32 +109,78 @@ def curves(steps: np.ndarray, values: dict[str, np.ndarray], ylabel: str, ax: Ax
     return ax
 
 
-def score_bars(rows: list[dict], metric: str, ax: Axes | None = None) -> Axes:
-    """Cross-validated scores, ``rows`` as in the results file: one group of points a classifier, one mark a kind of features.
+def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None = None) -> Axes:
+    """Scores with their spread, one line an item from top to bottom, one colour and mark a group.
 
-    Bars span one standard deviation over folds to either side.
+    ``groups`` maps a group to its items, each ``[value, spread]``, or ``[value, low, high]`` of an interval.
     """
-    ax = _axes(ax, (7.5, 4))
-    features, classifiers = (list(dict.fromkeys(row[key] for row in rows)) for key in ("features", "classifier"))
-    palette = ("#0072B2", "#56B4E9", "#000000", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
-    for k, (name, colour, marker) in enumerate(zip(features, palette, "oD^vs<>", strict=False)):
-        own = {row["classifier"]: row["cross_validation"][metric] for row in rows if row["features"] == name}
-        x = [classifiers.index(c) + (k - (len(features) - 1) / 2) * 0.11 for c in own]
+    items = list(dict.fromkeys(item for group in groups.values() for item in group))
+    ax = _axes(ax, (7.5, 0.6 + len(items) * (0.16 + 0.09 * len(groups))))
+    for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):
+        y = [items.index(item) + (k - (len(groups) - 1) / 2) * 0.7 / len(groups) for item in group]
+        value = np.array([v[0] for v in group.values()])
+        low, high = np.array([(v[0] - v[1], v[0] + v[1]) if len(v) == 2 else v[1:] for v in group.values()]).T
         ax.errorbar(
-            x,
-            [v[0] for v in own.values()],
-            [v[1] for v in own.values()],
-            fmt=marker,
-            color=colour,
-            label=name,
-            ms=5,
-            lw=1,
+            value, y, xerr=(value - low, high - value), fmt=marker, color=colour, label=name, ms=4.5, lw=1, ls="none"
         )
-    ax.set_xticks(range(len(classifiers)), classifiers)
-    ax.set_ylabel({"accuracy": "accuracy", "roc_auc": "ROC-AUC"}.get(metric, metric))
-    ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.09))
+    ax.set_yticks(range(len(items)), items)
+    ax.set(xlabel=xlabel, ylim=(len(items) - 0.5, -0.5))
+    ax.grid(axis="x", alpha=0.3)
+    if len(groups) > 1:
+        ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
     return ax
+
+
+def learning_curve(rows: list[dict], metric: str, label: str, ax: Axes | None = None) -> Axes:
+    """A score against the number of labels, one line a kind of features; bands are the standard deviation over draws.
+
+    ``rows`` as :func:`rgz.evidence.learning_curve` gives them.
+    """
+    ax = _axes(ax, (5.2, 3.6))
+    for name, colour, marker in zip(dict.fromkeys(row["features"] for row in rows), PALETTE, "oDsv", strict=False):
+        own = [row for row in rows if row["features"] == name]
+        x, (mean, spread) = [row["labels"] for row in own], np.array([row[metric] for row in own]).T
+        ax.plot(x, mean, color=colour, marker=marker, ms=4.5, label=name)
+        ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.18, lw=0)
+    ax.set(xscale="log", xlabel="labels", ylabel=label)
+    ax.set_xticks(x, x)
+    ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return ax
+
+
+def calibration(truth: np.ndarray, probabilities: dict[str, np.ndarray], ax: Axes | None = None) -> Axes:
+    """Share of FRII among galaxies of about one predicted probability, in ten bins of equal number; the diagonal is perfect."""
+    from sklearn.calibration import calibration_curve
+
+    ax = _axes(ax, (4.8, 4.6))
+    for (name, probability), colour, marker in zip(probabilities.items(), PALETTE, "oDsv", strict=False):
+        share, predicted = calibration_curve(truth, probability, n_bins=10, strategy="quantile")
+        ax.plot(predicted, share, color=colour, marker=marker, ms=4.5, label=name)
+    ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
+    ax.set(xlabel="predicted probability of FRII", ylabel="share of FRII", aspect="equal")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    return ax
+
+
+def confusion(truth: np.ndarray, probabilities: dict[str, np.ndarray]) -> np.ndarray:
+    """For each classifier, how many galaxies of each class (rows) are called what (columns); returns the axes."""
+    _, axes = plt.subplots(
+        1, len(probabilities), figsize=(2.3 * len(probabilities), 2.4), squeeze=False, layout="constrained"
+    )
+    for ax, (name, probability) in zip(axes[0], probabilities.items(), strict=True):
+        called = probability >= 0.5
+        count = np.array([[((truth == t) & (called == c)).sum() for c in (0, 1)] for t in (0, 1)])
+        share = count / count.sum(axis=1, keepdims=True)
+        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), number in np.ndenumerate(count):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            ax.text(column, row, f"{number}\n{share[row, column]:.1%}", ha="center", va="center", color=colour)
+        ax.set_title(name, fontsize=9)
+        ax.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["FRI", "FRII"], yticklabels=["FRI", "FRII"], xlabel="called")
+    axes[0, 0].set_ylabel("class")
+    return axes[0]
 
 
 def roc(lines: dict[str, tuple[np.ndarray, np.ndarray]], ax: Axes | None = None) -> Axes:
@@ -130,9 +188,7 @@ def roc(lines: dict[str, tuple[np.ndarray, np.ndarray]], ax: Axes | None = None)
     from sklearn.metrics import roc_auc_score, roc_curve
 
     ax = _axes(ax, (4.8, 4.6))
-    for (name, (truth, score)), colour, style in zip(
-        lines.items(), ("#0072B2", "#D55E00", "#009E73", "#000000"), ("-", "--", "-.", ":"), strict=False
-    ):
+    for (name, (truth, score)), colour, style in zip(lines.items(), PALETTE, ("-", "--", "-.", ":"), strict=False):
         false, true, _ = roc_curve(truth, score)
         ax.plot(false, true, style, color=colour, label=f"{name} ({roc_auc_score(truth, score):.3f})")
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)

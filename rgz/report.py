@@ -27,8 +27,10 @@ __all__ = [
     "best",
     "classes",
     "columns",
+    "floors",
     "html",
     "probe",
+    "quoted",
     "read",
     "rows",
     "table",
@@ -240,6 +242,52 @@ def best(results: dict, features: str, metric: str = "accuracy", sample: str = "
         known = sorted({row["features"] for row in rows(results, sample)})
         raise BadInput(f"the results have no features {features!r} of {sample}: they have {known}")
     return max(found, key=lambda row: row["cross_validation"][metric][0])
+
+
+def floors(results: dict, paper: dict[str, float]) -> dict[str, list]:
+    """The paper's floors beside the lowest and the best of our classifiers, as columns of text; single and four views."""
+    shown = {"measure": list(paper), "the paper's floor": [f"{v:.2f}" for v in paper.values()]}
+    for title in VARIANTS.values():
+        own = {
+            metric: sorted(
+                (r["cross_validation"][metric][0], r["classifier"]) for r in rows(results, "mirabest", title)
+            )
+            for metric in paper
+        }
+        shown[f"{title}: lowest"] = ["{:.3f} ({})".format(*ranked[0]) for ranked in own.values()]
+        shown[f"{title}: highest"] = ["{:.3f} ({})".format(*ranked[-1]) for ranked in own.values()]
+    return shown
+
+
+def quoted(results: dict) -> dict[str, float | str]:
+    """The numbers that prose quotes, by name: for each sample the best classifier on each kind of features, and the rest."""
+    found: dict[str, float | str] = {}
+
+    def note(key: str, row: dict):
+        found[f"{key}-classifier"], found[f"{key}-features"] = row["classifier"], row["features"]
+        for metric in METRICS:
+            found[f"{key}-{metric}"], found[f"{key}-{metric}-spread"] = row["cross_validation"][metric]
+            for end, value in zip(("", "-low", "-high"), row["official"][metric], strict=True):
+                found[f"{key}-{metric}-official{end}"] = value
+        for end, value in zip(("", "-low", "-high"), row.get("ahead", {}).get("accuracy", ()), strict=False):
+            found[f"{key}-ahead{end}"] = value
+
+    for name, title in SAMPLES.items():
+        for key, metric in (("own", "accuracy"), ("own-auc", "roc_auc")):
+            note(f"{name}-{key}", best(results, VARIANTS["code_views"], metric, name))
+        note(f"{name}-single", best(results, VARIANTS["code"], "accuracy", name))
+        note(f"{name}-plain", best(results, baselines.BEST, "accuracy", name))
+        if told := rows(results, name, CNN):
+            note(f"{name}-cnn", told[0])
+        found |= {f"{name}-{key}": value for key, value in results["samples"][title].items()}
+    features = [name for name in baselines.BASELINES if rows(results, "mirabest", name)]
+    note(
+        "baseline", max((best(results, name) for name in features), key=lambda r: r["cross_validation"]["accuracy"][0])
+    )
+    note("size", best(results, SIZE))
+    for name, about in results["behind"]["doubtful"].items():
+        found |= {f"{name}-{key}": value[0] if isinstance(value, list) else value for key, value in about.items()}
+    return found
 
 
 def table(results: dict) -> str:

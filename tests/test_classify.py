@@ -8,6 +8,7 @@ from astropy.table import Table
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from rgz import baselines, classify, evidence, latents, paths, report
 from rgz.errors import BadInput
@@ -47,6 +48,15 @@ def test_scores_of_a_known_confusion():
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert (found["specificity"], found["recall"]) == (0.75, 0.5)
     assert found["brier"] == pytest.approx((1 + 0.36) / 6)
+
+
+def test_the_roc_auc_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, probability = rng.integers(2, size=200), np.round(rng.random(200), 1)  # with ties
+    assert classify.scores(truth, probability)["roc_auc"] == pytest.approx(roc_auc_score(truth, probability))
+    value, low, high = classify.bootstrap(truth, probability)["roc_auc"]
+    assert low < value < high
+    assert high - low == pytest.approx(4 * 0.041, rel=0.2)  # Hanley & McNeil 1982: 0.041 for two classes of a hundred
 
 
 def test_every_classifier_finds_a_clear_signal():
@@ -141,6 +151,7 @@ def codes(tmp_path, monkeypatch):
     monkeypatch.setattr(classify, "CLASSIFIERS", FAST)
     monkeypatch.setattr(evidence, "BRIEF", FAST)
     monkeypatch.setattr(evidence, "MACHINE", FAST)
+    monkeypatch.setattr(evidence, "UNCALIBRATED", FAST)
     monkeypatch.setattr(evidence.learning_curve, "__defaults__", ((10, 50), 2))
     groups = {}
     for number, name in enumerate(report.SAMPLES):
@@ -168,6 +179,15 @@ def test_a_report_without_images_carries_the_baselines_over(codes, run, tmp_path
     assert out.count("†") == len(baselines.BASELINES) + 2 + 1
     assert written["samples"]["MiraBest Confident"]["n"] == 90
     assert {row["resolution"] for row in written["behind"]["levels"]} == {1, 8}
+    shown = report.floors(written, {"accuracy": 0.76, "roc_auc": 0.86})
+    assert {len(column) for column in shown.values()} == {2}
+    quoted = report.quoted(written)
+    assert quoted["mirabest-n"] == 90
+    assert (
+        quoted["mirabest-own-accuracy"]
+        == report.best(written, "VDVAE code, 4 views")["cross_validation"]["accuracy"][0]
+    )
+    assert quoted["hybrid-n"] == 10
     assert "carried" not in (tmp_path / "r.json").read_text()
 
 
@@ -223,7 +243,8 @@ def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
 
     monkeypatch.setattr(evidence, "predict", spy)
     evidence.transfer((here, features(here, 1)), (there, features(there, 1)))
-    away, at_home = asked
+    away, aligned, at_home = asked
+    assert aligned is away
     assert len(away) == 10
     for train, test in away:
         assert (train < 100).all()

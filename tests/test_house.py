@@ -16,7 +16,10 @@ DRAWS = (
     "plots.gallery(",
     "plots.sky(",
     "plots.curves(",
-    "plots.score_bars(",
+    "plots.dots(",
+    "plots.learning_curve(",
+    "plots.calibration(",
+    "plots.confusion(",
     "plots.roc(",
     "plt.subplots(",
 )
