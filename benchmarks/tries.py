@@ -89,6 +89,7 @@ TRIES = {
     "as they lie on the sky": Try(steps={"find_pose": on_the_sky}),
     "no stretch": Try(steps={"stretch": stretched(lambda x: x)}),
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
+    "full width": Try(PRESETS["small"]),
     "three times as long": Try(schedule=train.Schedule(steps=1500)),
     "128 latents at 4, rate weighs 1/10": Try(COMPACT, schedule=train.Schedule(steps=1500), weights={4: 0.1}),
 }

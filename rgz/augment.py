@@ -35,7 +35,7 @@ def batches(sample: Sample, recipe: images.Recipe, size: int, seed: int) -> Call
         Step number to grey levels, (size, 1, H, W) uint8.
     """
     fields, poses = zip(*(images.posed(image, sample.pixel, recipe) for image in sample.images), strict=True)
-    scales = [recipe.pixel(pose.length * sample.pixel) / sample.pixel for pose in poses]
+    scales = [recipe.pixel(pose.length * sample.pixel, sample.pixel) / sample.pixel for pose in poses]
     fields = [field.astype(np.float32) for field in fields]
     rms = np.nan_to_num(sample.table["rms"]) if "rms" in sample.table.colnames else np.zeros(len(sample))
     resolved = np.array([pose.length * sample.pixel > RESOLVED for pose in poses])

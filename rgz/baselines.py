@@ -15,11 +15,11 @@ from rgz import images
 from rgz.classify import SEED, Features
 from rgz.sample import Sample, prepared
 
-__all__ = ["BASELINES", "BEST", "FourViewPCA", "describe"]
+__all__ = ["BASELINES", "BEST", "PooledPCA", "describe"]
 
 
-class FourViewPCA(TransformerMixin, BaseEstimator):
-    """Principal components of the four mirrored views (N, 4, pixels), pooled as the codes are: (N, 2 × components)."""
+class PooledPCA(TransformerMixin, BaseEstimator):
+    """Principal components of several views (N, views, pixels), pooled as the codes are: (N, 2 × components)."""
 
     def __init__(self, components: int = 32):
         self.components = components
@@ -45,14 +45,15 @@ def _plain(sample: Sample, size: int = 128) -> np.ndarray:
     return pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1)
 
 
-def _posed(sample: Sample, recipe: images.Recipe, view: images.Pose = images.Pose()) -> np.ndarray:
+def _posed(sample: Sample, recipe: images.Recipe) -> np.ndarray:
     """Prepared images, (N, size²)."""
-    return prepared(sample, recipe, view).reshape(len(sample), -1).astype(np.float32)
+    return prepared(sample, recipe).reshape(len(sample), -1).astype(np.float32)
 
 
-def _four_views(sample: Sample) -> np.ndarray:
-    """Prepared images in their four mirrored views, (N, 4, size²)."""
-    return np.stack([_posed(sample, images.Recipe(), view) for view in images.VIEWS], axis=1)
+def _views(sample: Sample) -> np.ndarray:
+    """Prepared images in their twelve views, (N, 12, size²)."""
+    shown = np.stack([images.views(image, sample.pixel, images.Recipe()) for image in sample.images])
+    return shown.reshape(*shown.shape[:2], -1).astype(np.float32)
 
 
 def _fourier(sample: Sample) -> np.ndarray:
@@ -68,14 +69,14 @@ def _fourier(sample: Sample) -> np.ndarray:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
-BEST = "PCA, own length, 4 views"
+BEST = "PCA, own length, 12 views"
 PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
 BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
     "PCA, pixels as they come": (_plain, PCA_32),
     "PCA, posed, 115″": (lambda s: _posed(s, images.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
     "PCA, posed, own length": (lambda s: _posed(s, images.Recipe()), PCA_32),
-    BEST: (_four_views, FourViewPCA(32)),
+    BEST: (_views, PooledPCA(32)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""
 

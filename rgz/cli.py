@@ -325,7 +325,7 @@ def encode(
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over four mirrored views; code_level_…: the same, of the most variable latents of one resolution",
+        "over twelve views; code_level_…: the same, of the most variable latents of one resolution",
         latents=choices["code"],
         variance=means.var(axis=0),
         levels=list(dict.fromkeys(model.levels)),

@@ -17,6 +17,7 @@ equally long. What remains is shape; angle and length are kept beside it. The st
 authors; FITS cut-outs do not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy import ndimage
 from rgz.errors import BadInput
 
 __all__ = [
+    "MIRRORED",
     "VIEWS",
     "Pose",
     "Recipe",
@@ -44,6 +46,7 @@ __all__ = [
     "render",
     "smooth",
     "stretch",
+    "views",
 ]
 
 
@@ -73,13 +76,15 @@ class Recipe:
     widest: float = 230.4
     radius: float = 57.6
 
-    def pixel(self, length: float) -> float:
-        """Width of a prepared pixel, arcsec, for a source of a length in arcsec.
+    def pixel(self, length: float, own: float = 0.0) -> float:
+        """Width of a prepared pixel, arcsec, for a source of a length in arcsec in a survey whose pixels are ``own`` arcsec wide.
 
-        >>> Recipe().pixel(20.0), Recipe().pixel(1000.0)
-        (3.125, 7.2)
+        It is never less than half as wide as the survey's own, which would show nothing new.
+
+        >>> Recipe().pixel(20.0), Recipe().pixel(1000.0), Recipe().pixel(20.0, own=15.0)
+        (3.125, 7.2, 7.5)
         """
-        return float(np.clip(2 * self.reach * length, self.narrowest, self.widest)) / self.size
+        return max(float(np.clip(2 * self.reach * length, self.narrowest, self.widest)) / self.size, own / 2)
 
 
 @dataclass(frozen=True)
@@ -109,12 +114,15 @@ class Pose:
         )
 
 
-VIEWS = tuple(Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
+MIRRORED = tuple(Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
 """The four mirrored views of a posed image, the pose itself first; none of them is more true than another."""
+
+VIEWS = tuple(Pose(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
+"""The mirrored views, and the same turned by 12° either way: a principal axis is not known better than that."""
 
 
 def pool(views: np.ndarray) -> np.ndarray:
-    """Descriptions of the mirrored views (views, N, D) to one that does not depend on the choice of view, (N, 2 D).
+    """Descriptions of several views (views, N, D) to one that does not depend on the choice of view, (N, 2 D).
 
     The first half is the mean over views, the second the mean absolute value.
     """
@@ -309,7 +317,17 @@ def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()
     >>> prepare(clip(field), 1.8, Recipe()).shape
     (32, 32)
     """
-    image, pose = posed(image, pixel, recipe)
-    pose = pose.turned(turn)
-    scale = recipe.pixel(pose.length * pixel) / pixel
-    return stretch(render(smooth(image, scale), pose, recipe.size, scale))
+    return views(image, pixel, recipe, (turn,))[0]
+
+
+def views(image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS) -> np.ndarray:
+    """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once."""
+    field, pose = posed(image, pixel, recipe)
+    smoothed, prepared = {}, []
+    for turn in turns:
+        turned = pose.turned(turn)
+        scale = recipe.pixel(turned.length * pixel, pixel) / pixel
+        if scale not in smoothed:
+            smoothed[scale] = smooth(field, scale)
+        prepared.append(stretch(render(smoothed[scale], turned, recipe.size, scale)))
+    return np.stack(prepared)

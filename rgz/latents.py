@@ -4,12 +4,13 @@ A VDVAE has thousands of latent dimensions, and most never leave their prior. Th
 mean of those few that do: the latents are ranked by the variance of their posterior means over the *training* images, no
 label needed, and the first ones are kept. A code can be decoded again, the latents it lacks at their prior means.
 
-A posed image has four mirrored views, along and across its axis, and none of them is more true than another. The variant
-``code_views`` holds, of each latent, the mean over the four views and the mean size: what does not depend on the
-choice.
+A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
+to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.images.VIEWS`) and
+the mean size: what does not depend on the choice.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -72,22 +73,29 @@ def choose(model: VDVAE, means: np.ndarray, dimensions: int, of_level: int = 64)
 
 
 def encode(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, choices: dict[str, np.ndarray]
+    model: VDVAE,
+    recipe: images.Recipe,
+    sample: Sample,
+    choices: dict[str, np.ndarray],
+    views: Sequence[images.Pose] = images.VIEWS,
 ) -> tuple[Table, dict[str, np.ndarray], list[str]]:
     """Codes of a sample; ``choices`` maps ``code`` and other names to latents (D,), as :func:`choose` does.
+
+    The first of the ``views`` is the pose itself.
 
     Returns
     -------
     table, codes, left_out
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
         arrays ``code`` (N, D), of the pose itself, ``code_views`` (N, 2 D) and ``code_…`` (N, 2 D) for the other choices, pooled
-        over four views; names of the rows without emission in their middle.
+        over the views; names of the rows without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
     every = np.unique(np.concatenate(list(choices.values())))
-    views = np.stack([full_codes(model, prepared(kept, recipe, view))[0][:, every] for view in images.VIEWS])
-    parts = {name: views[:, :, np.searchsorted(every, latents)] for name, latents in choices.items()}
+    shown = np.stack([images.views(image, kept.pixel, recipe, views) for image in kept.images], axis=1)
+    means = np.stack([full_codes(model, view)[0][:, every] for view in shown])
+    parts = {name: means[:, :, np.searchsorted(every, latents)] for name, latents in choices.items()}
     codes = {"code": parts["code"][0], "code_views": images.pool(parts.pop("code"))}
     codes |= {f"code_{name}": images.pool(part) for name, part in parts.items()}
     table = kept.table.copy()

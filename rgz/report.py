@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Table
 from joblib import parallel_config
 
-from rgz import baselines, checkpoints, classify, evidence, fetch, latents, paths, readers
+from rgz import baselines, checkpoints, classify, evidence, fetch, images, latents, paths, readers
 from rgz.errors import BadInput, first_line
 from rgz.sample import Sample, prepared
 
@@ -37,7 +37,7 @@ __all__ = [
     "write",
 ]
 
-VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 4 views"}
+VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 12 views"}
 SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frdeep-first": "FR-DEEP FIRST"}
 SIZE = "angular size (catalogue)"
 CNN = "CNN, told the classes"
@@ -136,7 +136,7 @@ def _supervised(known: Table, name: str, labels, group, test) -> tuple[np.ndarra
 
 
 def _behind(codes: Path) -> dict:
-    """The studies of :mod:`rgz.evidence` on the codes of four views."""
+    """The studies of :mod:`rgz.evidence` on the codes of twelve views."""
     everything, code, about = latents.read_codes(codes, "mirabest", "code_views")
     every = classify.Features(VARIANTS["code_views"], code)
     known, code = _known(codes, "mirabest", "code_views")
@@ -170,7 +170,7 @@ def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int =
     means, _ = latents.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
     sample = readers.load("mirabest")
     sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
-    table, codes, _ = latents.encode(model, recipe, sample, {"code": latents.rank(means)[:dimensions]})
+    table, codes, _ = latents.encode(model, recipe, sample, {"code": latents.rank(means)[:dimensions]}, images.MIRRORED)
     labels, group = classify.is_frii(table), classify.groups(table)
     line = {"step": about["steps"], "bits_per_dimension": about["validation"]["bits_per_dimension"]}
     line |= {f"rate_{r}": rate for r, rate in about["validation"]["rate_nats"].items()} | {"latents": dimensions}
@@ -245,7 +245,7 @@ def best(results: dict, features: str, metric: str = "accuracy", sample: str = "
 
 
 def floors(results: dict, paper: dict[str, float]) -> dict[str, list]:
-    """The paper's floors beside the lowest and the best of our classifiers, as columns of text; single and four views."""
+    """The paper's floors beside the lowest and the best of our classifiers, as columns of text; single and twelve views."""
     shown = {"measure": list(paper), "the paper's floor": [f"{v:.2f}" for v in paper.values()]}
     for title in VARIANTS.values():
         own = {

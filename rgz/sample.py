@@ -161,7 +161,7 @@ def usable(sample: Sample, recipe: images.Recipe) -> np.ndarray:
 
 def pixel_widths(sample: Sample, recipe: images.Recipe) -> np.ndarray:
     """Width of a pixel of each prepared image in arcsec, (N,): the recipe follows the length of each source."""
-    return np.array([recipe.pixel(images.length(image, sample.pixel, recipe)) for image in sample.images])
+    return np.array([recipe.pixel(images.length(image, sample.pixel, recipe), sample.pixel) for image in sample.images])
 
 
 def write_columns(group: h5py.Group, table: Table):

@@ -185,7 +185,7 @@ def test_a_report_without_images_carries_the_baselines_over(codes, run, tmp_path
     assert quoted["mirabest-n"] == 90
     assert (
         quoted["mirabest-own-accuracy"]
-        == report.best(written, "VDVAE code, 4 views")["cross_validation"]["accuracy"][0]
+        == report.best(written, "VDVAE code, 12 views")["cross_validation"]["accuracy"][0]
     )
     assert quoted["hybrid-n"] == 10
     assert "carried" not in (tmp_path / "r.json").read_text()
@@ -205,7 +205,7 @@ def test_results_that_are_no_results(tmp_path):
 
 def test_pooled_components_do_not_depend_on_the_order_of_views():
     views = np.random.default_rng(0).normal(size=(30, 4, 12))
-    fitted = baselines.FourViewPCA(3).fit(views)
+    fitted = baselines.PooledPCA(3).fit(views)
     assert fitted.transform(views).shape == (30, fitted.n_components)
     np.testing.assert_allclose(fitted.transform(views), fitted.transform(views[:, [2, 0, 3, 1]]), atol=1e-12)
 

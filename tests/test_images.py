@@ -39,6 +39,20 @@ def test_the_brighter_half_is_right_and_below():
     assert prepared[16:].sum() > prepared[:16].sum()
 
 
+def test_views_are_what_each_turn_prepares():
+    field = images.clip(synthetic.source("FRII", np.random.default_rng(3)))
+    made = images.views(field, synthetic.PIXEL, images.Recipe())
+    assert made.shape == (12, 32, 32)
+    for view, turn in zip(made, images.VIEWS, strict=True):
+        np.testing.assert_array_equal(view, images.prepare(field, synthetic.PIXEL, images.Recipe(), turn))
+
+
+def test_a_coarse_survey_is_not_magnified():
+    recipe = images.Recipe()
+    assert recipe.pixel(20.0, own=1.8) == recipe.pixel(20.0)  # FIRST
+    assert recipe.pixel(5.0, own=15.0) == recipe.pixel(40.0, own=15.0) == 7.5  # NVSS
+
+
 def test_mirrored_views_mirror_the_prepared_image():
     plain = images.prepare(double(1.0), 1.8, RECIPE)
     assert (images.prepare(double(1.0), 1.8, RECIPE, images.Pose(along=-1)) == plain[:, ::-1]).mean() > 0.99
