@@ -31,6 +31,30 @@ def test_frdeep(survey, name, pixel):
     assert counts(frdeep.table, "label") == {"FRI": 264, "FRII": 336}
     assert counts(frdeep.table, "split") == {"train": 550, "test": 50}
     assert frdeep.pixel == pixel
+    assert len(set(frdeep.table["object"])) == 595
+
+
+def test_rows_of_one_nvss_object_show_one_field(survey):
+    """Around the middle, where all radio galaxies look alike, the same neighbours at the same places, up to a shift."""
+    frdeep = survey("frdeep-nvss")
+    y, x = np.mgrid[:150, :150] - 74.5
+    fields = np.sqrt(frdeep.images.astype(float)) * (np.hypot(x, y) > 12)
+    fields /= np.maximum(np.linalg.norm(fields, axis=(1, 2), keepdims=True), 1)
+    waves = np.fft.rfft2(fields)
+
+    def likeness(one, other):
+        return np.fft.irfft2(waves[one].conj() * waves[other], s=(150, 150)).max()
+
+    row = {name: number for number, name in enumerate(frdeep.table["object"])}
+    pairs = [(k, row[name]) for k, name in enumerate(frdeep.table["object"]) if row[name] != k]
+    assert len(pairs) == 5
+    assert min(likeness(*pair) for pair in pairs) > 0.85
+    assert max(likeness(k, k + 1) for k in range(0, 598, 7)) < 0.85
+
+
+def test_frdeep_objects_are_shared_between_surveys(survey):
+    nvss, first = (set(survey(name).table["object"]) for name in ("frdeep-nvss", "frdeep-first"))
+    assert len(nvss & first) == 539
 
 
 def test_radio_galaxy_dataset(survey):
