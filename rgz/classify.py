@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.table import Table
 from joblib import Parallel, delayed
+from scipy.special import expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
@@ -83,7 +84,7 @@ CLASSIFIERS = {
         _tuned(make_pipeline(StandardScaler(), SVC(kernel="linear")), svc__C=[0.003, 0.03])
     ),
     "support vector machine": _calibrated(_tuned(SVC(), C=[1, 3, 10])),
-    "random forest": _calibrated(RandomForestClassifier(64, min_samples_leaf=4, random_state=SEED)),
+    "random forest": _calibrated(RandomForestClassifier(48, min_samples_leaf=4, random_state=SEED)),
     "gradient boosting": HistGradientBoostingClassifier(
         max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, max_bins=32, random_state=SEED
     ),
@@ -250,7 +251,14 @@ def _one_round(features, labels, classifiers, train, held_out) -> dict[str, np.n
     if features.transform is not None:
         transform = clone(features.transform).fit(seen)
         seen, unseen = transform.transform(seen), transform.transform(unseen)
-    return {name: clone(one).fit(seen, labels[train]).predict_proba(unseen)[:, 1] for name, one in classifiers.items()}
+    return {name: _probability(clone(one).fit(seen, labels[train]), unseen) for name, one in classifiers.items()}
+
+
+def _probability(model, values: np.ndarray) -> np.ndarray:
+    """Probability of FRII of each row; of a machine that only decides, the logistic function of its decision."""
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(values)[:, 1]
+    return expit(model.decision_function(values))
 
 
 def evaluate(
