@@ -26,7 +26,9 @@ class PooledPCA(TransformerMixin, BaseEstimator):
 
     def fit(self, values, _labels=None):
         """Fit the components to all views of the rows given."""
-        self.pca_ = PCA(self.components, svd_solver="covariance_eigh").fit(values.reshape(-1, values.shape[-1]))
+        self.pca_ = PCA(self.components, svd_solver="randomized", random_state=SEED).fit(
+            values.reshape(-1, values.shape[-1])
+        )
         return self
 
     def transform(self, values):
