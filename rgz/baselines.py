@@ -15,7 +15,7 @@ from rgz import images
 from rgz.classify import SEED, Features
 from rgz.sample import Sample, prepared
 
-__all__ = ["BASELINES", "BEST", "PooledPCA", "describe"]
+__all__ = ["BASELINES", "BEST", "describe"]
 
 
 class PooledPCA(TransformerMixin, BaseEstimator):

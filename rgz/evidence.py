@@ -92,14 +92,14 @@ def doubtful(features: Features, table: Table) -> dict:
 def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 2) -> list[dict]:
     """Trained on one survey, tested on another, for each classifier of ``BRIEF``.
 
-        The surveys show partly the same objects, so the other survey is tested fold by fold, each without its objects among the
-    training rows of the first. Beside it, on the same folds: with the codes of each survey ``aligned``, brought to mean zero and
-        spread one by themselves, which takes no label; and trained on the other survey itself.
+    The surveys show partly the same objects, so the other survey is tested fold by fold, each without its objects among the
+    training rows of the first. Beside it, on the same folds: with the codes of each survey ``aligned``, brought to mean zero
+    and spread one by themselves, which takes no label; and trained on the other survey itself.
 
-        Returns
-        -------
-        list of dict
-            ``classifier``, ``transferred``, ``aligned`` and ``at_home``: :func:`rgz.classify.spread` of each.
+    Returns
+    -------
+    list of dict
+        ``classifier``, ``transferred``, ``aligned`` and ``at_home``: :func:`rgz.classify.spread` of each.
     """
     (known, one), (other, two) = here, there
     labels = np.concatenate([is_frii(known), is_frii(other)])

@@ -118,7 +118,7 @@ MIRRORED = tuple(Pose(along=along, across=across) for along in (1, -1) for acros
 """The four mirrored views of a posed image, the pose itself first; none of them is more true than another."""
 
 VIEWS = tuple(Pose(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
-"""The mirrored views, and the same turned by 12° either way: a principal axis is not known better than that."""
+"""The mirrored views as they are and turned by 12° either way, since a principal axis is not known better than that."""
 
 
 def pool(views: np.ndarray) -> np.ndarray:
