@@ -83,6 +83,8 @@ def growth(rows: list[dict], measure: str, label: str, size: str = "dimensions",
         xlabel={"dimensions": "numbers in the code", "bits": "bits to send the code"}[size],
         ylabel=label,
     )
+    if size == "bits":
+        ax.set_xlim(left=1)  # the coarsest latents alone may say less than one bit
     ax.legend(frameon=False, fontsize=8)
     return ax
 
