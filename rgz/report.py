@@ -112,7 +112,7 @@ def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
         "official_test": int(test.sum()),
         "repeats": repeats,
     }
-    return about, [{"sample": SAMPLES[name]} | row for row in found + supervised] + carried
+    return about, [{"sample": SAMPLES[name]} | row for row in found + carried + supervised]
 
 
 def _supervised(known: Table, name: str, labels, group, test) -> tuple[np.ndarray | None, list[dict]]:
