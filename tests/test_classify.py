@@ -65,7 +65,7 @@ def test_every_classifier_finds_a_clear_signal():
         assert row["official"]["roc_auc"][0] > 0.9, row["classifier"]
 
 
-@pytest.mark.parametrize("variant", list(report.VARIANTS))
+@pytest.mark.parametrize("variant", [pytest.param("code", marks=pytest.mark.slow), "code_views"])
 def test_shuffled_labels_score_as_chance(variant):
     """Whatever a classifier picks, scales and calibrates, it does on training folds: on real codes labels drawn by lot are lost."""
     table, code, _ = latents.read_codes(paths.artifact("codes.h5"), "mirabest", variant)
@@ -191,6 +191,7 @@ def test_a_report_without_images_carries_the_baselines_over(codes, run, tmp_path
     assert "carried" not in (tmp_path / "r.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_twice_is_the_same_file(codes, run, tmp_path):
     for name in ("a.json", "b.json"):
         run("report", "--codes", codes, "--out", tmp_path / name, "--repeats", 1)
