@@ -246,7 +246,7 @@ def best(results: dict, features: str, metric: str = "accuracy", sample: str = "
 
 def floors(results: dict, paper: dict[str, float]) -> dict[str, list]:
     """The paper's floors beside the lowest and the best of our classifiers, as columns of text; single and twelve views."""
-    shown = {"measure": list(paper), "the paper's floor": [f"{v:.2f}" for v in paper.values()]}
+    shown = {"measure": [metric.replace("roc_auc", "ROC-AUC") for metric in paper], "the paper's floor": [f"{v:.2f}" for v in paper.values()]}
     for title in VARIANTS.values():
         own = {
             metric: sorted(
@@ -345,6 +345,6 @@ def html(columns: dict[str, list], caption: str) -> str:
         )
     body = "".join(lines)
     return (
-        f'<table class="table" style="font-size: 0.8em"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f'<div style="overflow-x: auto"><table class="table" style="font-size: 0.8em"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
