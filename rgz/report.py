@@ -246,7 +246,10 @@ def best(results: dict, features: str, metric: str = "accuracy", sample: str = "
 
 def floors(results: dict, paper: dict[str, float]) -> dict[str, list]:
     """The paper's floors beside the lowest and the best of our classifiers, as columns of text; single and twelve views."""
-    shown = {"measure": [metric.replace("roc_auc", "ROC-AUC") for metric in paper], "the paper's floor": [f"{v:.2f}" for v in paper.values()]}
+    shown = {
+        "measure": [metric.replace("roc_auc", "ROC-AUC") for metric in paper],
+        "the paper's floor": [f"{floor:.2f}" for floor in paper.values()],
+    }
     for title in VARIANTS.values():
         own = {
             metric: sorted(

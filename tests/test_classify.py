@@ -65,17 +65,21 @@ def test_every_classifier_finds_a_clear_signal():
         assert row["official"]["roc_auc"][0] > 0.9, row["classifier"]
 
 
-@pytest.mark.parametrize("variant", [pytest.param("code", marks=pytest.mark.slow), "code_views"])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", list(report.VARIANTS))
 def test_shuffled_labels_score_as_chance(variant):
     """Whatever a classifier picks, scales and calibrates, it does on training folds: on real codes labels drawn by lot are lost."""
     table, code, _ = latents.read_codes(paths.artifact("codes.h5"), "mirabest", variant)
-    rows = np.flatnonzero(classify.confident(table))
-    labels = np.random.default_rng(5).permutation(np.repeat([0, 1], len(rows) // 2 + 1)[: len(rows)])
-    for row in classify.evaluate(
-        classify.Features(variant, code[rows], PCA(60)), labels, np.arange(len(rows)), None, repeats=1
-    ):
-        assert row["cross_validation"]["accuracy"][0] == pytest.approx(0.5, abs=0.05), row["classifier"]
-        assert row["cross_validation"]["roc_auc"][0] == pytest.approx(0.5, abs=0.05), row["classifier"]
+    code = code[classify.confident(table)]
+    features = classify.Features(variant, code, PCA(60, svd_solver="covariance_eigh"))
+    drawn = [
+        np.random.default_rng(lot).permutation(np.arange(len(code)) % 2) for lot in range(3)
+    ]  # one lot may be lucky
+    found = [classify.evaluate(features, labels, np.arange(len(code)), None, repeats=1) for labels in drawn]
+    for rows in zip(*found, strict=True):
+        for metric in ("accuracy", "roc_auc"):
+            mean = np.mean([row["cross_validation"][metric][0] for row in rows])
+            assert mean == pytest.approx(0.5, abs=0.05), (rows[0]["classifier"], metric)
 
 
 def test_the_positive_class_is_frii():
