@@ -31,9 +31,7 @@ def main(out: Path, epochs: int):
     for name in SAMPLES:
         known, _, _ = latents.read_codes(paths.artifact("codes.h5"), name)
         known = known[classify.confident(known)]  # the rows, in the order, on which codes are judged
-        sample = readers.load(name)
-        place = {source: row for row, source in enumerate(sample.table["name"])}
-        images, labels = sample.images[[place[source] for source in known["name"]]], classify.is_frii(known)
+        images, labels = readers.load(name).named(known["name"]).images, classify.is_frii(known)
         for number, (part, train, held_out) in enumerate(rounds(known)):
             if found is not None and ((found["sample"] == name) & (found["round"] == part)).any():
                 continue

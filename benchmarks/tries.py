@@ -5,7 +5,7 @@ cross-validated on the official training images alone (``rgz probe``). The first
 as small as theirs says nothing. Four minutes a try on two cores; a run that was interrupted goes on.
 
     python benchmarks/tries.py                # all of them
-    python benchmarks/tries.py "free bits"    # those named
+    python benchmarks/tries.py "full width"   # those named
 """
 
 import argparse
@@ -23,12 +23,8 @@ from rgz import augment, checkpoints, fetch, images, provenance, report, sample,
 from rgz.vdvae import PRESETS, VDVAE, Config
 
 HALF = replace(PRESETS["small"], width=96)
-FINER = replace(
-    HALF, encoder=((16, 4), (8, 6), (4, 4), (1, 2)), decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16)
-)
-LARGER = Config(  # 64 × 64 pixels in patches of four: the same work inside, four times the pixels outside
-    encoder=HALF.encoder, decoder=HALF.decoder, latents=HALF.latents, width=96, bottleneck=1 / 3, patch=4
-)
+FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
+LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside
 COMPACT = replace(HALF, decoder=((1, 2), (4, 8), (8, 8), (16, 4)), latents=(4,), channels=1)
 
 
@@ -46,10 +42,6 @@ class Reweighed(nn.Module):
         rate = (self.weights * out["rate"].mean(0)).clamp(min=self.free)
         loss = (out["distortion"].mean() + rate.sum()) / (images[0].numel() * math.log(2))
         return out | {"loss": loss}
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As the model does."""
-        return self.model.encode(images)
 
 
 def on_the_sky(image: np.ndarray, radius: float, find=images.find_pose) -> images.Pose:

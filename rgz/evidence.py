@@ -29,7 +29,7 @@ from rgz.classify import (
 __all__ = ["COUNTS", "doubtful", "learning_curve", "levels", "transfer"]
 
 COUNTS = (10, 25, 50, 100, 200, 400, 729)
-MACHINE = {name: BRIEF[name] for name in ("support vector machine",)}
+MACHINE = {"support vector machine": BRIEF["support vector machine"]}
 UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
 """For few labels: of ten there are too few left to fit a probability to as well."""
 

@@ -114,9 +114,7 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     table, code, about = read_codes(paths.artifact("codes.h5"), name)
     if fetch.locate(readers.SAMPLES[name][0]) is None:
         return decode(model, code[rows], about["latents"]), "decoded from codes"
-    sample = readers.load(name)
-    place = {source: i for i, source in enumerate(sample.table["name"])}
-    return prepared(sample[[place[source] for source in table["name"][rows]]], recipe), "survey images"
+    return prepared(readers.load(name).named(table["name"][rows]), recipe), "survey images"
 
 
 def write_codes(path: Path, groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]], attributes: dict):

@@ -114,17 +114,14 @@ def curves(steps: np.ndarray, values: dict[str, np.ndarray], ylabel: str, ax: Ax
 def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None = None) -> Axes:
     """Scores with their spread, one line an item from top to bottom, one colour and mark a group.
 
-    ``groups`` maps a group to its items, each ``[value, spread]``, or ``[value, low, high]`` of an interval.
+    ``groups`` maps a group to its items, each ``[value, spread]``.
     """
     items = list(dict.fromkeys(item for group in groups.values() for item in group))
     ax = _axes(ax, (7.5, 0.6 + len(items) * (0.16 + 0.09 * len(groups))))
     for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):
         y = [items.index(item) + (k - (len(groups) - 1) / 2) * 0.7 / len(groups) for item in group]
-        value = np.array([v[0] for v in group.values()])
-        low, high = np.array([(v[0] - v[1], v[0] + v[1]) if len(v) == 2 else v[1:] for v in group.values()]).T
-        ax.errorbar(
-            value, y, xerr=(value - low, high - value), fmt=marker, color=colour, label=name, ms=4.5, lw=1, ls="none"
-        )
+        value, spread = np.array(list(group.values())).T
+        ax.errorbar(value, y, xerr=spread, fmt=marker, color=colour, label=name, ms=4.5, lw=1, ls="none")
     ax.set_yticks(range(len(items)), items)
     ax.set(xlabel=xlabel, ylim=(len(items) - 0.5, -0.5))
     ax.grid(axis="x", alpha=0.3)

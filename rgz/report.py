@@ -80,9 +80,7 @@ def _images(name: str, known: Table) -> Sample | None:
     """The survey images of rows of a sample, where they are on this machine."""
     if fetch.locate(readers.SAMPLES[name][0]) is None:
         return None
-    sample = readers.load(name)
-    row = {source: i for i, source in enumerate(sample.table["name"])}
-    return sample[[row[source] for source in known["name"]]]
+    return readers.load(name).named(known["name"])
 
 
 def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
@@ -279,7 +277,6 @@ def quoted(results: dict) -> dict[str, float | str]:
         for key, metric in (("own", "accuracy"), ("own-auc", "roc_auc")):
             note(f"{name}-{key}", best(results, VARIANTS["code_views"], metric, name))
         note(f"{name}-single", best(results, VARIANTS["code"], "accuracy", name))
-        note(f"{name}-plain", best(results, baselines.BEST, "accuracy", name))
         if told := rows(results, name, CNN):
             note(f"{name}-cnn", told[0])
         found |= {f"{name}-{key}": value for key, value in results["samples"][title].items()}

@@ -102,6 +102,11 @@ class Sample:
         """The rows of a mask, slice or list of integers, as a sample."""
         return Sample(self.images[rows], self.table[rows], self.pixel)
 
+    def named(self, names: Iterable[str]) -> "Sample":
+        """The rows of these names, in their order."""
+        row = {name: number for number, name in enumerate(self.table["name"])}
+        return self[[row[name] for name in names]]
+
 
 def unique(names: Iterable[str]) -> list[str]:
     """Names made unique, in order.

@@ -150,6 +150,11 @@ class Stochastic(nn.Module):
         nn.init.zeros_(self.prior.c4.bias)
 
 
+def _rates(record) -> Tensor:
+    """Rate of each block, (N, blocks) in nats, from what ``VDVAE._posterior`` recorded."""
+    return torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record], dim=1)
+
+
 class VDVAE(nn.Module):
     """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255.
 
@@ -268,7 +273,7 @@ class VDVAE(nn.Module):
         """
         parameters, record = self._posterior(images, means=False)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record], dim=1)
+        rate = _rates(record)
         bits = (distortion + rate.sum(1)) / (images[0].numel() * math.log(2))
         return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
 
@@ -301,7 +306,7 @@ class VDVAE(nn.Module):
             Mean images (N, 1, H, W), 0 … 255, and what was sent, (N,), in nats.
         """
         parameters, record = self._posterior(images, means=False, blocks=blocks)
-        return mixture_mean(parameters), torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record]).sum(0)
+        return mixture_mean(parameters), _rates(record).sum(1)
 
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:
