@@ -36,9 +36,11 @@ from rgz.sample import same_source
 __all__ = [
     "BRIEF",
     "CLASSIFIERS",
+    "COMMITTEES",
     "METRICS",
     "Features",
     "bootstrap",
+    "committee",
     "confident",
     "difference",
     "evaluate",
@@ -54,6 +56,8 @@ __all__ = [
 POSITIVE = "FRII"
 METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
 SEED = 0
+COMMITTEES = ("mirabest", "frdeep-nvss")
+"""Samples whose galaxies a committee is taught with: one for images as fine as FIRST's, one for images as coarse as NVSS's."""
 
 
 def _tuned(estimator, **grid):
@@ -259,6 +263,20 @@ def _probability(model, values: np.ndarray) -> np.ndarray:
     if hasattr(model, "predict_proba"):
         return model.predict_proba(values)[:, 1]
     return expit(model.decision_function(values))
+
+
+def committee(values: np.ndarray, labels: np.ndarray, group: np.ndarray, members: int = 100) -> np.ndarray:
+    """Weights (members, D + 1) of linear discriminants, each fitted to sources drawn with replacement; the offset comes last.
+
+    The logistic function of a code's product with a row of weights, plus the offset, is that member's probability of FRII.
+    """
+    rng, sources = np.random.default_rng(SEED), [np.flatnonzero(group == one) for one in np.unique(group)]
+    weights = np.empty((members, values.shape[1] + 1))
+    for row in tqdm(weights, desc="fitting the committee", unit="member", leave=False, disable=None):
+        drawn = np.concatenate([sources[one] for one in rng.integers(len(sources), size=len(sources))])
+        fitted = clone(_discriminant).fit(values[drawn], labels[drawn])
+        row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]
+    return weights
 
 
 def evaluate(

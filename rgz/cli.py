@@ -8,7 +8,11 @@ rgz train          a VDVAE, resumable
 rgz probe          a run judged by what its codes tell, to choose between runs
 rgz encode         codes of every sample
 rgz reconstruct    what the codes keep of the images, measured
+rgz retrieve       whether a search finds what it should, measured
 rgz report         classify the codes, print the table, write the results
+rgz similar        the galaxies most like one of the samples' own
+rgz look           a galaxy of your own: its class, its neighbours
+rgz explorer       a page to wander on
 """
 
 import sys
@@ -20,6 +24,8 @@ from typing import Annotated
 import typer
 
 import rgz
+from rgz import cli_data, cli_look
+from rgz.cli_data import sources
 from rgz.errors import BadInput
 
 __all__ = ["app", "main"]
@@ -30,13 +36,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
-data = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
-app.add_typer(data, name="data")
+app.add_typer(cli_data.app, name="data")
 
-WEIGHTS, PLAIN, CODES, RESULTS, TRIES = (
+WEIGHTS, PLAIN, CODES, COMMITTEES, RESULTS, TRIES = (
     "vdvae.safetensors",
     "plain.safetensors",
     "codes.h5",
+    "committees.safetensors",
     "results.json",
     "tries.csv",
 )
@@ -62,101 +68,6 @@ def _options(
     ] = False,
 ):
     pass
-
-
-@data.command("fetch")
-def data_fetch(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Files to fetch; all that have a download when left out.")
-    ] = None,
-):
-    """Find or download the public archives, check their sha256, and say what is where.
-
-    A file is looked for in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network.
-
-    Example: rgz data fetch MiraBest_F_batches.tar.gz
-    """
-    from rgz import fetch
-
-    for name in names or fetch.REGISTRY:
-        file = fetch.REGISTRY.get(name)
-        if not names and file.url is None and fetch.locate(name) is None:
-            typer.echo(f"{name}\n    not here, and without a download of its own: {file.source}\n    {file.about}")
-            continue
-        path = fetch.fetch(name)
-        typer.echo(
-            f"{name}\n    {path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}"
-        )
-
-
-@data.command("check")
-def data_check(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="FITS images, archives of batches, samples, codes (.h5), weights (.safetensors)."),
-    ],
-):
-    """Read files as rgz reads them and say what is in each; the first that cannot be used ends with exit status 1."""
-    from rgz import check
-
-    for path in files:
-        typer.echo(f"{path}: {check.describe(path)}")
-
-
-@data.command("build")
-def data_build(
-    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5"),
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to be taken in too.")] = None,
-):
-    """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of a test split.
-
-    Sources are looked for in every field of MiraBest and the Radio Galaxy Dataset; some two minutes.
-    """
-    from rgz import cutouts as cutting
-    from rgz import fetch, fields, sample
-
-    extra = cutouts and cutting.collect(cutouts, cutting.read_catalogue(fetch.fetch(fields.ZOO)))
-    built = fields.training_sample(extra)
-    sample.write(out, built)
-    held_out = int((built.table["split"] == "valid").sum())
-    known = int((built.table["rgz_name"] != "").sum())
-    typer.echo(f"{out}: {len(built)} sources, {known} of them in Radio Galaxy Zoo DR1; {held_out} for validation")
-
-
-@data.command("cutouts")
-def data_cutouts(
-    folder: Annotated[Path, typer.Option(help="Folder of the images, one FITS file a source.")] = Path("runs/first"),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many sources; all 50,637 when left out.")
-    ] = None,
-    service: Annotated[
-        str | None, typer.Option(help="Address of another server that takes the form of the FIRST cut-out server.")
-    ] = None,
-):
-    """Cut the sources of Radio Galaxy Zoo DR1 out of the FIRST survey, one request at a time.
-
-    All of them take about a day. Stop when you like: the same command goes on from there, asks for nothing that is in
-    the folder, and tries again what is listed in its failures.csv.
-
-    Example, a minute: rgz data cutouts --limit 30
-    """
-    from rgz import cutouts, fetch, fields
-
-    table = cutouts.read_catalogue(fetch.fetch(fields.ZOO))[:limit]
-    failures = cutouts.download(table, folder, service or cutouts.SERVICE)
-    listed = f"{len(failures)} could not be had, see {folder / cutouts.FAILURES}"
-    if len(failures) == len(table):
-        raise BadInput(f"{folder}: none of {len(table)} sources: {listed}")
-    typer.echo(f"{folder}: {len(table) - len(failures)} of {len(table)} sources" + (f"; {listed}" if failures else ""))
-
-
-def _sources(training_set: Path):
-    """The training set, built first where it is missing."""
-    from rgz import sample
-
-    if not training_set.exists():
-        data_build(training_set)
-    return sample.read(training_set)
 
 
 @app.command()
@@ -223,8 +134,8 @@ def train(
     config, out = presets[preset], out or Path("runs") / preset
     weights = out / (PLAIN if preset == "plain" else WEIGHTS)
     recipe, schedule = images.Recipe(config.size), train.Schedule(steps=steps, seed=seed, accumulate=accumulate)
-    sources = _sources(training_set)
-    seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
+    known = sources(training_set)
+    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
     if not len(seen) or not len(held_out):
         raise BadInput(
             f"{training_set} has {len(seen)} train and {len(held_out)} valid rows: both are needed, see rgz data build"
@@ -288,7 +199,7 @@ def probe(
     from rgz import paths
     from rgz import report as reporting
 
-    line = reporting.probe(weights, _sources(training_set), dimensions) | {"note": note}
+    line = reporting.probe(weights, sources(training_set), dimensions) | {"note": note}
     reporting.add_line(line, out or paths.artifacts() / TRIES)
     typer.echo(", ".join(f"{name} {value}" for name, value in line.items()))
 
@@ -304,33 +215,51 @@ def encode(
         "runs/train.h5"
     ),
 ):
-    """Write the codes of all samples, one group each, row for row."""
-    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample
+    """Write the codes of all samples, one group each, row for row, and beside them the committees that name a class.
+
+    Where the codes are compared, in a search, is learned from training images that are altered on purpose; a quarter of an hour
+    on two cores.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from rgz import checkpoints, classify, fetch, latents, paths, provenance, readers, sample, similar
 
     weights = weights or paths.artifact(WEIGHTS)
     out = out or paths.artifacts() / CODES
     model, recipe, _ = checkpoints.load(weights)
     if dimensions > model.dimensions:
         raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
-    sources = _sources(training_set)
-    seen = sources[sources.table["split"] == "train"]
+    known = sources(training_set)
+    seen = known[known.table["split"] == "train"]
     means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
     choices = latents.choose(model, means, dimensions)
-    groups = {}
+    groups, committees = {}, {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
         asked = choices if name == "mirabest" else {"code": choices["code"]}  # levels are studied on one sample
         table, codes, left_out = latents.encode(model, recipe, readers.load(name), asked)
         groups[name] = table, codes, {"left_out": left_out}
+        if name in classify.COMMITTEES:
+            sure = classify.confident(table)
+            labels, group = classify.is_frii(table[sure]), classify.groups(table[sure])
+            committees[name] = classify.committee(codes["code_views"][sure], labels, group).astype(np.float32)
+    typer.echo("altering images", err=True)
+    changes = latents.changes(model, recipe, seen, choices["code"])
+    both = np.vstack([np.hstack([codes["code_views"], codes["code_centred"]]) for _, codes, _ in groups.values()])
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over twelve views; code_level_…: the same, of the most variable latents of one resolution",
+        "over twelve views; code_centred: the same about the centroid of the emission; code_level_…: as code_views, of the most "
+        "variable latents of one resolution; space: what to subtract from and multiply with code_views and code_centred, side by "
+        "side, before they are compared",
         latents=choices["code"],
         variance=means.var(axis=0),
         levels=list(dict.fromkeys(model.levels)),
     )
-    latents.write_codes(out, groups, attributes)
+    latents.write_codes(out, groups, attributes, similar.tolerant(both, changes))
+    with paths.atomic(out.with_name(COMMITTEES)) as partial:
+        save_file(committees, partial, metadata={"weights_sha256": fetch.sha256(weights)})
     typer.echo(
         f"{out}: "
         + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())
@@ -357,8 +286,8 @@ def reconstruct_samples(
     if missing := [file for file in needed if fetch.locate(file) is None]:
         typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
         return
-    sources = _sources(training_set)
-    seen = sources[sources.table["split"] == "train"]
+    known = sources(training_set)
+    seen = known[known.table["split"] == "train"]
     (model, recipe, _), (other, its_recipe, _) = checkpoints.load(weights), checkpoints.load(plain)
     if its_recipe != recipe:
         raise BadInput(
@@ -368,6 +297,26 @@ def reconstruct_samples(
     found["sha256"] = {"weights": fetch.sha256(weights), "plain": fetch.sha256(plain)}
     reporting.write({"reconstruction": found}, out or paths.artifacts() / RESULTS)
     typer.echo(reconstruct.table(found))
+
+
+@app.command()
+def retrieve(
+    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
+):
+    """Measure whether the search finds what it should; without the survey images the committed figures are kept."""
+    from rgz import checkpoints, fetch, latents, paths, readers, retrieval
+    from rgz import report as reporting
+
+    if missing := [file for file, _ in readers.SAMPLES.values() if fetch.locate(file) is None]:
+        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
+        return
+    codes = codes or paths.artifact(CODES)
+    model, recipe, _ = checkpoints.load(paths.artifact(WEIGHTS))
+    found = retrieval.study(model, recipe, latents.chosen(codes), *latents.for_search(codes))
+    found["codes_sha256"] = fetch.sha256(codes)
+    reporting.write({"retrieval": found}, out or paths.artifacts() / RESULTS)
+    typer.echo(retrieval.table(found))
 
 
 @app.command()
@@ -383,6 +332,10 @@ def report(
     results = reporting.classes(codes or paths.artifact(CODES), repeats)
     reporting.write(results, out or paths.artifacts() / RESULTS)
     typer.echo(reporting.table(results))
+
+
+for verb in (cli_look.similar, cli_look.look, cli_look.explorer):
+    app.command()(verb)
 
 
 def main():

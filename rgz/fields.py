@@ -35,8 +35,11 @@ __all__ = [
     "SAME_SOURCE",
     "Field",
     "apart",
+    "cut",
     "find",
+    "islands",
     "known_sources",
+    "linked",
     "once_each",
     "radio_galaxy_zoo",
     "training_sample",
@@ -131,7 +134,7 @@ def _rgd_fields(rgd: sample.Sample) -> Iterator[Field]:
         yield Field(str(row["name"]), images.despeckle(pixels).astype(np.float32), np.nan, wcs)
 
 
-def _islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
+def islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
     """Islands that peak above 5 rms: ``y``, ``x`` (brightness-weighted, pixels), ``peak`` and ``number`` in the map of labels.
 
     Where the rms is not known the area has to do: see :data:`rgz.images.SMALLEST_ISLAND`.
@@ -141,9 +144,9 @@ def _islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
     peaks = np.asarray(ndimage.maximum(pixels, labels, numbers), dtype=float)
     numbers = numbers[~(peaks < PEAK * rms)]
     centres = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2)
-    islands = Table({"y": centres[:, 0], "x": centres[:, 1], "peak": peaks[numbers - 1], "number": numbers})
-    islands["flux"] = ndimage.sum_labels(pixels, labels, numbers)
-    return islands, labels
+    found = Table({"y": centres[:, 0], "x": centres[:, 1], "peak": peaks[numbers - 1], "number": numbers})
+    found["flux"] = ndimage.sum_labels(pixels, labels, numbers)
+    return found, labels
 
 
 def find(field: Field, known: Table) -> Table:
@@ -164,12 +167,12 @@ def find(field: Field, known: Table) -> Table:
     Table
         ``ra``, ``dec`` (deg), ``peak`` (the field's units) and ``snr`` (NaN where the rms is unknown), one row a source.
     """
-    islands, labels = _islands(field.pixels, field.rms)
-    owners = _owners(field.wcs.pixel_to_world(islands["x"], islands["y"]), known) if len(islands) else []
+    lit, labels = islands(field.pixels, field.rms)
+    owners = _owners(field.wcs.pixel_to_world(lit["x"], lit["y"]), known) if len(lit) else []
     (height, width), rows = field.pixels.shape, []
     down, across = np.mgrid[:height, :width]
     for owner in dict.fromkeys(owners):
-        own = islands[owners == owner]
+        own = lit[owners == owner]
         if owner < len(known):
             place = SkyCoord(known["ra"][owner], known["dec"][owner], unit="deg")
         else:
@@ -194,21 +197,22 @@ def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
         share = sky[:, None].separation(_sky(known[near])[None]).to_value(u.arcsec) / np.asarray(known["reach"][near])
         owners = np.where(share.min(1) <= 1, near[share.argmin(1)], -1)
     free = np.flatnonzero(owners < 0)
-    if len(free) == 1:
-        owners[free] = len(known)
-    elif len(free) > 1:
+    if len(free):
         place = sky[free].transform_to(sky[0].skyoffset_frame())
         flat = np.stack([place.lon.to_value(u.arcsec), place.lat.to_value(u.arcsec)], axis=1)
-        owners[free] = len(known) + fcluster(linkage(flat, "single"), LINK, "distance")
+        owners[free] = len(known) + linked(flat)
     return owners
 
 
-def _cut(field: Field, ra: float, dec: float) -> np.ndarray:
-    """(FIELD, FIELD) pixels around a position, zero beyond the field's edge."""
-    padded = np.pad(field.pixels, FIELD // 2)
-    place = field.wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg"))
-    x, y = (round(float(v) - (FIELD - 1) / 2) + FIELD // 2 for v in place)
-    return padded[y : y + FIELD, x : x + FIELD]
+def linked(places: np.ndarray, arcsec: float = LINK) -> np.ndarray:
+    """Number of the group of each place (N, 2), in arcsec: a chain of places less than ``arcsec`` apart is one group."""
+    return fcluster(linkage(places, "single"), arcsec, "distance") if len(places) > 1 else np.ones(len(places), int)
+
+
+def cut(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
+    """(FIELD, FIELD) pixels around one of them, zero beyond the edge."""
+    left, bottom = (round(float(v) - (FIELD - 1) / 2) + FIELD // 2 for v in (x, y))
+    return np.pad(pixels, FIELD // 2)[bottom : bottom + FIELD, left : left + FIELD]
 
 
 def _split(ra: float, dec: float) -> str:
@@ -236,7 +240,7 @@ def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterato
             found["origin"] = field.name
             if np.isnan(field.rms):
                 found["peak"] = np.nan  # grey levels, no flux density
-            cuts = np.stack([_cut(field, row["ra"], row["dec"]) for row in found])
+            cuts = np.stack([cut(field.pixels, *field.wcs.world_to_pixel(place)) for place in places])
             brightest = cuts.max((1, 2))
             found["rms"] = field.rms / brightest
             yield found, cuts / brightest[:, None, None]

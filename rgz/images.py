@@ -213,11 +213,12 @@ def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
     return bool((image[np.hypot(x, y) <= recipe.radius / pixel] > 0).any())
 
 
-def find_pose(image: np.ndarray, radius: float) -> Pose:
+def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
     """Principal axis, brighter half and length of the emission within ``radius`` pixels of the centre.
 
     The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the brightness-weighted
-    centroid; the sides are compared, and the length is measured, about the image's centre, where the host galaxy is.
+    centroid; the sides are compared, and the length is measured, about the image's centre, where the host galaxy is, or, if
+    ``centred``, about the centroid, which then becomes the middle: that does not depend on where the cut-out was made.
 
     Raises
     ------
@@ -229,8 +230,10 @@ def find_pose(image: np.ndarray, radius: float) -> Pose:
     total = weight.sum()
     if not total > 0:
         raise BadInput(f"the image has no emission within {radius:g} pixels of its centre: nothing to pose")
-    dx, dy = x - (weight * x).sum() / total, y - (weight * y).sum() / total
+    shift = (weight * x).sum() / total, (weight * y).sum() / total
+    dx, dy = x - shift[0], y - shift[1]
     angle = 0.5 * np.arctan2(2 * (weight * dx * dy).sum(), (weight * (dx**2 - dy**2)).sum())
+    x, y, shift = (dx, dy, shift) if centred else (x, y, (0.0, 0.0))
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
     root = np.sqrt(weight)  # faint lobes count for the length, not only hot spots
@@ -239,6 +242,7 @@ def find_pose(image: np.ndarray, radius: float) -> Pose:
         1 if (weight * np.sign(along)).sum() >= 0 else -1,
         1 if (weight * np.sign(across)).sum() >= 0 else -1,
         float(np.sqrt((root * (x**2 + y**2)).sum() / root.sum())),
+        (float(shift[0]), float(shift[1])),
     )
 
 
@@ -277,8 +281,10 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
 
 
-def posed(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, Pose]:
+def posed(image: np.ndarray, pixel: float, recipe: Recipe, centred: bool = False) -> tuple[np.ndarray, Pose]:
     """A clipped field (H, W) with pixels of ``pixel`` arcsec, cleaned for rendering, and the pose of its source.
+
+    ``centred`` as in :func:`find_pose`.
 
     Raises
     ------
@@ -292,7 +298,7 @@ def posed(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, 
     clean = lower(whole)
     if not has_source(clean, pixel, recipe):  # one lit pixel, or all equally bright
         clean = whole
-    return clean, find_pose(clean, radius)
+    return clean, find_pose(clean, radius, centred)
 
 
 def length(image: np.ndarray, pixel: float, recipe: Recipe) -> float:
@@ -320,9 +326,14 @@ def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()
     return views(image, pixel, recipe, (turn,))[0]
 
 
-def views(image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS) -> np.ndarray:
-    """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once."""
-    field, pose = posed(image, pixel, recipe)
+def views(
+    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, centred: bool = False
+) -> np.ndarray:
+    """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once.
+
+    With ``centred`` the centroid of the emission is their middle (:func:`find_pose`), not that of the field.
+    """
+    field, pose = posed(image, pixel, recipe, centred)
     smoothed, prepared = {}, []
     for turn in turns:
         turned = pose.turned(turn)

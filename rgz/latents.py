@@ -11,6 +11,7 @@ the mean size: what does not depend on the choice.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -20,14 +21,31 @@ from astropy.table import Table
 from torch import nn
 from tqdm import tqdm
 
-from rgz import checkpoints, fetch, images, paths, readers
+from rgz import altered, checkpoints, fetch, images, paths, readers, similar
 from rgz.errors import BadInput, first_line
 from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_columns
 from rgz.vdvae import VDVAE
 
-__all__ = ["choose", "decode", "encode", "full_codes", "pictures", "rank", "read_codes", "write_codes"]
+__all__ = [
+    "changes",
+    "choose",
+    "chosen",
+    "decode",
+    "encode",
+    "for_comparison",
+    "for_search",
+    "full_codes",
+    "index",
+    "of_views",
+    "pictures",
+    "rank",
+    "read_codes",
+    "write_codes",
+]
 
 BATCH = 128
+RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
+SPACE = "space"  # group of a codes file: centre and matrix of the space to search in
 
 
 def full_codes(model: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,31 +95,76 @@ def encode(
     recipe: images.Recipe,
     sample: Sample,
     choices: dict[str, np.ndarray],
-    views: Sequence[images.Pose] = images.VIEWS,
 ) -> tuple[Table, dict[str, np.ndarray], list[str]]:
     """Codes of a sample; ``choices`` maps ``code`` and other names to latents (D,), as :func:`choose` does.
-
-    The first of the ``views`` is the pose itself.
 
     Returns
     -------
     table, codes, left_out
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
-        arrays ``code`` (N, D), of the pose itself, ``code_views`` (N, 2 D) and ``code_…`` (N, 2 D) for the other choices, pooled
-        over the views; names of the rows without emission in their middle.
+        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D), ``code_centred`` (N, 2 D),
+        with the centroid of the emission in the middle, and ``code_…`` (N, 2 D) for the other choices; names of the rows without
+        emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
     every = np.unique(np.concatenate(list(choices.values())))
-    shown = np.stack([images.views(image, kept.pixel, recipe, views) for image in kept.images], axis=1)
-    means = np.stack([full_codes(model, view)[0][:, every] for view in shown])
+    means = of_views(model, recipe, kept, every)
     parts = {name: means[:, :, np.searchsorted(every, latents)] for name, latents in choices.items()}
     codes = {"code": parts["code"][0], "code_views": images.pool(parts.pop("code"))}
     codes |= {f"code_{name}": images.pool(part) for name, part in parts.items()}
+    codes["code_centred"] = images.pool(of_views(model, recipe, kept, choices["code"], centred=True))
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
     return table, codes, [str(name) for name in sample.table["name"][~found]]
+
+
+def of_views(
+    model: VDVAE,
+    recipe: images.Recipe,
+    sample: Sample,
+    chosen: np.ndarray,
+    views: Sequence[images.Pose] = images.VIEWS,
+    centred: bool = False,
+) -> np.ndarray:
+    """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
+    shown = np.stack([images.views(image, sample.pixel, recipe, views, centred) for image in sample.images], axis=1)
+    parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
+    latents = torch.from_numpy(np.ascontiguousarray(chosen))
+    bar = tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
+    means = torch.cat([model.encode(part)[0][:, latents] for part in bar])  # all latents of all views would fill the memory
+    return means.reshape(*shown.shape[:2], len(chosen)).numpy()
+
+
+def for_comparison(model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray) -> np.ndarray:
+    """Codes to search with, (N, 4 D), of a sample whose images can all be prepared, from the latents ``chosen`` (D,).
+
+    The first half is ``code_views``, whose middle is that of the image; the second the same with the centroid of the emission as
+    the middle, so that it does not matter where exactly the image was cut.
+    """
+    return np.hstack(
+        [images.pool(of_views(model, recipe, sample, chosen, centred=centred)) for centred in (False, True)]
+    )
+
+
+def changes(
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, count: int = 800, seed: int = 0
+) -> np.ndarray:
+    """What it does to codes (M, 4 D) when resolved sources of a sample are turned, shifted, observed again or clipped higher.
+
+    One row a source and alteration, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
+    """
+    rng = np.random.default_rng(seed)
+    long = [images.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
+    rows = np.flatnonzero(long)
+    asked = sample[np.sort(rng.permutation(rows)[:count])]
+    before, found = for_comparison(model, recipe, asked, chosen), []
+    for alter in (altered.turned, altered.shifted, altered.observed_again, altered.clipped_higher):
+        after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
+        kept = usable(after, recipe)
+        found.append(for_comparison(model, recipe, after[kept], chosen) - before[kept])
+    return np.concatenate(found)
 
 
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
@@ -117,8 +180,44 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     return prepared(readers.load(name).named(table["name"][rows]), recipe), "survey images"
 
 
-def write_codes(path: Path, groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]], attributes: dict):
-    """Write codes of several samples to one HDF5 file.
+def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, similar.Space]:
+    """Table, codes (N, 4 D) and the space to compare them in, of all samples of a codes file; the committed one by default.
+
+    Codes are those of :func:`for_comparison`.
+    """
+    path = paths.artifact("codes.h5") if path is None else path
+    tables, codes = {}, []
+    for name in readers.SAMPLES:
+        tables[name], own, about = read_codes(path, name, "code_views")
+        codes.append(np.hstack([own, read_codes(path, name, "code_centred")[1]]))
+    try:
+        with h5py.File(path, "r") as file:
+            space = similar.Space(
+                file[SPACE]["centre"][()], file[SPACE]["matrix"][()], bool(file[SPACE].attrs["cosine"])
+            )
+    except KeyError as error:
+        raise BadInput(f"{path} does not say how its codes are compared: make it again with rgz encode") from error
+    return similar.stacked(tables), np.vstack(codes), space
+
+
+def chosen(path: Path | None = None) -> np.ndarray:
+    """Which latents make the codes of a file, (D,); the committed one by default."""
+    return read_codes(paths.artifact("codes.h5") if path is None else path, next(iter(readers.SAMPLES)))[2]["latents"]
+
+
+def index(path: Path | None = None) -> similar.Index:
+    """The galaxies of all samples of a codes file, ready to be searched; the committed one by default."""
+    table, codes, space = for_search(path)
+    return similar.build(codes, table, space)
+
+
+def write_codes(
+    path: Path,
+    groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]],
+    attributes: dict,
+    space: similar.Space | None = None,
+):
+    """Write codes of several samples to one HDF5 file, and the space in which to compare them.
 
     Parameters
     ----------
@@ -134,8 +233,18 @@ def write_codes(path: Path, groups: dict[str, tuple[Table, dict[str, np.ndarray]
             group = file.create_group(name)
             write_columns(group, table)
             for key, code in codes.items():
-                group.create_dataset(key, data=code.astype(np.float16).astype(np.float32), **CHECKED)
+                group.create_dataset(key, data=_halved(code), **CHECKED)
             _set(group, about)
+        if space is not None:
+            group = file.create_group(SPACE)
+            group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
+            group.create_dataset("matrix", data=_halved(space.matrix), **CHECKED)
+            group.attrs["cosine"] = space.cosine
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """Rounded to half precision, kept in single precision: half the file."""
+    return values.astype(np.float16).astype(np.float32)
 
 
 def _set(place, attributes):

@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 __all__ = [
     "COLOURS",
     "calibration",
+    "colours",
     "confusion",
     "curves",
     "dots",
     "gallery",
     "growth",
     "learning_curve",
+    "lookalikes",
     "reconstructions",
     "roc",
     "sky",
@@ -22,6 +24,11 @@ COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": 
 """Colour of each label, from the palette of Okabe & Ito, distinct for colour-blind readers."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
+
+
+def colours(picture: np.ndarray) -> np.ndarray:
+    """Brightness 0 … 1 (H, W) in the colours of the galleries, (H, W, 3) uint8."""
+    return plt.get_cmap("inferno")(picture, bytes=True)[..., :3]
 
 
 def _axes(ax: Axes | None, size=(6.4, 4)) -> Axes:
@@ -194,3 +201,35 @@ def roc(lines: dict[str, tuple[np.ndarray, np.ndarray]], ax: Axes | None = None)
     ax.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)", aspect="equal")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
+
+
+def lookalikes(
+    names: list[str], own: np.ndarray, near: np.ndarray, titles: list[list[str]], cell: float = 1.15
+) -> np.ndarray:
+    """Galaxies and those nearest to them, one row each; returns the axes.
+
+    Parameters
+    ----------
+    names
+        What each row is called, (N,).
+    own
+        What the network sees of each galaxy and what it rebuilds, (N, 2, H, W), or (N, 1, H, W) without the latter.
+    near
+        The nearest galaxies, nearest first, (N, K, H, W).
+    titles
+        What is written over each of them, N lists of K.
+    """
+    count, columns = len(own), own.shape[1] + near.shape[1]
+    figure, axes = plt.subplots(
+        count, columns, figsize=(cell * columns, (cell + 0.45) * count + 0.2), squeeze=False, layout="constrained"
+    )
+    for line, name, first, others, over in zip(axes, names, own, near, titles, strict=True):
+        heads = ["as prepared", "rebuilt"][: len(first)] if len(first) > 1 else ["asked for"]
+        for ax, picture, title in zip(line, [*first, *others], [*heads, *over], strict=True):
+            ax.imshow(picture, origin="lower", cmap="inferno", vmin=0)
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(title, fontsize=8)
+            for side in ax.spines.values():
+                side.set_visible(False)
+        line[0].set_xlabel(name, fontsize=8, loc="left")
+    return axes

@@ -17,7 +17,7 @@ from joblib import parallel_config
 
 from rgz import baselines, checkpoints, classify, evidence, fetch, images, latents, paths, readers
 from rgz.errors import BadInput, first_line
-from rgz.sample import Sample, prepared
+from rgz.sample import Sample, prepared, usable
 
 __all__ = [
     "CNN",
@@ -168,8 +168,10 @@ def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int =
     means, _ = latents.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
     sample = readers.load("mirabest")
     sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
-    table, codes, _ = latents.encode(model, recipe, sample, {"code": latents.rank(means)[:dimensions]}, images.MIRRORED)
-    labels, group = classify.is_frii(table), classify.groups(table)
+    sample = sample[usable(sample, recipe)]
+    views = latents.of_views(model, recipe, sample, latents.rank(means)[:dimensions], images.MIRRORED)
+    codes = {"code": views[0], "code_views": images.pool(views)}
+    labels, group = classify.is_frii(sample.table), classify.groups(sample.table)
     line = {"step": about["steps"], "bits_per_dimension": about["validation"]["bits_per_dimension"]}
     line |= {f"rate_{r}": rate for r, rate in about["validation"]["rate_nats"].items()} | {"latents": dimensions}
     machine = {"svm": classify.CLASSIFIERS["support vector machine"]}

@@ -38,7 +38,7 @@ TORCH_FREE = (
     "plots",
     "provenance",
 )
-ORDER = {"errors": 0, "paths": 1, "images": 1, "likelihood": 1, "sample": 2, "provenance": 2, "cli": 9, "check": 8}
+ORDER = {"errors": 0, "paths": 1, "images": 1, "likelihood": 1, "sample": 2, "provenance": 2, "cli": 9, "check": 8, "cli_data": 8.5, "cli_look": 8.5}
 
 
 def imported(tree):

@@ -1,0 +1,123 @@
+"""A page on which to wander: every galaxy on a map, its nearest neighbours a click away, without a server or a kernel.
+
+The page is three files: the hand-written page and script of ``book/explorer``, with the data inside, and one sheet of pictures.
+Codes go in as bytes, a quarter of their size; the browser compares them as :mod:`rgz.similar` does, by their angle. So what
+the page answers is what :func:`nearest` answers from the same bytes, and nearly always what the full codes answer.
+"""
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.manifold import TSNE
+
+from rgz import latents, paths, plots, readers, similar
+from rgz.errors import BadInput
+
+__all__ = ["LARGEST", "build", "nearest", "payload", "sheet"]
+
+LARGEST = 3_000_000  # bytes, for all files of the page
+COLUMNS = 68
+TITLES = {
+    "mirabest": "MiraBest",
+    "frdeep-nvss": "FR-DEEP NVSS",
+    "frdeep-first": "FR-DEEP FIRST",
+    "rgd": "Radio Galaxy Dataset",
+}
+QUALITY = 70  # of the pictures, WebP
+
+
+def quantised(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, D) as signed bytes, one scale for all."""
+    return np.rint(vectors * (127 / np.abs(vectors).max())).astype(np.int8)
+
+
+def nearest(codes: np.ndarray, row: int, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """What the page answers: the ``k`` rows nearest to a row of bytes (N, D), and 1 − cos of the angles."""
+    whole = codes.astype(float)
+    norms = np.sqrt((whole**2).sum(axis=1))
+    far = 1 - whole @ whole[row] / (norms[row] * norms)
+    order = np.lexsort((np.arange(len(far)), far))
+    order = order[order != row][:k]
+    return order, far[order]
+
+
+def payload(index: similar.Index, pictures: str) -> dict:
+    """All that the page knows, ready for JSON; ``pictures`` says what the pictures are."""
+    table, codes = index.table, quantised(index.vectors)
+    samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
+    labels += [""] * ("" in set(table["label"]))
+    flat = TSNE(init="pca", perplexity=40, random_state=0).fit_transform(index.vectors)
+    flat = (flat - flat.min(axis=0)) / np.ptp(flat, axis=0).max()
+
+    def known(column):
+        return [round(float(v), 5) if np.isfinite(v) else None for v in table[column]]
+
+    return {
+        "samples": samples,
+        "titles": [TITLES.get(name, name) for name in samples],
+        "labels": labels,
+        "colours": [plots.COLOURS.get(label, "#555555") for label in labels],
+        "pictures": pictures,
+        "columns": COLUMNS,
+        "links": similar.LINK,
+        "name": [str(name) for name in table["name"]],
+        "sample": [samples.index(name) for name in table["sample"]],
+        "label": [labels.index(label) for label in table["label"]],
+        "ra": known("ra"),
+        "dec": known("dec"),
+        "x": [round(9999 * float(v)) for v in flat[:, 0]],
+        "y": [round(9999 * float(v)) for v in flat[:, 1]],
+        "dimensions": codes.shape[1],
+        "codes": base64.b64encode(codes.tobytes()).decode("ascii"),
+    }
+
+
+def sheet(pictures: np.ndarray) -> bytes:
+    """Pictures (N, H, W), grey levels, in rows of :data:`COLUMNS`, as one WebP in the colours of the book's galleries."""
+    count, size, _ = pictures.shape
+    lines = -(-count // COLUMNS)
+    padded = np.zeros((lines * COLUMNS, size, size))
+    padded[:count] = pictures / np.maximum(pictures.max(axis=(1, 2), keepdims=True), 1)
+    grid = padded.reshape(lines, COLUMNS, size, size).transpose(0, 2, 1, 3).reshape(lines * size, COLUMNS * size)
+    stream = io.BytesIO()
+    Image.fromarray(plots.colours(grid)).save(stream, "WEBP", quality=QUALITY, method=6)
+    return stream.getvalue()
+
+
+def build(folder: Path, page: Path) -> int:
+    """Write the page into a folder from the committed codes, and return its size in bytes.
+
+    Parameters
+    ----------
+    page
+        Folder of the hand-written ``index.html``, ``explorer.css`` and ``explorer.js``.
+
+    Raises
+    ------
+    BadInput
+        The hand-written page is not there, or all together is over 3 MB.
+    """
+    template = page / "index.html"
+    if not template.is_file():
+        raise BadInput(f"{template} is missing: run from a clone of the repository, or name the folder with --page")
+    index = latents.index()
+    parts = [latents.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in readers.SAMPLES]
+    data = json.dumps(payload(index, parts[0][1]), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    html = template.read_text(encoding="utf-8").replace("/*data*/", data.replace("</", "<\\/"))
+    pictures = sheet(np.concatenate([images for images, _ in parts]))
+    for name, content in (("index.html", html.encode()), ("sprites.webp", pictures)):
+        with paths.atomic(folder / name) as partial:
+            partial.write_bytes(content)
+    for name in ("explorer.css", "explorer.js"):
+        shutil.copy(page / name, folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    if size > LARGEST:
+        raise BadInput(
+            f"{folder} holds {size / 1e6:.2f} MB, more than the {LARGEST / 1e6:g} MB that a phone should load"
+        )
+    return size

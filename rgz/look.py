@@ -1,0 +1,172 @@
+"""A galaxy of your own: what class it is, what it looks like, and what the network keeps of it.
+
+The field is prepared and coded as the committed samples were. The probability of an FRII comes from a *committee* of a hundred
+linear discriminants, each fitted to the galaxies of MiraBest Confident, or of FR-DEEP NVSS for images as coarse as those,
+drawn with replacement: their mean is the answer, the middle 95 of them its interval. A discriminant on a code of a few
+hundred numbers is one product and one logistic function, so asking a hundred costs nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table, vstack
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from scipy.special import expit
+
+from rgz import checkpoints, images, latents, observe, paths
+from rgz.errors import BadInput, first_line
+from rgz.sample import COLUMNS as REQUIRED
+from rgz.sample import Sample
+
+__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "pictures", "text"]
+
+COARSE = 5.0  # arcsec; an image with wider pixels is judged by galaxies as NVSS sees them, a finer one by FIRST's
+INTERVAL = (2.5, 97.5)  # percentiles of the committee
+TAUGHT = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to say of a galaxy.
+
+    Parameters
+    ----------
+    field
+        The galaxy as it was found.
+    prepared, rebuilt
+        What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
+    frii
+        Probability of an FRII and its interval, ``(value, low, high)``.
+    taught
+        Sample whose galaxies the committee knows.
+    neighbours
+        The nearest galaxies of the committed samples, as :meth:`rgz.similar.Index.query` gives them.
+    """
+
+    field: observe.Field
+    prepared: np.ndarray
+    rebuilt: np.ndarray
+    frii: tuple[float, float, float]
+    taught: str
+    neighbours: Table
+
+
+def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
+    """Look at fields; the committed model, codes and committees are read once for all of them.
+
+    Raises
+    ------
+    BadInput
+        An artifact is missing or damaged.
+    """
+    model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
+    index, chosen = latents.index(), latents.chosen()
+    seen = []
+    for field in fields:
+        one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
+        (code,) = latents.for_comparison(model, recipe, one, chosen)
+        prepared = images.prepare(field.pixels, field.pixel, recipe)
+        means, _ = latents.full_codes(model, prepared[None])
+        (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))
+        taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
+        frii = _probability(code[: 2 * len(chosen)], taught)
+        seen.append(Look(field, prepared, rebuilt, frii, taught, index.query(code, k, field.place)))
+    return seen
+
+
+def _probability(code: np.ndarray, taught: str) -> tuple[float, float, float]:
+    """Mean of the committee's probabilities of an FRII for a code (D,), and their interval."""
+    path = paths.artifact("committees.safetensors")
+    try:
+        weights = load_file(path)[taught]
+        each = expit(weights[:, :-1] @ code + weights[:, -1])
+    except (SafetensorError, KeyError, OSError, ValueError) as error:
+        raise BadInput(
+            f"{path} holds no committee for these codes ({first_line(error)}): rgz encode makes it"
+        ) from error
+    low, high = np.percentile(each, INTERVAL)
+    return float(each.mean()), float(low), float(high)
+
+
+def _plain(value):
+    """A number of JSON: what is not finite is null."""
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def as_dict(seen: Look) -> dict:
+    """All that is known, for JSON."""
+    field = seen.field
+    value, low, high = (_plain(v) for v in seen.frii)
+    return {
+        "name": field.name,
+        "ra": _plain(field.place[0]),
+        "dec": _plain(field.place[1]),
+        "pixel_arcsec": _plain(field.pixel),
+        "peak_over_noise": _plain(field.snr),
+        "other_sources": field.others,
+        "notes": list(field.notes),
+        "frii": {"probability": value, "low": low, "high": high, "interval": 0.95, "taught_with": TAUGHT[seen.taught]},
+        "neighbours": [
+            {
+                "name": str(row["name"]),
+                "sample": str(row["sample"]),
+                "ra": _plain(row["ra"]),
+                "dec": _plain(row["dec"]),
+                "separation": _plain(row["separation"]),
+                "label": str(row["label"]) or None,
+                "same": bool(row["same"]),
+                "link": str(row["link"]) or None,
+            }
+            for row in seen.neighbours
+        ],
+    }
+
+
+def neighbours(seen: Sequence[Look]) -> Table:
+    """The neighbours of all that was looked at as one table, with a column ``query`` in front."""
+    tables = []
+    for one in seen:
+        table = one.neighbours.copy()
+        table.add_column(np.full(len(table), one.field.name), name="query", index=0)
+        tables.append(table)
+    return vstack(tables, metadata_conflicts="silent")
+
+
+def text(seen: Look) -> str:
+    """All that is known, for people."""
+    field, (value, low, high) = seen.field, seen.frii
+    place = " at {:.5f} {:+.5f}".format(*field.place) if np.isfinite(field.place[0]) else ""
+    noise = f", peak {field.snr:.0f} times the noise" if np.isfinite(field.snr) else ""
+    lines = [f"{field.name}{place}{noise}", *(f"  note: {note}" for note in field.notes)]
+    lines += [f"  P(FRII) {value:.2f} ({low:.2f}–{high:.2f}), by discriminants that know {TAUGHT[seen.taught]}"]
+    if known := [str(row["label"]) for row in seen.neighbours if row["same"] and row["label"]]:
+        lines += [f"  note: an archive has this galaxy, as {known[0]}; the discriminants may have been taught with it"]
+    lines += ["", f"  {'nearest':34}{'sample':14}{'class':9}{'1 − cos':>8}"]
+    for row in seen.neighbours:
+        mark = " (the same galaxy)" if row["same"] else ""
+        lines.append(
+            f"  {row['name']:34}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{mark}  {row['link']}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def pictures(seen: Sequence[Look], shown: int = 6) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+    """Pictures for a figure: what the network sees, what it rebuilds, and the nearest galaxies, decoded from their codes.
+
+    Returns
+    -------
+    own, near, titles
+        (N, 2, H, W) and (N, shown, H, W) grey levels, and a title for each of the latter.
+    """
+    model, _, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
+    near, titles = [], []
+    for one in seen:
+        codes = []
+        for row in one.neighbours[:shown]:
+            table, code, about = latents.read_codes(paths.artifact("codes.h5"), row["sample"])
+            codes.append(code[np.flatnonzero(table["name"] == row["name"])[0]])
+        near.append(latents.decode(model, np.stack(codes), about["latents"]))
+        titles.append([f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in one.neighbours[:shown]])
+    return np.stack([(one.prepared, one.rebuilt) for one in seen]), np.stack(near), titles
