@@ -33,6 +33,7 @@ def execute(session):
     _install(session, "book")
     session.run("rgz", "report")
     session.run("rgz", "reconstruct")
+    session.run("rgz", "retrieve")
     _stage()
     for notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
         session.run(
@@ -61,11 +62,12 @@ def _stage():
     STAGE.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(HERE / name, STAGE)
-    shutil.copytree(HERE / "book", STAGE / "book")
+    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer"))
     (STAGE / "notebooks").mkdir()
 
 
 def _build(session):
+    session.run("rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
     session.run(
         "jupyter-book",
         "build",
@@ -89,9 +91,13 @@ def train(session):
 
 @nox.session
 def bench(session):
-    """Time training and encoding against plain convolutions of the same shapes; ``-- --presets tiny`` takes seconds."""
+    """Time training and encoding against plain convolutions of the same shapes, and the search against one matrix product.
+
+    ``nox -s bench -- --presets tiny`` takes seconds for the first.
+    """
     _install(session, "test")
     session.run("python", "benchmarks/speed.py", *session.posargs)
+    session.run("python", "benchmarks/search.py")
 
 
 @nox.session

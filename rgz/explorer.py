@@ -8,7 +8,6 @@ the page answers is what :func:`nearest` answers from the same bytes, and nearly
 import base64
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.manifold import TSNE
 from rgz import latents, paths, plots, readers, similar
 from rgz.errors import BadInput
 
-__all__ = ["LARGEST", "build", "nearest", "payload", "sheet"]
+__all__ = ["LARGEST", "build", "nearest", "payload", "quantised", "sheet", "write"]
 
 LARGEST = 3_000_000  # bytes, for all files of the page
 COLUMNS = 68
@@ -78,24 +77,19 @@ def payload(index: similar.Index, pictures: str) -> dict:
 
 
 def sheet(pictures: np.ndarray) -> bytes:
-    """Pictures (N, H, W), grey levels, in rows of :data:`COLUMNS`, as one WebP in the colours of the book's galleries."""
+    """Pictures (N, H, W), grey levels, in lines of 68, as one WebP: colours and the way up are those of the book's galleries."""
     count, size, _ = pictures.shape
     lines = -(-count // COLUMNS)
     padded = np.zeros((lines * COLUMNS, size, size))
-    padded[:count] = pictures / np.maximum(pictures.max(axis=(1, 2), keepdims=True), 1)
+    padded[:count] = pictures[:, ::-1] / np.maximum(pictures.max(axis=(1, 2), keepdims=True), 1)
     grid = padded.reshape(lines, COLUMNS, size, size).transpose(0, 2, 1, 3).reshape(lines * size, COLUMNS * size)
     stream = io.BytesIO()
     Image.fromarray(plots.colours(grid)).save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()
 
 
-def build(folder: Path, page: Path) -> int:
-    """Write the page into a folder from the committed codes, and return its size in bytes.
-
-    Parameters
-    ----------
-    page
-        Folder of the hand-written ``index.html``, ``explorer.css`` and ``explorer.js``.
+def write(folder: Path, page: Path, data: dict, pictures: np.ndarray) -> int:
+    """Write the page with its :func:`payload` and pictures (N, H, W) into a folder, and return its size in bytes.
 
     Raises
     ------
@@ -105,19 +99,27 @@ def build(folder: Path, page: Path) -> int:
     template = page / "index.html"
     if not template.is_file():
         raise BadInput(f"{template} is missing: run from a clone of the repository, or name the folder with --page")
+    inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    content = {name: (page / name).read_bytes() for name in ("explorer.css", "explorer.js")}
+    content["index.html"] = template.read_text(encoding="utf-8").replace("/*data*/", inside).encode()
+    content["sprites.webp"] = sheet(pictures)
+    size = sum(map(len, content.values()))
+    if size > LARGEST:
+        raise BadInput(f"the page has {size / 1e6:.2f} MB, more than the {LARGEST / 1e6:g} MB that a phone should load")
+    for name, whole in content.items():
+        with paths.atomic(folder / name) as partial:
+            partial.write_bytes(whole)
+    return size
+
+
+def build(folder: Path, page: Path) -> int:
+    """Write the page into a folder from the committed codes, and return its size in bytes.
+
+    Parameters
+    ----------
+    page
+        Folder of the hand-written ``index.html``, ``explorer.css`` and ``explorer.js``.
+    """
     index = latents.index()
     parts = [latents.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in readers.SAMPLES]
-    data = json.dumps(payload(index, parts[0][1]), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    html = template.read_text(encoding="utf-8").replace("/*data*/", data.replace("</", "<\\/"))
-    pictures = sheet(np.concatenate([images for images, _ in parts]))
-    for name, content in (("index.html", html.encode()), ("sprites.webp", pictures)):
-        with paths.atomic(folder / name) as partial:
-            partial.write_bytes(content)
-    for name in ("explorer.css", "explorer.js"):
-        shutil.copy(page / name, folder)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    if size > LARGEST:
-        raise BadInput(
-            f"{folder} holds {size / 1e6:.2f} MB, more than the {LARGEST / 1e6:g} MB that a phone should load"
-        )
-    return size
+    return write(folder, page, payload(index, parts[0][1]), np.concatenate([images for images, _ in parts]))

@@ -133,7 +133,9 @@ def of_views(
     parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
     latents = torch.from_numpy(np.ascontiguousarray(chosen))
     bar = tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
-    means = torch.cat([model.encode(part)[0][:, latents] for part in bar])  # all latents of all views would fill the memory
+    means = torch.cat(
+        [model.encode(part)[0][:, latents] for part in bar]
+    )  # all latents of all views would fill the memory
     return means.reshape(*shown.shape[:2], len(chosen)).numpy()
 
 
@@ -188,7 +190,7 @@ def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, similar.Spa
     path = paths.artifact("codes.h5") if path is None else path
     tables, codes = {}, []
     for name in readers.SAMPLES:
-        tables[name], own, about = read_codes(path, name, "code_views")
+        tables[name], own, _ = read_codes(path, name, "code_views")
         codes.append(np.hstack([own, read_codes(path, name, "code_centred")[1]]))
     try:
         with h5py.File(path, "r") as file:

@@ -37,6 +37,8 @@ class Look:
         The galaxy as it was found.
     prepared, rebuilt
         What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
+    code
+        Code to search with, (4 D,), as :func:`rgz.latents.for_comparison` makes it.
     frii
         Probability of an FRII and its interval, ``(value, low, high)``.
     taught
@@ -48,6 +50,7 @@ class Look:
     field: observe.Field
     prepared: np.ndarray
     rebuilt: np.ndarray
+    code: np.ndarray
     frii: tuple[float, float, float]
     taught: str
     neighbours: Table
@@ -72,7 +75,7 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
         (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))
         taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
         frii = _probability(code[: 2 * len(chosen)], taught)
-        seen.append(Look(field, prepared, rebuilt, frii, taught, index.query(code, k, field.place)))
+        seen.append(Look(field, prepared, rebuilt, code, frii, taught, index.query(code, k, field.place)))
     return seen
 
 

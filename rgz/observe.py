@@ -19,10 +19,10 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from rgz import fields, images, readers
 from rgz.errors import BadInput, first_line
 
-__all__ = ["Field", "Observation", "at_position", "download", "middle", "open_image", "place"]
+__all__ = ["Field", "Observation", "at_position", "download", "middle", "open_image", "place", "read_image"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST = 4000  # pixels along a side, of an image without a place to look at
+LARGEST = 4000  # pixels along a side, of an image without a place to look at, or of a PNG
 REACH = 270.0  # arcsec, half of the field around a place that is read and whose noise is measured
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the emission's centroid lies nearer to the middle
 CLIPPED = 0.5  # share of pixels with the lowest value beyond which an image has been clipped already
@@ -79,21 +79,27 @@ def open_image(path: Path, pixel: float | None = None) -> Observation:
     BadInput
         The file is missing, damaged, no image, or does not say enough of itself.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        return read_image(Path(path).read_bytes(), Path(path).name, pixel)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def read_image(data: bytes, name: str, pixel: float | None = None) -> Observation:
+    """What :func:`open_image` does, of bytes that have a name."""
     if data[:8] == PNG:
-        return Observation(path.name, _png(data, path), pixel or readers.FIRST_PIXEL)
-    pixels, wcs = readers.read_fits(path)
+        return Observation(name, _png(data, name), pixel or readers.FIRST_PIXEL)
+    try:
+        pixels, wcs = readers.read_fits(data)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
     if wcs is None and pixel is None:
-        raise BadInput(f"{path} has no celestial WCS: say how wide its pixels are in arcsec (--pixel 1.8 for FIRST)")
+        raise BadInput(f"{name} has no celestial WCS: say how wide its pixels are in arcsec (--pixel 1.8 for FIRST)")
     width = pixel if wcs is None else float(np.sqrt(np.prod(_widths(wcs))))
-    return Observation(path.name, pixels, width, wcs)
+    return Observation(name, pixels, width, wcs)
 
 
-def _png(data: bytes, path: Path) -> np.ndarray:
+def _png(data: bytes, path: str) -> np.ndarray:
     """Grey levels (H, W) of a PNG, NaN where it is transparent."""
     from PIL import Image
 

@@ -220,7 +220,7 @@ def lookalikes(
         What is written over each of them, N lists of K.
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         count, columns, figsize=(cell * columns, (cell + 0.45) * count + 0.2), squeeze=False, layout="constrained"
     )
     for line, name, first, others, over in zip(axes, names, own, near, titles, strict=True):

@@ -25,6 +25,7 @@ __all__ = [
     "ALTERED",
     "PAIRS",
     "alter",
+    "bars",
     "columns",
     "hits",
     "kin",
@@ -319,5 +320,24 @@ def table(found: dict) -> str:
     kinds = [f"{features}, {compared}" for features, compared in zip(shown["features"], shown["compared"], strict=True)]
     lines = []
     for question, answers in list(shown.items())[2:]:
-        lines += [question, *(f"    {kind:44}{answer}" for kind, answer in zip(kinds, answers, strict=True)), ""]
+        lines += [question, *(f"    {kind:48}{answer}" for kind, answer in zip(kinds, answers, strict=True)), ""]
     return "\n".join(lines)
+
+
+def bars(found: dict, question: str, ending: str = "cosine") -> dict[str, dict[str, list[float]]]:
+    """Answers of a :func:`study` to one question, for :func:`rgz.plots.dots`: ``[value, half of the interval]``.
+
+    One group for each kind of features and space whose name ends as asked; of ``same`` and ``surveys`` the first answers.
+    """
+    groups = {}
+    for row in found["rows"]:
+        if row["space"].endswith(ending):
+            answers = {
+                " → ".join(TITLES.get(part, part) for part in name.split(" → ")): three[0]
+                if isinstance(three[0], list)
+                else three
+                for name, three in row[question].items()
+            }
+            title = f"{row['features']}, {row['space'].removesuffix(', ' + ending)}"
+            groups[title] = {name: [value, (high - low) / 2] for name, (value, low, high) in answers.items()}
+    return groups

@@ -21,6 +21,7 @@ DRAWS = (
     "plots.calibration(",
     "plots.confusion(",
     "plots.roc(",
+    "plots.lookalikes(",
     "plt.subplots(",
 )
 NOTEBOOKS = sorted((HOUSE / "notebooks").glob("*.ipynb"))
@@ -38,7 +39,18 @@ TORCH_FREE = (
     "plots",
     "provenance",
 )
-ORDER = {"errors": 0, "paths": 1, "images": 1, "likelihood": 1, "sample": 2, "provenance": 2, "cli": 9, "check": 8, "cli_data": 8.5, "cli_look": 8.5}
+ORDER = {
+    "errors": 0,
+    "paths": 1,
+    "images": 1,
+    "likelihood": 1,
+    "sample": 2,
+    "provenance": 2,
+    "cli": 9,
+    "check": 8,
+    "cli_data": 8.5,
+    "cli_look": 8.5,
+}
 
 
 def imported(tree):

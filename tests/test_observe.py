@@ -103,7 +103,7 @@ def test_blank_edges_are_said(source, tmp_path):
     assert any("blank" in note for note in field.notes)
     cut[:149] = np.nan
     cut[151:] = np.nan
-    with pytest.raises(BadInput, match="blank or outside|no source"):
+    with pytest.raises(BadInput, match=r"blank or outside|no source"):
         seen(fits_file(tmp_path / "b.fits", cut, wcs_of(source.shape, 1.8)))
 
 

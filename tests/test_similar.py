@@ -143,7 +143,7 @@ def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
     codes, table = galaxies
     index = similar.build(codes, table, similar.plain(codes))
     assert index.row("g-12") == 12
-    with pytest.raises(BadInput, match="'nobody'.*'g-0'"):
+    with pytest.raises(BadInput, match=r"'nobody'.*'g-0'"):
         index.row("nobody")
     with pytest.raises(BadInput, match=r"\.csv.*\.parquet"):
         similar.write(table, tmp_path / "list.xlsx")
