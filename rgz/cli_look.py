@@ -88,7 +88,7 @@ def look(
         from rgz import plots
 
         own, near, titles = looking.pictures(found)
-        names = ["{}: P(FRII) {:.2f} ({:.2f}–{:.2f})".format(one.field.name, *one.frii) for one in found]
+        names = [f"{one.field.name}: {looking.probability(one.frii)}" for one in found]
         canvas = plots.lookalikes(names, own, near, titles)[0, 0].figure
         with paths.atomic(plot) as partial:
             canvas.savefig(partial, format=plot.suffix[1:].lower(), dpi=150)

@@ -20,7 +20,7 @@ from rgz.errors import BadInput, first_line
 from rgz.sample import COLUMNS as REQUIRED
 from rgz.sample import Sample
 
-__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "pictures", "text"]
+__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "pictures", "probability", "text"]
 
 COARSE = 5.0  # arcsec; an image with wider pixels is judged by galaxies as NVSS sees them, a finer one by FIRST's
 INTERVAL = (2.5, 97.5)  # percentiles of the committee
@@ -137,20 +137,31 @@ def neighbours(seen: Sequence[Look]) -> Table:
     return vstack(tables, metadata_conflicts="silent")
 
 
+def probability(frii: tuple[float, float, float]) -> str:
+    """A probability and its interval as text that never says that something is certain.
+
+    >>> probability((0.9991, 0.42, 1.0))
+    'P(FRII) > 0.99 (0.42–0.99)'
+    """
+    value, low, high = np.clip(frii, 0.01, 0.99)
+    bound = {0.01: "< ", 0.99: "> "}.get(float(value), "")
+    return f"P(FRII) {bound}{value:.2f} ({low:.2f}–{high:.2f})"
+
+
 def text(seen: Look) -> str:
     """All that is known, for people."""
-    field, (value, low, high) = seen.field, seen.frii
+    field = seen.field
     place = " at {:.5f} {:+.5f}".format(*field.place) if np.isfinite(field.place[0]) else ""
     noise = f", peak {field.snr:.0f} times the noise" if np.isfinite(field.snr) else ""
     lines = [f"{field.name}{place}{noise}", *(f"  note: {note}" for note in field.notes)]
-    lines += [f"  P(FRII) {value:.2f} ({low:.2f}–{high:.2f}), by discriminants that know {TAUGHT[seen.taught]}"]
+    lines += [f"  {probability(seen.frii)}, by discriminants that know {TAUGHT[seen.taught]}"]
     if known := [str(row["label"]) for row in seen.neighbours if row["same"] and row["label"]]:
         lines += [f"  note: an archive has this galaxy, as {known[0]}; the discriminants may have been taught with it"]
-    lines += ["", f"  {'nearest':34}{'sample':14}{'class':9}{'1 − cos':>8}"]
+    lines += ["", f"  {'nearest':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
     for row in seen.neighbours:
         mark = " (the same galaxy)" if row["same"] else ""
         lines.append(
-            f"  {row['name']:34}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{mark}  {row['link']}".rstrip()
+            f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{mark}  {row['link']}".rstrip()
         )
     return "\n".join(lines)
 

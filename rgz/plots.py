@@ -221,8 +221,11 @@ def lookalikes(
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
     _, axes = plt.subplots(
-        count, columns, figsize=(cell * columns, (cell + 0.45) * count + 0.2), squeeze=False, layout="constrained"
+        count, columns, figsize=(cell * columns, (cell + 0.4) * count + 0.1), squeeze=False, layout="constrained"
     )
+    figure = axes[0, 0].figure
+    margin = 0.25 / figure.get_figheight()  # for the last row's name
+    figure.get_layout_engine().set(hspace=0.2 if count > 1 else 0.05, rect=(0, margin, 1, 1 - margin))
     for line, name, first, others, over in zip(axes, names, own, near, titles, strict=True):
         heads = ["as prepared", "rebuilt"][: len(first)] if len(first) > 1 else ["asked for"]
         for ax, picture, title in zip(line, [*first, *others], [*heads, *over], strict=True):
@@ -231,5 +234,6 @@ def lookalikes(
             ax.set_title(title, fontsize=8)
             for side in ax.spines.values():
                 side.set_visible(False)
-        line[0].set_xlabel(name, fontsize=8, loc="left")
+        below = line[0].text(0, -0.05, name, transform=line[0].transAxes, va="top", fontsize=8)
+        below.set_in_layout(False)  # it may be as long as the line
     return axes
