@@ -122,4 +122,5 @@ def build(folder: Path, page: Path) -> int:
     """
     index = latents.index()
     parts = [latents.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in readers.SAMPLES]
-    return write(folder, page, payload(index, parts[0][1]), np.concatenate([images for images, _ in parts]))
+    what = " and ".join(dict.fromkeys(what for _, what in parts))
+    return write(folder, page, payload(index, what), np.concatenate([images for images, _ in parts]))

@@ -24,6 +24,7 @@ __all__ = ["Field", "Observation", "at_position", "download", "middle", "open_im
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST = 4000  # pixels along a side, of an image without a place to look at, or of a PNG
 REACH = 270.0  # arcsec, half of the field around a place that is read and whose noise is measured
+COARSEST = 20.0  # arcsec, width of a pixel
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the emission's centroid lies nearer to the middle
 CLIPPED = 0.5  # share of pixels with the lowest value beyond which an image has been clipped already
 BLANK = 0.5  # share of the neighbourhood of a source that may be blank
@@ -227,7 +228,8 @@ def middle(observation: Observation, at: tuple[float, float] | None = None) -> F
         )
     else:
         median, rms = images.noise(images.fill(pixels))
-        clipped = images.despeckle(images.clip(images.fill(pixels), measured=(median, rms)))
+        clipped = images.clip(np.where(blank, median, pixels), measured=(median, rms))  # a sky need not lie at zero
+        clipped = images.despeckle(np.where(blank, 0.0, clipped))
     islands, labels = fields.islands(clipped, rms)
     if not len(islands):
         raise BadInput(_refusal(observation.name, images.fill(pixels), rms))
@@ -293,6 +295,10 @@ def _square(observation: Observation, at, notes: list[str]):
     x, y = ((width - 1) / 2, (height - 1) / 2) if at is None else at_position(observation, *at)
     widths = np.full(2, observation.pixel) if wcs is None else _widths(wcs)
     pixel = max(float(np.sqrt(np.prod(widths))), readers.FIRST_PIXEL)
+    if not pixel <= COARSEST:  # nor NaN
+        raise BadInput(
+            f"{observation.name} has pixels of {pixel:.3g}″: at most {COARSEST:g}″ show the shape of a galaxy"
+        )
     if at is None and max(height, width) > LARGEST:
         raise BadInput(f"{observation.name} is {width}×{height} pixels: say where to look, --at RA DEC")
     reach = max(REACH, fields.FIELD / 2 * pixel)

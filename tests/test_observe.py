@@ -107,6 +107,22 @@ def test_blank_edges_are_said(source, tmp_path):
         seen(fits_file(tmp_path / "b.fits", cut, wcs_of(source.shape, 1.8)))
 
 
+def test_a_sky_far_from_zero_and_blank_edges_go_together(source, tmp_path):
+    low = source - 500
+    low[:100] = np.nan
+    field = seen(fits_file(tmp_path / "a.fits", low, wcs_of(source.shape, 1.8)))
+    plain = seen(fits_file(tmp_path / "b.fits", source, wcs_of(source.shape, 1.8)))
+    assert alike(plain, field) > 0.99
+    assert field.snr == pytest.approx(plain.snr, rel=0.1)
+
+
+def test_pixels_too_coarse_to_show_a_shape(source, tmp_path):
+    with pytest.raises(BadInput, match="at most 20″"):
+        seen(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 60.0)))
+    with pytest.raises(BadInput, match="at most 20″"):
+        seen(fits_file(tmp_path / "b.fits", source), pixel=float("nan"))
+
+
 def test_pictures_of_clipped_and_of_raw_fields(source, tmp_path):
     clipped = images.clip(source)
     Image.fromarray(np.rint(255 * clipped / clipped.max()).astype(np.uint8)).save(tmp_path / "clipped.png")
