@@ -57,7 +57,7 @@ POSITIVE = "FRII"
 METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
 SEED = 0
 COMMITTEES = ("mirabest", "frdeep-nvss")
-"""Samples whose galaxies a committee is taught with: one for images as fine as FIRST's, one for images as coarse as NVSS's."""
+"""Samples whose galaxies a committee is taught with, the first for images as fine as FIRST's, the other for images like NVSS's."""
 
 
 def _tuned(estimator, **grid):

@@ -137,7 +137,7 @@ def _rgd_fields(rgd: sample.Sample) -> Iterator[Field]:
 def islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
     """Islands that peak above 5 rms: ``y``, ``x`` (brightness-weighted, pixels), ``peak`` and ``number`` in the map of labels.
 
-    Where the rms is not known the area has to do: see :data:`rgz.images.SMALLEST_ISLAND`.
+    Where the rms is not known the area has to do: see ``rgz.images.SMALLEST_ISLAND``.
     """
     labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
     numbers = np.arange(1, count + 1)

@@ -26,7 +26,7 @@ COMPARISONS = {
     "whitened, by angle": lambda codes, space: similar.whitened(codes, cosine=True),
     "as they are, by distance": lambda codes, space: similar.plain(codes, cosine=False),
 }
-"""What the knob for the comparison offers: name to a function of codes and the committed space."""
+"""What the knob for the comparison offers, name to a function of codes and the committed space."""
 
 
 def picture(pixels: np.ndarray, alt: str, width: int = 80) -> str:
