@@ -268,12 +268,14 @@ def _probability(model, values: np.ndarray) -> np.ndarray:
 def committee(values: np.ndarray, labels: np.ndarray, group: np.ndarray, members: int = 100) -> np.ndarray:
     """Weights (members, D + 1) of linear discriminants, each fitted to sources drawn with replacement; the offset comes last.
 
-    The logistic function of a code's product with a row of weights, plus the offset, is that member's probability of FRII.
+    Each class is drawn for itself, so that no draw lacks one. The logistic function of a code's product with a row of weights,
+    plus the offset, is that member's probability of FRII.
     """
-    rng, sources = np.random.default_rng(SEED), [np.flatnonzero(group == one) for one in np.unique(group)]
-    weights = np.empty((members, values.shape[1] + 1))
+    rng, weights = np.random.default_rng(SEED), np.empty((members, values.shape[1] + 1))
+    rows = {one: np.flatnonzero(group == one) for one in np.unique(group)}
+    classes = [[rows[one] for one in np.unique(group[labels == kind])] for kind in (0, 1)]
     for row in tqdm(weights, desc="fitting the committee", unit="member", leave=False, disable=None):
-        drawn = np.concatenate([sources[one] for one in rng.integers(len(sources), size=len(sources))])
+        drawn = np.concatenate([own[one] for own in classes for one in rng.integers(len(own), size=len(own))])
         fitted = clone(_discriminant).fit(values[drawn], labels[drawn])
         row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]
     return weights

@@ -221,9 +221,10 @@ def encode(
     on two cores.
     """
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
-    from rgz import checkpoints, classify, fetch, latents, paths, provenance, readers, sample, similar
+    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample, similar
+    from rgz import report as reporting
 
     weights = weights or paths.artifact(WEIGHTS)
     out = out or paths.artifacts() / CODES
@@ -234,16 +235,12 @@ def encode(
     seen = known[known.table["split"] == "train"]
     means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
     choices = latents.choose(model, means, dimensions)
-    groups, committees = {}, {}
+    groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
         asked = choices if name == "mirabest" else {"code": choices["code"]}  # levels are studied on one sample
         table, codes, left_out = latents.encode(model, recipe, readers.load(name), asked)
         groups[name] = table, codes, {"left_out": left_out}
-        if name in classify.COMMITTEES:
-            sure = classify.confident(table)
-            labels, group = classify.is_frii(table[sure]), classify.groups(table[sure])
-            committees[name] = classify.committee(codes["code_views"][sure], labels, group).astype(np.float32)
     typer.echo("altering images", err=True)
     changes = latents.changes(model, recipe, seen, choices["code"])
     both = np.vstack([np.hstack([codes["code_views"], codes["code_centred"]]) for _, codes, _ in groups.values()])
@@ -258,8 +255,10 @@ def encode(
         levels=list(dict.fromkeys(model.levels)),
     )
     latents.write_codes(out, groups, attributes, similar.tolerant(both, changes))
+    typer.echo("fitting committees", err=True)
+    committees = reporting.committees(out)
     with paths.atomic(out.with_name(COMMITTEES)) as partial:
-        save_file(committees, partial, metadata={"weights_sha256": fetch.sha256(weights)})
+        partial.write_bytes(to_bytes(committees, metadata={"codes_sha256": fetch.sha256(out)}))
     typer.echo(
         f"{out}: "
         + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())

@@ -140,12 +140,13 @@ def neighbours(seen: Sequence[Look]) -> Table:
 def probability(frii: tuple[float, float, float]) -> str:
     """A probability and its interval as text that never says that something is certain.
 
-    >>> probability((0.9991, 0.42, 1.0))
-    'P(FRII) > 0.99 (0.42–0.99)'
+    >>> probability((0.8, 0.42, 1.0)), probability((0.9991, 0.998, 1.0))
+    ('P(FRII) 0.80 (0.42–0.99)', 'P(FRII) > 0.99')
     """
-    value, low, high = np.clip(frii, 0.01, 0.99)
-    bound = {0.01: "< ", 0.99: "> "}.get(float(value), "")
-    return f"P(FRII) {bound}{value:.2f} ({low:.2f}–{high:.2f})"
+    value, low, high = (float(v) for v in np.clip(frii, 0.01, 0.99))
+    if low == high:
+        return f"P(FRII) {'<' if value < 0.5 else '>'} {value:.2f}"
+    return f"P(FRII) {value:.2f} ({low:.2f}–{high:.2f})"
 
 
 def text(seen: Look) -> str:

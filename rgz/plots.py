@@ -220,20 +220,23 @@ def lookalikes(
         What is written over each of them, N lists of K.
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
+    over = 0.4  # inches for what is written above and below a row
+    height = (cell + over) * count + 0.1
+    frame = {"left": 0, "right": 1, "top": 1 - over / height, "bottom": over / 2 / height}
     _, axes = plt.subplots(
-        count, columns, figsize=(cell * columns, (cell + 0.4) * count + 0.1), squeeze=False, layout="constrained"
+        count,
+        columns,
+        figsize=((cell + 0.06) * columns, height),
+        squeeze=False,
+        gridspec_kw=frame | {"wspace": 0.06 / cell, "hspace": 1.3 * over / cell},
     )
-    figure = axes[0, 0].figure
-    margin = 0.25 / figure.get_figheight()  # for the last row's name
-    figure.get_layout_engine().set(hspace=0.2 if count > 1 else 0.05, rect=(0, margin, 1, 1 - margin))
-    for line, name, first, others, over in zip(axes, names, own, near, titles, strict=True):
+    for line, name, first, others, heading in zip(axes, names, own, near, titles, strict=True):
         heads = ["as prepared", "rebuilt"][: len(first)] if len(first) > 1 else ["asked for"]
-        for ax, picture, title in zip(line, [*first, *others], [*heads, *over], strict=True):
+        for ax, picture, title in zip(line, [*first, *others], [*heads, *heading], strict=True):
             ax.imshow(picture, origin="lower", cmap="inferno", vmin=0)
             ax.set(xticks=[], yticks=[])
             ax.set_title(title, fontsize=8)
             for side in ax.spines.values():
                 side.set_visible(False)
-        below = line[0].text(0, -0.05, name, transform=line[0].transAxes, va="top", fontsize=8)
-        below.set_in_layout(False)  # it may be as long as the line
+        line[0].text(0, -0.05, name, transform=line[0].transAxes, va="top", fontsize=8)
     return axes

@@ -27,6 +27,7 @@ __all__ = [
     "best",
     "classes",
     "columns",
+    "committees",
     "floors",
     "html",
     "probe",
@@ -74,6 +75,16 @@ def _known(codes: Path, name: str, variant: str) -> tuple[Table, np.ndarray]:
     everything, code, _ = latents.read_codes(codes, name, variant)
     rows = classify.confident(everything)
     return everything[rows], code[rows]
+
+
+def committees(codes: Path) -> dict[str, np.ndarray]:
+    """Discriminants (members, 2 D + 1) on codes of twelve views for each sample of :data:`rgz.classify.COMMITTEES`."""
+    found = {}
+    for name in classify.COMMITTEES:
+        known, code = _known(codes, name, "code_views")
+        labels, group = classify.is_frii(known), classify.groups(known)
+        found[name] = classify.committee(code, labels, group).astype(np.float32)
+    return found
 
 
 def _images(name: str, known: Table) -> Sample | None:

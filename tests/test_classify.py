@@ -258,3 +258,21 @@ def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
     for train, test in at_home:
         assert (train >= 100).all()
         assert not set(train) & set(test)
+
+
+def test_a_committee_agrees_with_its_discriminant_and_knows_how_sure_it_is():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    values = rng.normal(size=(200, 6)) + labels[:, None]
+    weights = classify.committee(values, labels, np.arange(200), members=40)
+    each = 1 / (1 + np.exp(-(values @ weights[:, :-1].T + weights[:, -1])))
+    one = classify.CLASSIFIERS["linear discriminant"].fit(values, labels).predict_proba(values)[:, 1]
+    np.testing.assert_allclose(each.mean(axis=1), one, atol=0.05)
+    near = np.abs(one - 0.5) < 0.2
+    assert each[near].std(axis=1).mean() > each[np.abs(one - 0.5) > 0.45].std(axis=1).mean()
+    np.testing.assert_array_equal(weights, classify.committee(values, labels, np.arange(200), members=40))
+
+
+def test_a_committee_of_few_galaxies_has_both_classes_in_every_draw():
+    values, labels = np.random.default_rng(0).normal(size=(5, 3)), np.array([0, 0, 1, 1, 1])
+    assert np.isfinite(classify.committee(values, labels, np.arange(5), members=30)).all()

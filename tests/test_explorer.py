@@ -40,24 +40,30 @@ def built(galaxies, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def page(built, request):
-    """The page in headless Chromium, opened from its file; ends by asserting that the console stayed silent."""
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    options = getattr(request, "param", {})
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_context(accept_downloads=True, **options).new_page()
-        said, asked = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((built / "index.html").as_uri())
-        page.wait_for_selector("#neighbours button")
-        yield page
-        assert said == []
-        assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser, built, request):
+    """The page, opened from its file; ends by asserting that the console stayed silent and nothing was asked of a network."""
+    context = browser.new_context(accept_downloads=True, **getattr(request, "param", {}))
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((built / "index.html").as_uri())
+    page.wait_for_selector("#neighbours button")
+    yield page
+    context.close()
+    assert said == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
 
 
 def listed(page):

@@ -40,7 +40,7 @@ def test_json_says_all(run, galaxy):
 
 def test_simulated_classes_are_told_apart():
     rng, said = np.random.default_rng(1), []
-    for kind in ("FRI", "FRII") * 6:
+    for kind in ("FRI", "FRII") * 4:
         seen = observe.Observation(kind, synthetic.source(kind, rng, size=300, snr=100), 1.8)
         said.append(observe.middle(seen))
     p = np.array([one.frii[0] for one in look.look(said)])
