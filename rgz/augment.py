@@ -13,11 +13,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from rgz import images
+from rgz.altered import BEAM
 from rgz.sample import Sample
 
 __all__ = ["batches"]
 
-BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum
 RESOLVED = 6.0  # arcsec, length; an unresolved source has about 4
 OFTEN = 4  # times as often as an unresolved source a resolved one is shown: one point looks like another
 

@@ -67,8 +67,8 @@ def look(
     from rgz import observe, paths
     from rgz import similar as searching
 
-    if table and table.suffix.lower() not in searching.FORMATS:
-        raise BadInput(f"{table}: tables are written as {', '.join(searching.FORMATS)}; choose one of these endings")
+    if table:
+        searching.ending(table)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are drawn as .png, .pdf or .svg; choose one of these endings")
     if not files and not at:

@@ -40,7 +40,7 @@ def nearest(codes: np.ndarray, row: int, k: int = 10) -> tuple[np.ndarray, np.nd
     whole = codes.astype(float)
     norms = np.sqrt((whole**2).sum(axis=1))
     far = 1 - whole @ whole[row] / (norms[row] * norms)
-    order = np.lexsort((np.arange(len(far)), far))
+    order = np.argsort(far, kind="stable")
     order = order[order != row][:k]
     return order, far[order]
 

@@ -176,11 +176,13 @@ def pictures(seen: Sequence[Look], shown: int = 6) -> tuple[np.ndarray, np.ndarr
         (N, 2, H, W) and (N, shown, H, W) grey levels, and a title for each of the latter.
     """
     model, _, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
+    samples = {str(name) for one in seen for name in one.neighbours["sample"][:shown]}
+    known = {name: latents.read_codes(paths.artifact("codes.h5"), name) for name in samples}
     near, titles = [], []
     for one in seen:
         codes = []
         for row in one.neighbours[:shown]:
-            table, code, about = latents.read_codes(paths.artifact("codes.h5"), row["sample"])
+            table, code, about = known[row["sample"]]
             codes.append(code[np.flatnonzero(table["name"] == row["name"])[0]])
         near.append(latents.decode(model, np.stack(codes), about["latents"]))
         titles.append([f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in one.neighbours[:shown]])

@@ -100,24 +100,24 @@ def read_image(data: bytes, name: str, pixel: float | None = None) -> Observatio
     return Observation(name, pixels, width, wcs)
 
 
-def _png(data: bytes, path: str) -> np.ndarray:
+def _png(data: bytes, name: str) -> np.ndarray:
     """Grey levels (H, W) of a PNG, NaN where it is transparent."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             if max(picture.size) > LARGEST:
-                raise BadInput(f"{path} is {picture.size[0]}×{picture.size[1]} pixels: cut the galaxy out of it first")
+                raise BadInput(f"{name} is {picture.size[0]}×{picture.size[1]} pixels: cut the galaxy out of it first")
             if picture.mode in ("I;16", "I", "F"):
                 return np.asarray(picture, dtype=float)
             levels = np.asarray(picture.convert("RGBA"), dtype=float)
     except BadInput:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damage
-        raise BadInput(f"{path} is not a whole PNG ({first_line(error)}): save or fetch it again") from error
+        raise BadInput(f"{name} is not a whole PNG ({first_line(error)}): save or fetch it again") from error
     seen = levels[..., 3] > 0
     if (np.ptp(levels[..., :3], axis=-1)[seen] > 2).any():
-        raise BadInput(f"{path} is in colour, which says nothing of brightness: save it in shades of grey, or as FITS")
+        raise BadInput(f"{name} is in colour, which says nothing of brightness: save it in shades of grey, or as FITS")
     return np.where(seen, levels[..., 0], np.nan)
 
 

@@ -7,6 +7,7 @@ be praised for, the queried source itself among them, are left out of the last t
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from astropy import units as u
@@ -16,9 +17,10 @@ from scipy import ndimage
 from sklearn.decomposition import PCA
 
 from rgz import altered, images, latents, readers, similar
+from rgz.classify import confident
 from rgz.fields import SAME_SOURCE
 from rgz.readers import FIRST_PIXEL, NVSS_PIXEL
-from rgz.sample import Sample, prepared
+from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
 __all__ = [
@@ -36,7 +38,6 @@ __all__ = [
     "share",
     "study",
     "table",
-    "worth",
 ]
 
 ALTERED: dict[str, Callable] = {
@@ -59,7 +60,6 @@ PAIRS = (
 """Sample of the queries and sample that is searched, for the question of kind."""
 
 TITLES = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FR-DEEP FIRST", "frdeep-nvss": "FR-DEEP NVSS"}
-CLASSES = ("FRI", "FRII")
 QUERIES = 300
 SEED = 0
 
@@ -103,11 +103,6 @@ def kin(order: np.ndarray, apart: np.ndarray, label: np.ndarray, of_target: np.n
     return found
 
 
-def worth(table: Table) -> np.ndarray:
-    """Mask of the rows that have a class of their own, FRI or FRII, without doubt."""
-    return np.isin(table["label"], CLASSES) & np.asarray(table["confident"])
-
-
 def measure(table: Table, vectors: np.ndarray, changed: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict:
     """Answers to all questions for galaxies in a table, described by placed vectors (N, K).
 
@@ -140,7 +135,7 @@ def measure(table: Table, vectors: np.ndarray, changed: dict[str, tuple[np.ndarr
         right[np.arange(len(of)), of] = True
         found["itself"][name] = share(hits(ranked(placed, vectors), right, 1))
     for one, two in PAIRS:
-        asked, targets = (rows[name][worth(table[rows[name]])] for name in (one, two))
+        asked, targets = (rows[name][confident(table[rows[name]])] for name in (one, two))
         apart = ~same_sky(table[asked], table[targets])
         apart &= asked[:, None] != targets
         label = np.asarray(table["label"])
@@ -153,8 +148,9 @@ def alter(sample: Sample, kind: str, rows: np.ndarray, recipe: images.Recipe) ->
     """Rows of a sample that can still be prepared after an alteration, and a sample of the altered images."""
     rng = np.random.default_rng((SEED, *kind.encode()))
     pictures = np.stack([ALTERED[kind](image, rng) for image in sample.images[rows]])
-    kept = np.array([images.has_source(image, sample.pixel, recipe) for image in pictures])
-    return rows[kept], Sample(pictures[kept], sample.table[rows[kept]], sample.pixel)
+    changed = Sample(pictures, sample.table[rows], sample.pixel)
+    kept = usable(changed, recipe)
+    return rows[kept], changed[kept]
 
 
 def seen_twice(first: Sample, nvss: Sample) -> dict:
@@ -248,10 +244,7 @@ def study(
             codes,
             lambda one: latents.for_comparison(model, recipe, one, chosen),
             both(codes)
-            | {
-                f"tolerant, {n}": similar.Space(space.centre, space.matrix, c)
-                for n, c in (("cosine", True), ("Euclidean", False))
-            },
+            | {f"tolerant, {n}": replace(space, cosine=c) for n, c in (("cosine", True), ("Euclidean", False))},
         )
     )
     pixels = np.concatenate([prepared(one, recipe) for one in whole.values()]).reshape(len(table), -1)
@@ -311,7 +304,7 @@ def columns(found: dict) -> dict[str, list]:
 
 
 def _titled(pair: str) -> str:
-    return " → ".join(TITLES[name] for name in pair.split(" → "))
+    return " → ".join(TITLES.get(name, name) for name in pair.split(" → "))
 
 
 def table(found: dict) -> str:
@@ -333,9 +326,7 @@ def bars(found: dict, question: str, ending: str = "cosine") -> dict[str, dict[s
     for row in found["rows"]:
         if row["space"].endswith(ending):
             answers = {
-                " → ".join(TITLES.get(part, part) for part in name.split(" → ")): three[0]
-                if isinstance(three[0], list)
-                else three
+                _titled(name): three[0] if isinstance(three[0], list) else three
                 for name, three in row[question].items()
             }
             title = f"{row['features']}, {row['space'].removesuffix(', ' + ending)}"

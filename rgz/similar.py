@@ -34,6 +34,7 @@ __all__ = [
     "Index",
     "Space",
     "build",
+    "ending",
     "plain",
     "sky_link",
     "stacked",
@@ -182,17 +183,13 @@ class Index:
             rows[number], far[number] = found[order], squared[order]
         return rows, far / 2 if self.space.cosine else np.sqrt(far)
 
-    def query(
-        self, code: np.ndarray, k: int = 10, at: tuple[float, float] | None = None, name: str | None = None
-    ) -> Table:
+    def query(self, code: np.ndarray, k: int = 10, at: tuple[float, float] | None = None) -> Table:
         """The ``k`` nearest galaxies to a code (D,), nearest first.
 
         Parameters
         ----------
         at
             RA and Dec of the galaxy asked for, in degrees, where they are known.
-        name
-            Its name, where it is itself in the index.
 
         Returns
         -------
@@ -201,7 +198,7 @@ class Index:
             asked for, by its name or because it lies within 30″) and ``link``, an address that shows the place on the sky.
         """
         rows, separation = self.neighbours(np.asarray(code)[None], k)
-        return self._listed(rows[0], separation[0], at, name)
+        return self._listed(rows[0], separation[0], at, None)
 
     def query_vector(self, vector: np.ndarray, k: int, known: Row) -> Table:
         """As :meth:`query`, of a vector (K,) that the space has placed and the table's row of its galaxy."""
@@ -306,18 +303,24 @@ def _near(table: Table, at: tuple[float, float] | None) -> np.ndarray:
     return near
 
 
-def write(table: Table, path: Path):
-    """Write a table as CSV, ECSV, VOTable or Parquet, by the ending of the file name, atomically.
+def ending(path: Path) -> str:
+    """The format in which a table is written to a file of this name.
 
     Raises
     ------
     BadInput
-        The ending is another, or Parquet is asked for without pyarrow.
+        Its ending is none of :data:`FORMATS`, or Parquet is asked for without pyarrow.
     """
     form = FORMATS.get(Path(path).suffix.lower())
     if form is None:
         raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
     if form == "parquet" and find_spec("pyarrow") is None:
         raise BadInput(f"{path}: Parquet needs pyarrow: pip install pyarrow, or write .vot or .csv")
+    return form
+
+
+def write(table: Table, path: Path):
+    """Write a table as CSV, ECSV, VOTable or Parquet, by the :func:`ending` of the file name, atomically."""
+    form = ending(path)
     with paths.atomic(path) as partial:
         table.write(partial, format=form, overwrite=True)

@@ -6,6 +6,7 @@ for each neighbour. On a page without a kernel the controls do nothing: each not
 
 import base64
 import io
+from dataclasses import replace
 from functools import cache
 from html import escape
 
@@ -21,8 +22,8 @@ __all__ = ["COMPARISONS", "browse", "listing", "picture"]
 
 ALL = "all samples"
 COMPARISONS = {
-    "tolerant, by angle": lambda codes, space: similar.Space(space.centre, space.matrix, True),
-    "tolerant, by distance": lambda codes, space: similar.Space(space.centre, space.matrix, False),
+    "tolerant, by angle": lambda codes, space: replace(space, cosine=True),
+    "tolerant, by distance": lambda codes, space: replace(space, cosine=False),
     "whitened, by angle": lambda codes, space: similar.whitened(codes, cosine=True),
     "as they are, by distance": lambda codes, space: similar.plain(codes, cosine=False),
 }
@@ -60,7 +61,7 @@ def browse(name: str | None = None) -> controls.VBox:
     model, _, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
     table, codes, space = latents.for_search()
     parts = [latents.read_codes(paths.artifact("codes.h5"), sample) for sample in readers.SAMPLES]
-    single, chosen = np.vstack([code for _, code, _ in parts]), latents.chosen()
+    single, chosen = np.vstack([code for _, code, _ in parts]), parts[0][2]["latents"]
     row_of = {one: row for row, one in enumerate(table["name"])}
 
     @cache
