@@ -26,6 +26,7 @@ HALF = replace(PRESETS["small"], width=96)
 FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
 LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside
 COMPACT = replace(HALF, decoder=((1, 2), (4, 8), (8, 8), (16, 4)), latents=(4,), channels=1)
+TENTH = {4: 0.1}
 
 
 class Reweighed(nn.Module):
@@ -83,7 +84,8 @@ TRIES = {
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
     "full width": Try(PRESETS["small"]),
     "three times as long": Try(schedule=train.Schedule(steps=1500)),
-    "128 latents at 4, rate weighs 1/10": Try(COMPACT, schedule=train.Schedule(steps=1500), weights={4: 0.1}),
+    "128 latents at 4, rate weighs 1/10": Try(COMPACT, schedule=train.Schedule(steps=1500), weights=TENTH),
+    "the same, full width, longer": Try(replace(COMPACT, width=192), schedule=train.Schedule(steps=2500), weights=TENTH),
 }
 
 

@@ -241,16 +241,17 @@ class VDVAE(nn.Module):
         parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
         return F.pixel_shuffle(parameters, self.config.patch)
 
-    def _posterior(self, images: Tensor, means: bool, blocks: int | None = None):
+    def _posterior(self, images: Tensor, means: bool, blocks: int | None = None, rest: float = 0.0):
         """Posterior walk: mixture parameters, and per block posterior mean, log-std, prior mean, log-std.
 
-        Only the first ``blocks`` blocks, where given, follow the posterior; the others take their prior means.
+        Only the first ``blocks`` blocks, where given, follow the posterior; the others are drawn from their priors, with
+        their standard deviations times ``rest``.
         """
         activations, record = self._ascend(images), []
 
         def draw(block, h, prior_mean, prior_log_std):
             if len(record) == blocks:
-                return prior_mean
+                return prior_mean + rest * prior_log_std.exp() * torch.randn_like(prior_mean)
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
             record.append((mean, log_std, prior_mean, prior_log_std))
@@ -321,10 +322,29 @@ class VDVAE(nn.Module):
         return mixture_mean(self._descend(len(code), draw))
 
     @torch.no_grad()
-    def sample(self, count: int, temperature: float = 1.0) -> Tensor:
-        """New images, each latent drawn from its prior with its standard deviation times ``temperature``; (N, 1, H, W) uint8."""
+    def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:
+        """Images again, (N, 1, H, W) 0 … 255: latents of the first ``blocks`` blocks at their posterior means, the others drawn."""
+        return mixture_mean(self._posterior(images, means=True, blocks=blocks, rest=temperature)[0])
+
+    @torch.no_grad()
+    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf, grain: bool = False) -> Tensor:
+        """New images, (N, 1, H, W) uint8: the mean image of latents drawn from their priors.
+
+        Parameters
+        ----------
+        temperature
+            What each prior's standard deviation is multiplied with.
+        truncation
+            Standard deviations beyond which nothing is drawn.
+        grain
+            Draw each grey level from its mixture too, as published. Neighbouring pixels then differ by chance, which those of a
+            survey, smoothed by its beam, do not.
+        """
 
         def draw(block, h, prior_mean, prior_log_std):
-            return prior_mean + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
+            noise = torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(prior_mean).clamp(1e-7, 1 - 1e-7))
+            return prior_mean + temperature * prior_log_std.exp() * noise
 
-        return mixture_sample(self._descend(count, draw))
+        parameters = self._descend(count, draw)
+        return mixture_sample(parameters) if grain else mixture_mean(parameters).round().to(torch.uint8)

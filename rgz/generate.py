@@ -1,0 +1,90 @@
+r"""New galaxies: drawn from the prior, drawn about a real one, or on the way from one to another.
+
+To draw a galaxy the decoder walks up and takes each block's latents from its prior, :math:`z_i \sim p(z_i \mid z_{<i})`. A
+*temperature* below one narrows every prior, a *truncation* cuts off its tails: what comes out is more ordinary, and less varied.
+A real galaxy's coarse latents can be kept while the fine ones are drawn anew: the same galaxy in another light, one might say.
+Between two galaxies lie the codes on the straight line between their own.
+
+Prepared images have their peak at grey level 255 by construction; a generated image is brought there too. A blank one is no
+galaxy, and is drawn again.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from rgz import latents
+from rgz.errors import BadInput
+from rgz.vdvae import VDVAE
+
+__all__ = ["between", "full_peak", "new", "redrawn"]
+
+BATCH = 128
+BLANK = 10  # draws for one galaxy at which to give up
+
+
+def full_peak(grey: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) brought to a peak of 255, uint8, the last step of :func:`rgz.images.stretch`; black ones stay black."""
+    peak = np.asarray(grey, dtype=float).max((1, 2), keepdims=True)
+    return np.rint(255 * np.divide(grey, peak, out=np.zeros(grey.shape), where=peak > 0)).astype(np.uint8)
+
+
+def new(
+    model: VDVAE,
+    count: int,
+    temperature: float = 1.0,
+    truncation: float = math.inf,
+    grain: bool = False,
+    seed: int = 0,
+) -> np.ndarray:
+    """Galaxies that nobody has seen, (count, H, W) uint8; arguments as of :meth:`rgz.vdvae.VDVAE.sample`.
+
+    Raises
+    ------
+    BadInput
+        The count is below one, or temperature or truncation is not positive.
+    """
+    if count < 1 or not (0 < temperature < math.inf) or not truncation > 0:
+        raise BadInput(
+            f"count, temperature and truncation are positive numbers; they are {count}, {temperature}, {truncation}"
+        )
+    kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
+    bar = tqdm(total=count, desc="drawing galaxies", unit="galaxy", leave=False, disable=None)
+    with torch.random.fork_rng(devices=[]), bar:
+        torch.manual_seed(seed)
+        while len(kept) < count:
+            grey = model.sample(BATCH, temperature, truncation, grain)[:, 0].numpy()
+            kept, drawn = np.concatenate([kept, grey[grey.any((1, 2))]]), drawn + BATCH
+            if drawn >= BLANK * max(BATCH, len(kept)):
+                raise BadInput("this model draws hardly anything but blank images: train it longer")
+            bar.update(min(len(kept), count) - bar.n)
+    return full_peak(kept[:count])
+
+
+def redrawn(model: VDVAE, pixels: np.ndarray, finest: int, times: int = 1, seed: int = 0) -> np.ndarray:
+    """Each prepared image (N, H, W) ``times`` times again, (times, N, H, W) uint8, its latents finer than ``finest`` drawn anew.
+
+    Raises
+    ------
+    BadInput
+        The model has no latents at that resolution.
+    """
+    if finest not in model.levels:
+        raise BadInput(f"latents are at the resolutions {sorted(set(model.levels))}, not at {finest}")
+    blocks = sum(resolution <= finest for resolution in model.levels)
+    parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return np.stack(
+            [full_peak(torch.cat([model.vary(part, blocks) for part in parts])[:, 0].numpy()) for _ in range(times)]
+        )
+
+
+def between(model: nn.Module, first: np.ndarray, second: np.ndarray, steps: int = 9) -> np.ndarray:
+    """Images (steps, H, W) uint8 on the way from one prepared image (H, W) to another, both ends included, all latents mixed."""
+    ends, _ = latents.full_codes(model, np.stack([first, second]))
+    way = np.linspace(0, 1, steps)[:, None]
+    return full_peak(latents.decode(model, (1 - way) * ends[0] + way * ends[1], np.arange(model.dimensions)))
