@@ -1,5 +1,5 @@
-"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s bench``,
-``nox -s lint``."""
+"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s measure``,
+``nox -s bench``, ``nox -s lint``."""
 
 import shutil
 from pathlib import Path
@@ -87,6 +87,14 @@ def train(session):
     """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
     _install(session, "test")
     session.run("rgz", "train", "--preset", "small", *session.posargs)
+
+
+@nox.session
+def measure(session):
+    """Draw galaxies and measure how real they are, fit the flows and measure what they find; half an hour on two cores."""
+    _install(session, "test")
+    session.run("rgz", "realism")
+    session.run("rgz", "density")
 
 
 @nox.session

@@ -14,7 +14,7 @@ from rgz import images, paths, plain
 from rgz.errors import BadInput, first_line
 from rgz.vdvae import VDVAE, Config
 
-__all__ = ["MODELS", "load", "save"]
+__all__ = ["MODELS", "digest", "load", "save"]
 
 
 MODELS = {Config: VDVAE, plain.Config: plain.PlainVAE}
@@ -29,13 +29,13 @@ def save(path: Path, model: nn.Module, recipe: images.Recipe, provenance: dict):
         "config": asdict(model.config),
         "recipe": asdict(recipe),
         "provenance": provenance,
-        "sha256": _digest(tensors),
+        "sha256": digest(tensors),
     }
     with paths.atomic(path) as partial:
         partial.write_bytes(to_bytes(tensors, metadata={"rgz": json.dumps(about)}))
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def digest(tensors: dict[str, Tensor]) -> str:
     """sha256 of all values in order of name, so that a flipped bit among the weights is noticed."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -62,7 +62,7 @@ def load(path: Path) -> tuple[nn.Module, images.Recipe, dict]:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["rgz"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if _digest(tensors) != about["sha256"]:
+        if digest(tensors) != about["sha256"]:
             raise BadInput(f"{path} is damaged, its weights do not have their own sha256: fetch it again")
         (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
         model = (

@@ -10,8 +10,11 @@ rgz encode         codes of every sample
 rgz reconstruct    what the codes keep of the images, measured
 rgz retrieve       whether a search finds what it should, measured
 rgz report         classify the codes, print the table, write the results
+rgz generate       galaxies that nobody has seen
+rgz realism        how real they look, measured
+rgz density        flows that say how likely a galaxy is, and which are odd
 rgz similar        the galaxies most like one of the samples' own
-rgz look           a galaxy of your own: its class, its neighbours
+rgz look           a galaxy of your own: its class, its neighbours, how odd it is
 rgz explorer       a page to wander on
 """
 
@@ -24,7 +27,7 @@ from typing import Annotated
 import typer
 
 import rgz
-from rgz import cli_data, cli_look
+from rgz import cli_data, cli_look, cli_new
 from rgz.cli_data import sources
 from rgz.errors import BadInput
 
@@ -333,7 +336,7 @@ def report(
     typer.echo(reporting.table(results))
 
 
-for verb in (cli_look.similar, cli_look.look, cli_look.explorer):
+for verb in (cli_new.generate, cli_new.realism, cli_new.density, cli_look.similar, cli_look.look, cli_look.explorer):
     app.command()(verb)
 
 

@@ -15,6 +15,7 @@ seen by neither network nor flow, that are less likely. Where a flow has no fini
 import copy
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,10 +29,10 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rgz import paths
+from rgz import checkpoints, paths
 from rgz.errors import BadInput, first_line
 
-__all__ = ["Config", "Density", "Flow", "calibrated", "fit", "fit_flow", "load", "save", "whitening"]
+__all__ = ["Config", "Density", "Flow", "calibrated", "fit", "fit_flow", "folds", "load", "save", "whitening"]
 
 MEMBERS = 5
 
@@ -130,7 +131,8 @@ class Density:
 
     def each(self, codes: np.ndarray) -> np.ndarray:
         """Log-likelihoods (members, N), in nats, of codes (N, D); −∞ where a flow has no finite answer."""
-        values = torch.from_numpy(self.whitened(codes).astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = torch.from_numpy(self.whitened(codes).astype(np.float32))
         with torch.no_grad():
             found = torch.stack([flow(values) for flow in self.flows]).numpy().astype(float)
         return np.where(np.isfinite(found), found, -np.inf)
@@ -170,13 +172,18 @@ def whitening(codes: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
     centre = codes.mean(axis=0)
     variance, directions = np.linalg.eigh(np.cov((codes - centre).T))
     order = np.argsort(-variance)[:kept]
+    if not variance[order[-1]] > 1e-9 * variance[order[0]]:
+        raise BadInput(f"codes of shape {codes.shape} vary along fewer than {kept} directions: keep fewer")
     return centre, directions[:, order] / np.sqrt(variance[order])
 
 
-def fit_flow(values: np.ndarray, held_out: np.ndarray, config: Config, seed: int = 0) -> tuple[Flow, float]:
+def fit_flow(
+    values: np.ndarray, held_out: np.ndarray, config: Config, seed: int = 0, make: Callable[[Config], nn.Module] = Flow
+) -> tuple[nn.Module, float]:
     """One flow for whitened codes (N, kept), and its mean log-likelihood, nats, on the ``held_out`` ones that stop it.
 
-    Adam with decay, the learning rate along a cosine to zero; the epoch that is best on the held-out codes is kept.
+    ``make`` builds a flow from the configuration. Adam with decay, the learning rate along a cosine to zero; the epoch that is
+    best on the held-out codes is kept.
     """
     taught, asked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
     threads = torch.get_num_threads()
@@ -184,7 +191,7 @@ def fit_flow(values: np.ndarray, held_out: np.ndarray, config: Config, seed: int
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            flow = Flow(config)
+            flow = make(config)
             optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=1e-4)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
             best, since, kept = -math.inf, 0, flow.state_dict()
@@ -213,6 +220,11 @@ def fit_flow(values: np.ndarray, held_out: np.ndarray, config: Config, seed: int
         torch.set_num_threads(threads)
 
 
+def folds(values: np.ndarray, groups: np.ndarray, members: int = MEMBERS):
+    """For each flow the rows to teach it with and those to stop it by; rows of one group stay together."""
+    return GroupKFold(members).split(values, groups=groups)
+
+
 def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), members: int = MEMBERS) -> Density:
     """A density of codes (N, D); rows of one group (N,) stay together when a part is held out to stop a flow.
 
@@ -227,9 +239,9 @@ def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), member
         raise BadInput(f"{members} flows need codes of as many groups; there are {len(set(groups))}")
     centre, matrix = whitening(codes, config.kept)
     values = (codes - centre) @ matrix
-    folds = GroupKFold(members).split(values, groups=groups)
     jobs = (
-        delayed(fit_flow)(values[taught], values[asked], config, seed) for seed, (taught, asked) in enumerate(folds)
+        delayed(fit_flow)(values[taught], values[asked], config, seed)
+        for seed, (taught, asked) in enumerate(folds(values, groups, members))
     )
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
     flows, _ = zip(*tqdm(done, desc="fitting flows", total=members, unit="flow", disable=None), strict=True)
@@ -251,16 +263,17 @@ def save(path: Path, density: Density, about: dict):
     """Write a density to one safetensors file, atomically: weights in half precision, those behind a mask left out."""
     tensors = {
         "centre": torch.from_numpy(density.centre).float(),
-        "matrix": torch.from_numpy(density.matrix).half(),
+        "matrix": torch.from_numpy(density.matrix).float(),
         "known": torch.from_numpy(density.known).float(),
     }
     for number, flow in enumerate(density.flows):
         masks = _masks(flow)
         for name, value in flow.named_parameters():
             tensors[f"{number}.{name}"] = (value[masks[name]] if name in masks else value).detach().half()
-    metadata = {"density": json.dumps({"config": asdict(density.config), "provenance": about})}
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    described = {"config": asdict(density.config), "provenance": about, "sha256": checkpoints.digest(tensors)}
     with paths.atomic(path) as partial:
-        partial.write_bytes(to_bytes({k: v.contiguous() for k, v in tensors.items()}, metadata=metadata))
+        partial.write_bytes(to_bytes(tensors, metadata={"density": json.dumps(described)}))
 
 
 def load(path: Path) -> tuple[Density, dict]:
@@ -274,7 +287,10 @@ def load(path: Path) -> tuple[Density, dict]:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["density"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        if checkpoints.digest(tensors) != about["sha256"]:
+            raise ValueError("its numbers do not have their own sha256")
+        tensors = {name: value.float() for name, value in tensors.items()}
         config = Config(**about["config"])
         centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
         members = 1 + max(int(name.split(".")[0]) for name in tensors)

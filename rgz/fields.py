@@ -35,6 +35,7 @@ __all__ = [
     "SAME_SOURCE",
     "Field",
     "apart",
+    "cell",
     "cut",
     "find",
     "islands",
@@ -215,10 +216,15 @@ def cut(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
     return np.pad(pixels, FIELD // 2)[bottom : bottom + FIELD, left : left + FIELD]
 
 
+def cell(ra: float, dec: float) -> str:
+    """Name of the square degree, more or less, that a place in degrees lies in: neighbours may share an image."""
+    return f"{math.floor(ra * math.cos(math.radians(dec)))} {math.floor(dec)}"
+
+
 def _split(ra: float, dec: float) -> str:
     """``valid`` for one square degree in twenty, the same ones on every machine: neighbours share an image, and so a split."""
-    cell = f"{math.floor(ra * math.cos(math.radians(dec)))} {math.floor(dec)}"
-    return "valid" if int(hashlib.sha256(cell.encode()).hexdigest()[:8], 16) < VALIDATION * 2**32 else "train"
+    digest = hashlib.sha256(cell(ra, dec).encode()).hexdigest()
+    return "valid" if int(digest[:8], 16) < VALIDATION * 2**32 else "train"
 
 
 def _central(samples: list[sample.Sample]) -> tuple[Table, np.ndarray]:

@@ -10,17 +10,22 @@ galaxy, and is drawn again.
 """
 
 import math
+from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
+from astropy.io import fits
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from rgz import latents
+from rgz import latents, paths, plots
 from rgz.errors import BadInput
+from rgz.sample import CHECKED
 from rgz.vdvae import VDVAE
 
-__all__ = ["between", "full_peak", "new", "redrawn"]
+__all__ = ["between", "check_ending", "full_peak", "new", "redrawn", "write"]
 
 BATCH = 128
 BLANK = 10  # draws for one galaxy at which to give up
@@ -58,7 +63,7 @@ def new(
         while len(kept) < count:
             grey = model.sample(BATCH, temperature, truncation, grain)[:, 0].numpy()
             kept, drawn = np.concatenate([kept, grey[grey.any((1, 2))]]), drawn + BATCH
-            if drawn >= BLANK * max(BATCH, len(kept)):
+            if len(kept) < count and drawn >= BLANK * max(BATCH, len(kept)):
                 raise BadInput("this model draws hardly anything but blank images: train it longer")
             bar.update(min(len(kept), count) - bar.n)
     return full_peak(kept[:count])
@@ -88,3 +93,41 @@ def between(model: nn.Module, first: np.ndarray, second: np.ndarray, steps: int 
     ends, _ = latents.full_codes(model, np.stack([first, second]))
     way = np.linspace(0, 1, steps)[:, None]
     return full_peak(latents.decode(model, (1 - way) * ends[0] + way * ends[1], np.arange(model.dimensions)))
+
+
+def check_ending(path: Path):
+    """Whether galaxies can be written to a file of this name.
+
+    Raises
+    ------
+    BadInput
+        It ends in something else than ``.h5``, ``.fits`` or ``.png``.
+    """
+    if path.suffix not in (".h5", ".fits", ".png"):
+        raise BadInput(f"{path} ends in {path.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
+
+
+def write(images: np.ndarray, path: Path, settings: dict):
+    """Write galaxies (N, H, W) uint8 to ``.h5`` (``images``), ``.fits`` (a cube) or ``.png`` (a sheet), with their settings.
+
+    Raises
+    ------
+    BadInput
+        The file ends in something else.
+    """
+    check_ending(path)
+    with paths.atomic(path) as partial:
+        if path.suffix == ".h5":
+            with h5py.File(partial, "w") as file:
+                file.create_dataset("images", data=images, **CHECKED)
+                file.attrs.update(settings)
+        elif path.suffix == ".fits":
+            header = fits.Header([(name[:8].upper(), str(value)) for name, value in settings.items()])
+            fits.PrimaryHDU(images, header).writeto(partial)
+        else:
+            across = math.ceil(math.sqrt(len(images)))
+            sheet = np.zeros((-(-len(images) // across) * across, *images.shape[1:]), np.uint8)
+            sheet[: len(images)] = images[:, ::-1]
+            rows = [np.hstack(line) for line in sheet.reshape(-1, across, *images.shape[1:])]
+            picture = Image.fromarray(plots.colours(np.vstack(rows) / 255))
+            picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.BICUBIC).save(partial, "PNG")

@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import expit
 
-from rgz import checkpoints, images, latents, observe, paths
+from rgz import checkpoints, density, images, latents, observe, paths
 from rgz.errors import BadInput, first_line
 from rgz.sample import COLUMNS as REQUIRED
 from rgz.sample import Sample
 
-__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "pictures", "probability", "text"]
+__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "odd", "pictures", "probability", "text"]
 
 COARSE = 5.0  # arcsec; an image with wider pixels is judged by galaxies as NVSS sees them, a finer one by FIRST's
+ODD = 5.0  # percentile below which a galaxy is called odd
 INTERVAL = (2.5, 97.5)  # percentiles of the committee
 TAUGHT = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
 
@@ -43,6 +44,8 @@ class Look:
         Probability of an FRII and its interval, ``(value, low, high)``.
     taught
         Sample whose galaxies the committee knows.
+    likely
+        Log-likelihood, nats, the error of it, and the percentage of unseen galaxies of FIRST that are less likely.
     neighbours
         The nearest galaxies of the committed samples, as :meth:`rgz.similar.Index.query` gives them.
     """
@@ -53,6 +56,7 @@ class Look:
     code: np.ndarray
     frii: tuple[float, float, float]
     taught: str
+    likely: tuple[float, float, float]
     neighbours: Table
 
 
@@ -66,6 +70,7 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
     """
     model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
     index, chosen = latents.index(), latents.chosen()
+    flows, _ = density.load(paths.artifact("density.safetensors"))
     seen = []
     for field in fields:
         one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
@@ -75,7 +80,8 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
         (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))
         taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
         frii = _probability(code[: 2 * len(chosen)], taught)
-        seen.append(Look(field, prepared, rebuilt, code, frii, taught, index.query(code, k, field.place)))
+        likely = _likelihood(flows, code[: 2 * len(chosen)])
+        seen.append(Look(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
     return seen
 
 
@@ -91,6 +97,13 @@ def _probability(code: np.ndarray, taught: str) -> tuple[float, float, float]:
         ) from error
     low, high = np.percentile(each, INTERVAL)
     return float(each.mean()), float(low), float(high)
+
+
+def _likelihood(flows: density.Density, code: np.ndarray) -> tuple[float, float, float]:
+    """Log-likelihood of a code (D,), the standard deviation over the flows, and the percentile."""
+    value, each = flows.log_likelihood(code[None]), flows.each(code[None])[:, 0]
+    error = each.std(ddof=1) if np.isfinite(each).all() else np.nan
+    return float(value[0]), float(error), float(flows.percentile(value)[0])
 
 
 def _plain(value):
@@ -111,6 +124,7 @@ def as_dict(seen: Look) -> dict:
         "other_sources": field.others,
         "notes": list(field.notes),
         "frii": {"probability": value, "low": low, "high": high, "interval": 0.95, "taught_with": TAUGHT[seen.taught]},
+        "log_likelihood": dict(zip(("nats", "error", "percentile"), map(_plain, seen.likely), strict=True)),
         "neighbours": [
             {
                 "name": str(row["name"]),
@@ -149,6 +163,17 @@ def probability(frii: tuple[float, float, float]) -> str:
     return f"P(FRII) {value:.2f} ({low:.2f}–{high:.2f})"
 
 
+def odd(percentile: float) -> str:
+    """How odd a galaxy is, in words.
+
+    >>> odd(0.2), odd(41.3)
+    ('odd: less likely than 99 in 100 galaxies of FIRST', 'likelier than 41 in 100 galaxies of FIRST')
+    """
+    if percentile < ODD:
+        return f"odd: less likely than {min(99, round(100 - percentile))} in 100 galaxies of FIRST"
+    return f"likelier than {min(99, round(percentile))} in 100 galaxies of FIRST"
+
+
 def text(seen: Look) -> str:
     """All that is known, for people."""
     field = seen.field
@@ -156,6 +181,8 @@ def text(seen: Look) -> str:
     noise = f", peak {field.snr:.0f} times the noise" if np.isfinite(field.snr) else ""
     lines = [f"{field.name}{place}{noise}", *(f"  note: {note}" for note in field.notes)]
     lines += [f"  {probability(seen.frii)}, by discriminants that know {TAUGHT[seen.taught]}"]
+    nats, error, percentile = seen.likely
+    lines += [f"  {odd(percentile)} ({nats:.0f} ± {error:.0f} nats)"]
     if known := [str(row["label"]) for row in seen.neighbours if row["same"] and row["label"]]:
         lines += [f"  note: an archive has this galaxy, as {known[0]}; the discriminants may have been taught with it"]
     lines += ["", f"  {'nearest':36}{'sample':14}{'class':9}{'1 − cos':>8}"]

@@ -2,8 +2,8 @@
 
 Some are drawn: a ring, a jet wound into a spiral, points strewn at random, noise that nobody clipped. Some are real galaxies
 spoilt: stripes across the field, a receiver that saturates and bleeds along a row, one half replaced by the mirror image of
-the other, a second galaxy on top. All are seen through FIRST's beam, with noise like a survey's, and clipped at three times
-that noise, so that what betrays them is their shape. Images are clipped fields (H, W), zero where nothing was seen.
+the other, a second galaxy on top. What is drawn is seen through FIRST's beam, with noise like a survey's, and clipped at
+three times that noise, so that what betrays it is its shape. Images are clipped fields (H, W), zero where nothing was seen.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,10 @@ def spiral(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     radius = rng.uniform(2.0, 3.0) * turn
     start, hand = rng.uniform(0, 2 * np.pi), rng.choice((-1, 1))
     for half in (0, np.pi):
-        place = [radius * f(start + half + hand * turn) + (n - 1) / 2 for f, n in zip((np.sin, np.cos), host.shape)]
+        place = [
+            radius * f(start + half + hand * turn) + (n - 1) / 2
+            for f, n in zip((np.sin, np.cos), host.shape, strict=True)
+        ]
         rows, columns = np.rint(place).astype(int)
         sky[rows, columns] = np.exp(-radius / 20)
     return _seen(sky, rng)
@@ -66,7 +69,7 @@ def stripes(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     y, x = _grid(host.shape)
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
-    return altered.observed_again(host + rng.uniform(0.1, 0.4) * host.max() * wave, rng)
+    return altered.observed_again(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
 
 
 def saturated(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,17 +6,23 @@ from matplotlib.axes import Axes
 
 __all__ = [
     "COLOURS",
+    "arms",
     "calibration",
     "colours",
     "confusion",
+    "cumulative",
     "curves",
     "dots",
     "gallery",
+    "grid",
     "growth",
     "learning_curve",
     "lookalikes",
+    "quantiles",
+    "ratios",
     "reconstructions",
     "roc",
+    "scatter",
     "sky",
 ]
 
@@ -240,3 +246,98 @@ def lookalikes(
                 side.set_visible(False)
         line[0].text(0, -0.05, name, transform=line[0].transAxes, va="top", fontsize=8)
     return axes
+
+
+def quantiles(real: dict[str, list], made: dict[str, dict[str, list]], labels: dict[str, str]) -> np.ndarray:
+    """Quantiles of generated galaxies against those of real ones, one panel a property; on the diagonal they agree.
+
+    ``real`` maps a property to its quantiles, ``made`` a way of making galaxies to the same, ``labels`` a property to the label
+    of its axes. Returns the axes.
+    """
+    _, axes = plt.subplots(2, -(-len(real) // 2), figsize=(8.4, 5.6), layout="constrained")
+    for ax, (name, truth) in zip(axes.flat, real.items(), strict=False):
+        ax.axline((truth[0], truth[0]), slope=1, color="0.6", lw=1)
+        for (way, own), colour, marker in zip(made.items(), PALETTE, "os^vD", strict=False):
+            ax.plot(truth, own[name], color=colour, marker=marker, ms=3, lw=1, label=way)
+        ax.set(title=labels[name], xlabel="real", ylabel="generated")
+        ax.title.set_fontsize(9)
+    axes.flat[0].legend(frameon=False, fontsize=7)
+    return axes
+
+
+def ratios(lines: dict[str, list], band: tuple[int, int], ax: Axes | None = None) -> Axes:
+    """Power of generated over real galaxies at 1, 2, … periods an image, one line with its 95 % interval for each name.
+
+    ``lines`` holds (value, low, high) for each number of periods; ``band`` is what is shaded, in periods, within 15 % of one.
+    """
+    ax = _axes(ax, (6.4, 3.6))
+    ax.fill_between(band, 0.85, 1.15, color="0.85", lw=0)
+    ax.axhline(1, color="0.6", lw=1)
+    for (name, values), colour, marker in zip(lines.items(), PALETTE, "os^vD", strict=False):
+        middle, low, high = np.array(values).T
+        periods = np.arange(1, len(middle) + 1)
+        ax.errorbar(
+            periods, middle, (middle - low, high - middle), color=colour, marker=marker, ms=4, lw=1, capsize=2, label=name
+        )
+    ax.set(xscale="log", xlabel="periods across the image", ylabel="power, generated / real")
+    ax.set_xticks([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def grid(values: np.ndarray, rows: list[str], columns: list[str], label: str, ax: Axes | None = None) -> Axes:
+    """Numbers 0 … 1 (rows, columns) written into cells that are the darker the larger the number; NaN stays empty."""
+    ax = _axes(ax, (0.62 * len(columns) + 2.4, 0.34 * len(rows) + 1.4))
+    picture = ax.imshow(values, cmap="cividis", vmin=0.3, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k")
+    ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.figure.colorbar(picture, ax=ax, label=label)
+    return ax
+
+
+def cumulative(values: dict[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
+    """Share of galaxies below each value, one line a name with its label's colour, from the first to the 99th percentile."""
+    ax = _axes(ax, (6.4, 3.6))
+    for (name, own), style in zip(values.items(), ("-", "--", "-.", ":", (0, (5, 1))), strict=False):
+        share = np.arange(1, 100)
+        ax.plot(np.percentile(own, share), share / 100, ls=style, color=COLOURS.get(name), label=f"{name} ({len(own)})")
+    ax.set(xlabel=label, ylabel="share of galaxies below")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def scatter(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Points and, in ten bins of equal numbers, their median."""
+    ax = _axes(ax, (6.4, 3.6))
+    ax.plot(x, y, ".", ms=2, color=PALETTE[4], alpha=0.5, rasterized=True)
+    parts = np.array_split(np.argsort(x), 10)
+    ax.plot([np.median(x[p]) for p in parts], [np.median(y[p]) for p in parts], "o-", color=PALETTE[1], label="median")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(frameon=False)
+    return ax
+
+
+def arms(numbers: np.ndarray, names: np.ndarray, values: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Accuracy against the number of labels, one line a name: mean and standard deviation over repeats."""
+    ax = _axes(ax, (6.4, 3.6))
+    for place, name in enumerate(dict.fromkeys(names)):
+        own = names == name
+        x = np.unique(numbers[own])
+        each = [values[own & (numbers == n)] for n in x]
+        ax.errorbar(
+            x * 1.03 ** (place - 1),
+            [e.mean() for e in each],
+            [e.std(ddof=1) for e in each],
+            color=PALETTE[place],
+            marker="os^vD"[place],
+            capsize=2,
+            label=name,
+        )
+    ax.set(xscale="log", xlabel="labelled galaxies", ylabel="accuracy")
+    ax.set_xticks(np.unique(numbers), np.unique(numbers))
+    ax.minorticks_off()
+    ax.legend(frameon=False, fontsize=8)
+    return ax

@@ -16,20 +16,31 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
-from skimage.feature import peak_local_max
-from sklearn.decomposition import PCA
+from scipy import ndimage, stats
+from skimage.morphology import local_maxima
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
-from tqdm import tqdm
 
 from rgz import augment, images
 from rgz.reconstruct import brightness, largest_size
 from rgz.sample import Sample
 
-__all__ = ["PROPERTIES", "apart", "compare", "nearest", "power", "properties", "shown"]
+__all__ = [
+    "PROPERTIES",
+    "apart",
+    "class_score",
+    "compare",
+    "described",
+    "interval",
+    "nearest",
+    "power",
+    "properties",
+    "quantiles",
+    "scales",
+    "shown",
+]
 
 BEAM = 3  # pixels, full width of FIRST's beam where a prepared pixel is as wide as the survey's
 FAINTEST = 0.05  # of the peak: what counts as a peak of its own
@@ -62,16 +73,22 @@ def properties(grey: np.ndarray) -> dict[str, np.ndarray]:
     local maxima above 5 % of the highest; the size is the largest extent of what is above 1 %. Asymmetry is that of
     Conselice 2003 (arXiv:astro-ph/0303065) about the middle, and concentration :math:`5 \\log_{10} r_{80}/r_{20}`.
     """
-    return {name: np.array(column) for name, column in zip(PROPERTIES, zip(*map(_of_one, grey), strict=True), strict=True)}
+    return {
+        name: np.array(column) for name, column in zip(PROPERTIES, zip(*map(_of_one, grey), strict=True), strict=True)
+    }
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """Values (N,) at 2, 6, … 98 per cent, to compare distributions in a figure."""
+    return [float(v) for v in np.quantile(values, np.arange(0.02, 1, 0.04))]
 
 
 def _of_one(grey: np.ndarray) -> tuple[float, ...]:
     light = brightness(grey)
     light /= light.max()
     total = light.sum()
-    row, column = np.unravel_index(light.argmax(), light.shape)
-    top = light[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].sum()
-    count = len(peak_local_max(light, min_distance=1, threshold_abs=FAINTEST, exclude_border=False))
+    top = 9 * ndimage.uniform_filter(light, 3, mode="constant")[light == 1].max()
+    _, count = ndimage.label(local_maxima(light, connectivity=2) & (light > FAINTEST), np.ones((3, 3)))
     asymmetry = np.abs(light - light[::-1, ::-1]).sum() / (2 * total)
     y, x = np.mgrid[: light.shape[0], : light.shape[1]]
     distance = np.hypot(x - (light * x).sum() / total, y - (light * y).sum() / total).ravel()
@@ -142,15 +159,16 @@ def _by_network(real: np.ndarray, made: np.ndarray, asked: np.ndarray, epochs: i
             return model(torch.from_numpy(asked[:, None]).float() / 255)[:, 0].numpy()
 
 
+def described(grey: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) as the numbers a forest sees: the six properties and the logarithm of the power spectrum."""
+    return np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)])
+
+
 def _by_forest(real: np.ndarray, made: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The same from a random forest on the six properties and the power spectrum."""
-
-    def describe(grey):
-        return np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)])
-
+    """The same from a random forest on what :func:`described` gives."""
     forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0, n_jobs=-1)
-    forest.fit(np.vstack([describe(real), describe(made)]), np.r_[np.ones(len(real)), np.zeros(len(made))])
-    return forest.predict_proba(describe(asked))[:, 1]
+    forest.fit(np.vstack([described(real), described(made)]), np.r_[np.ones(len(real)), np.zeros(len(made))])
+    return forest.predict_proba(described(asked))[:, 1]
 
 
 def interval(statistic, *arrays: np.ndarray, rounds: int = 200) -> list[float]:
@@ -163,9 +181,10 @@ def interval(statistic, *arrays: np.ndarray, rounds: int = 200) -> list[float]:
 def _of_sources(values: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Values (M, …) as (sources, most, …): images of one source stay together when sources are drawn; NaN where there are fewer."""
     count = np.bincount(source)
+    order = np.argsort(source, kind="stable")
     place = np.concatenate([np.arange(n) for n in count])
     grouped = np.full((len(count), count.max(), *values.shape[1:]), np.nan)
-    grouped[source, place] = values
+    grouped[source[order], place] = values[order]
     return grouped
 
 
@@ -200,8 +219,10 @@ def nearest(made: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     flipped = [training, training[:, ::-1], training[:, :, ::-1], training[:, ::-1, ::-1]]
     known = np.concatenate(flipped).reshape(4 * len(training), -1).astype(np.float32)
-    distance, row = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(
-        made.reshape(len(made), -1).astype(np.float32)
+    distance, row = (
+        NearestNeighbors(n_neighbors=1, algorithm="brute")
+        .fit(known)
+        .kneighbors(made.reshape(len(made), -1).astype(np.float32))
     )
     return distance[:, 0] / math.sqrt(known.shape[1]), row[:, 0] % len(training)
 
@@ -237,9 +258,12 @@ def compare(held_out: np.ndarray, source: np.ndarray, made: np.ndarray, training
     real, new = properties(held_out), properties(made)
     found = {"properties": {}}
     for name in PROPERTIES:
-        test = stats.ks_2samp(real[name], new[name])
-        distance = stats.energy_distance(real[name], new[name]) / real[name].std()
-        found["properties"][name] = {"ks": float(test.statistic), "p": float(test.pvalue), "energy": float(distance)}
+        distance = stats.energy_distance(real[name], new[name]) / math.sqrt(real[name].std())
+        found["properties"][name] = {
+            "ks": float(stats.ks_2samp(real[name], new[name]).statistic),
+            "energy": float(distance),
+            "quantiles": quantiles(new[name]),
+        }
     grouped = _of_sources(power(held_out), source)
     found["power"] = np.array(
         [

@@ -50,6 +50,7 @@ ORDER = {
     "check": 8,
     "cli_data": 8.5,
     "cli_look": 8.5,
+    "cli_new": 8.7,
 }
 
 

@@ -9,7 +9,7 @@ from astropy.table import Table
 from PIL import Image
 from test_observe import fits_file, wcs_of
 
-from rgz import fetch, fields, images, look, observe, paths, readers, synthetic
+from rgz import fetch, fields, images, look, observe, oddities, paths, readers, synthetic
 from rgz.errors import BadInput
 
 
@@ -96,7 +96,7 @@ def test_refusals_are_one_line_and_exit_1(run, tmp_path):
 def test_a_damaged_committee_is_said(galaxy, monkeypatch, tmp_path):
     whole = tmp_path / "artifacts"
     whole.mkdir()
-    for name in ("vdvae.safetensors", "codes.h5"):
+    for name in ("vdvae.safetensors", "codes.h5", "density.safetensors"):
         (whole / name).symlink_to(paths.artifact(name))
     (whole / "committees.safetensors").write_bytes(b"\x00" * 40)
     monkeypatch.setenv("RGZ_ARTIFACTS", str(whole))
@@ -147,3 +147,17 @@ def test_axes_of_length_one_and_compression_change_nothing(source, tmp_path):
     recipe = images.Recipe()
     one, two = (images.prepare(f.pixels, f.pixel, recipe).astype(int) for f in (plain, other))
     assert np.abs(one - two).max() <= 2
+
+
+def test_what_no_galaxy_looks_like_is_called_odd(source):
+    rng = np.random.default_rng(0)
+    fields = [observe.middle(observe.Observation("a galaxy", source, 1.8))]
+    ring = oddities.plant("ring", source[None], 1, rng)[0] + rng.normal(0, 1e-3, source.shape)
+    fields.append(observe.middle(observe.Observation("a ring", ring, 1.8)))
+    galaxy, odd = look.look(fields)
+    assert odd.likely[2] < 5 < galaxy.likely[2] <= 100
+    assert odd.likely[0] < galaxy.likely[0]
+    assert "odd: less likely than" in look.text(odd)
+    said = look.as_dict(galaxy)["log_likelihood"]
+    assert said["percentile"] == pytest.approx(galaxy.likely[2])
+    assert said["error"] > 0

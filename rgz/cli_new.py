@@ -1,0 +1,124 @@
+"""The verbs for new galaxies and odd ones: ``rgz generate``, ``rgz realism``, ``rgz density``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["density", "generate", "realism"]
+
+
+def generate(
+    count: Annotated[int, typer.Argument(min=1, help="How many galaxies.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5 or .fits for the pixels, .png for a sheet to look at.")],
+    temperature: Annotated[
+        float, typer.Option(help="Below 1 more ordinary galaxies, above 1 stranger ones; more than 0.")
+    ] = 1.0,
+    truncation: Annotated[
+        float, typer.Option(help="Standard deviations beyond which no latent is drawn; more than 0.")
+    ] = float("inf"),
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same galaxies.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="Weights; the committed ones when left out.")] = None,
+):
+    """Draw galaxies that nobody has seen: posed, 32 × 32 pixels, the square root of brightness in 256 grey levels.
+
+    Example: rgz generate 64 --out galaxies.png
+    """
+    from rgz import checkpoints, paths
+    from rgz import generate as making
+
+    making.check_ending(out)
+    model, _, about = checkpoints.load(weights or paths.artifact("vdvae.safetensors"))
+    drawn = making.new(model, count, temperature, truncation, seed=seed)
+    settings = {
+        "temperature": temperature,
+        "truncation": truncation,
+        "seed": seed,
+        "weights": about.get("commit", "unknown"),
+    }
+    making.write(drawn, out, settings)
+    typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
+
+
+def realism(
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
+):
+    """Measure how real generated galaxies look; without the survey images the committed figures are kept."""
+    from rgz import checkpoints, emulation, fetch, fields, paths, readers
+    from rgz import report as reporting
+    from rgz.cli_data import sources
+
+    needed = [file for file, _ in readers.SAMPLES.values()]
+    needed += [] if training_set.exists() else [fields.FITS_FIELDS, fields.ZOO]
+    if missing := [file for file in needed if fetch.locate(file) is None]:
+        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
+        return
+    files = {name: paths.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")}
+    (model, recipe, _), (plain, _, _) = map(checkpoints.load, files.values())
+    found = emulation.study(model, plain, recipe, sources(training_set))
+    found["sha256"] = {name: fetch.sha256(file) for name, file in files.items()}
+    reporting.write({"generation": found}, out or paths.artifacts() / "results.json")
+    typer.echo(emulation.table(found))
+
+
+def density(
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Safetensors file to write; artifacts/density.safetensors when left out.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")
+    ] = None,
+):
+    """Fit flows to the codes of the training sources, and measure what they say of odd galaxies; ten minutes on two cores."""
+    import numpy as np
+    from scipy import stats
+
+    from rgz import anomalies, checkpoints, fetch, fields, latents, paths, provenance, readers
+    from rgz import density as flows
+    from rgz import report as reporting
+    from rgz.cli_data import sources
+
+    weights, codes = paths.artifact("vdvae.safetensors"), paths.artifact("codes.h5")
+    out = out or paths.artifacts() / "density.safetensors"
+    model, recipe, _ = checkpoints.load(weights)
+    everything = sources(training_set)
+    seen, unseen = (everything[everything.table["split"] == split] for split in ("train", "valid"))
+    taught, known = (anomalies.codes_of(model, recipe, part, latents.chosen()) for part in (seen, unseen))
+    groups = np.array([fields.cell(row["ra"], row["dec"]) for row in seen.table])
+    fitted = flows.fit(taught, groups)
+    values, asked = fitted.whitened(taught), fitted.whitened(known)
+    typer.echo("fitting Gaussians to the same folds", err=True)
+    nats = {
+        "flows": [float(v) for v in fitted.each(known).mean(axis=1)],
+        "together": float(fitted.log_likelihood(known).mean()),
+        "rivals": anomalies.rivals(values, groups, asked),
+    }
+    order = np.random.default_rng(0).permutation(len(known))
+    half, rest = np.array_split(order, 2)
+    ranks = [
+        flows.calibrated(fitted, known[half]).percentile(fitted.log_likelihood(known[part])) for part in (half, rest)
+    ]
+    uniform = {"p": float(stats.ks_2samp(*ranks).pvalue), "calibrated": len(half), "asked": len(rest)}
+    fitted = flows.calibrated(fitted, known)
+    about = provenance.describe(
+        weights_sha256=fetch.sha256(weights),
+        codes_sha256=fetch.sha256(codes),
+        training_set_sha256=fetch.sha256(training_set),
+        sources=len(seen),
+        unseen=len(unseen),
+        nats=nats,
+        uniform=uniform,
+    )
+    flows.save(out, fitted, about)
+    fitted, _ = flows.load(out)  # what is measured is what is kept
+    committed = {name: latents.read_codes(codes, name, "code_views")[:2] for name in readers.SAMPLES}
+    found = anomalies.study(model, recipe, fitted, unseen, taught, known, committed)
+    found |= {"nats": nats, "uniform": uniform, "density_sha256": fetch.sha256(out)}
+    reporting.write({"anomalies": found}, results or paths.artifacts() / "results.json")
+    typer.echo(anomalies.table(found))

@@ -1,0 +1,211 @@
+"""Drawn galaxies are images as prepared ones are, the same for one seed, and as ordinary as one asks for."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from PIL import Image
+from test_vdvae import drawn, stir
+
+from rgz import checkpoints, generate, images, latents, reconstruct
+from rgz.errors import BadInput
+
+
+@pytest.fixture
+def stirred(tiny):
+    return stir(tiny, 0.05).eval()
+
+
+@pytest.fixture
+def three(pixels):
+    return pixels[:3, 0].numpy()
+
+
+@pytest.fixture
+def weights(tmp_path, stirred):
+    checkpoints.save(tmp_path / "m.safetensors", stirred, images.Recipe(), {"commit": "abc"})
+    return tmp_path / "m.safetensors"
+
+
+def spread(grey):
+    return grey.astype(float).std(axis=0).mean()
+
+
+def test_galaxies_reach_the_highest_grey_level(stirred):
+    grey = generate.new(stirred, 140)
+    assert grey.shape == (140, 32, 32)
+    assert grey.dtype == np.uint8
+    assert (grey.max((1, 2)) == 255).all()
+
+
+def test_black_images_stay_black_and_others_keep_their_ratios():
+    grey = np.zeros((2, 4, 4), np.uint8)
+    grey[1, 0, :2] = 50, 100
+    full = generate.full_peak(grey)
+    assert full[0].max() == 0
+    assert full[1, 0].tolist() == [128, 255, 0, 0]
+
+
+def test_the_seed_names_the_galaxies(stirred):
+    one = generate.new(stirred, 5, seed=1)
+    assert (generate.new(stirred, 5, seed=1) == one).all()
+    assert (generate.new(stirred, 2, seed=1) == one[:2]).all()  # fewer are the first of more
+    assert (generate.new(stirred, 5, seed=2) != one).any((1, 2)).all()
+    assert len(np.unique(one, axis=0)) == 5
+
+
+def test_nobody_elses_random_numbers_change(stirred, three):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    generate.new(stirred, 2, seed=1)
+    generate.redrawn(stirred, three, 1, seed=1)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_low_temperature_and_truncation_make_galaxies_alike(stirred):
+    free = spread(generate.new(stirred, 100))
+    assert spread(generate.new(stirred, 100, temperature=0.5)) < free
+    assert spread(generate.new(stirred, 100, truncation=0.5)) < free
+    cold = generate.new(stirred, 100, temperature=1e-6).astype(int)
+    assert np.ptp(cold, axis=0).max() <= 1
+
+
+def test_nothing_is_drawn_beyond_the_truncation(tiny):
+    """An untrained prior is the standard Gaussian at every block."""
+    received = drawn(tiny)
+    for temperature, truncation in ((1.0, 1.5), (0.5, 1.0)):
+        received.clear()
+        tiny.sample(50, temperature, truncation)
+        largest = max(part.abs().max() for part in received)
+        assert 0.95 * temperature * truncation < largest <= temperature * truncation + 1e-5
+    received.clear()
+    tiny.sample(50)
+    assert max(part.abs().max() for part in received) > 3
+
+
+def test_grain_makes_neighbouring_pixels_differ(stirred):
+    smooth, grainy = (generate.new(stirred, 20, grain=grain).astype(float) for grain in (False, True))
+    assert np.abs(np.diff(grainy)).mean() > 2 * np.abs(np.diff(smooth)).mean()
+
+
+@pytest.mark.parametrize(
+    ("count", "temperature", "truncation"),
+    [(0, 1, 1), (-3, 1, 1), (1, 0, 1), (1, -1, 1), (1, np.nan, 1), (1, np.inf, 1), (1, 1, 0), (1, 1, np.nan)],
+)
+def test_what_cannot_be_drawn_says_so(tiny, count, temperature, truncation):
+    with pytest.raises(BadInput, match="positive"):
+        generate.new(tiny, count, temperature, truncation)
+
+
+def test_blank_images_are_drawn_again(tiny, monkeypatch):
+    def mostly_blank(count, *_):
+        grey = torch.zeros(count, 1, 32, 32, dtype=torch.uint8)
+        grey[::3, 0, torch.randint(32, ()), 5] = 90
+        return grey
+
+    monkeypatch.setattr(tiny, "sample", mostly_blank)
+    grey = generate.new(tiny, 200)
+    assert len(grey) == 200
+    assert (grey.max((1, 2)) == 255).all()
+
+
+def test_a_model_of_blank_images_is_not_asked_for_ever(tiny, monkeypatch):
+    monkeypatch.setattr(tiny, "sample", lambda count, *_: torch.zeros(count, 1, 32, 32, dtype=torch.uint8))
+    with pytest.raises(BadInput, match="blank"):
+        generate.new(tiny, 1)
+
+
+def test_with_nothing_left_to_draw_a_galaxy_is_its_reconstruction(stirred, three):
+    again = generate.redrawn(stirred, three, max(stirred.levels), times=2)
+    assert again.shape == (2, 3, 32, 32)
+    rebuilt = generate.full_peak(reconstruct.rebuilt(stirred, three))
+    assert (np.abs(again.astype(int) - rebuilt) <= 1).all()
+
+
+def test_redrawn_galaxies_keep_their_coarse_latents(stirred, three):
+    code, _ = latents.full_codes(stirred, three)
+    received = drawn(stirred)
+    one, another = generate.redrawn(stirred, three, 1, times=2)
+    assert (one != another).any((1, 2)).all()
+    for coarse in (received[0], received[3]):
+        torch.testing.assert_close(coarse.flatten(1), torch.from_numpy(code[:, :4]), rtol=1e-4, atol=1e-4)
+    assert (received[1] != received[4]).float().mean() > 0.99
+
+
+def test_at_temperature_zero_the_rest_takes_its_prior_mean(stirred, pixels):
+    code, _ = stirred.encode(pixels[:3])
+    code[:, 4:] = torch.nan
+    torch.testing.assert_close(stirred.vary(pixels[:3], 1, 0.0), stirred.decode(code), rtol=1e-4, atol=1e-2)
+
+
+def test_a_level_without_latents_lists_those_that_have_some(stirred, three):
+    with pytest.raises(BadInput, match=r"\[1, 8\].*32"):
+        generate.redrawn(stirred, three, 32)
+
+
+def test_the_way_between_two_galaxies_has_them_at_its_ends(stirred, three):
+    way = generate.between(stirred, three[0], three[1], steps=5)
+    assert way.shape == (5, 32, 32)
+    ends = generate.full_peak(reconstruct.rebuilt(stirred, three[:2]))
+    assert (np.abs(way[[0, -1]].astype(int) - ends) <= 1).all()
+    far = np.abs(way.astype(float) - way[0]).mean((1, 2))
+    assert (np.diff(far) > 0).all()
+    nowhere = generate.between(stirred, three[0], three[0], steps=3).astype(int)
+    assert np.ptp(nowhere, axis=0).max() <= 1
+
+
+def test_hdf5_and_fits_keep_pixels_and_settings(tmp_path, three):
+    settings = {"temperature": 0.5, "truncation": float("inf"), "seed": 3, "weights": "abc"}
+    generate.write(three, tmp_path / "g.h5", settings)
+    with h5py.File(tmp_path / "g.h5") as file:
+        assert (file["images"][:] == three).all()
+        assert dict(file.attrs) == settings
+    generate.write(three, tmp_path / "g.fits", settings)
+    pixels, header = fits.getdata(tmp_path / "g.fits", header=True)
+    assert (pixels == three).all()
+    assert float(header["TEMPERAT"]) == 0.5
+    assert header["WEIGHTS"] == "abc"
+    assert {path.name for path in tmp_path.iterdir()} == {"g.h5", "g.fits"}
+
+
+def test_a_sheet_has_room_for_all_and_stands_upright(tmp_path):
+    grey = np.zeros((5, 32, 32), np.uint8)
+    grey[4, :8] = 255  # the first rows, which figures of the sky have at the bottom
+    generate.write(grey, tmp_path / "g.png", {})
+    with Image.open(tmp_path / "g.png") as picture:
+        assert picture.size == (3 * 3 * 32, 3 * 2 * 32)
+        light = np.asarray(picture.convert("L"), dtype=float)
+    last = light[96:, 96:192]
+    assert last[-12:].mean() > 100 + last[:12].mean()
+    assert light[:96].max() < 60
+
+
+@pytest.mark.parametrize("name", ["g.jpg", "g"])
+def test_an_unknown_ending_leaves_nothing_behind(tmp_path, three, name):
+    with pytest.raises(BadInput, match=r"\.h5, \.fits or \.png"):
+        generate.write(three, tmp_path / name, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_draws_what_the_library_draws(tmp_path, run, weights):
+    model, *_ = checkpoints.load(weights)
+    status, out, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", weights, "--seed", 4,
+                           "--temperature", 0.8, "--truncation", 2)  # fmt: skip
+    assert status == 0, err
+    assert "3 galaxies" in out
+    with h5py.File(tmp_path / "g.h5") as file:
+        assert (file["images"][:] == generate.new(model, 3, 0.8, 2.0, seed=4)).all()
+        assert dict(file.attrs) == {"temperature": 0.8, "truncation": 2.0, "seed": 4, "weights": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "said"),
+    [((0,), 2, "greater than"), ((1, "--seed", -1), 2, "seed"), ((1, "--temperature", 0), 1, "positive")],
+)
+def test_a_command_that_asks_too_little_is_refused(tmp_path, run, weights, arguments, expected, said):
+    status, _, err = run("generate", *arguments, "--out", tmp_path / "g.h5", "--weights", weights)
+    assert status == expected
+    assert said in err
+    assert not (tmp_path / "g.h5").exists()

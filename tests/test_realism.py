@@ -1,0 +1,321 @@
+"""Measures of realism on images whose properties are known by hand; sifting; and the tables of the study."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rgz import augment, emulation, fetch, images, realism, synthetic
+from rgz.sample import prepared
+
+Y, X = np.mgrid[:32, :32]
+
+
+def spots(*places, width=2.0):
+    """One prepared image of Gaussian spots, equally bright, at places (row, column)."""
+    return images.stretch(sum(np.exp(-((Y - y) ** 2 + (X - x) ** 2) / (2 * width**2)) for y, x in places))
+
+
+def measured(grey):
+    return {name: values[0] for name, values in realism.properties(grey[None]).items()}
+
+
+@pytest.fixture
+def grey(pixels):
+    return pixels[:, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    """Prepared simulated images, (160, 32, 32), in an order that says nothing."""
+    return prepared(synthetic.sources(160, seed=6), images.Recipe())
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """Images (160, 32, 32) of noise with the grey levels of sources."""
+    return (255 * np.random.default_rng(0).random((160, 32, 32)) ** 3).round().astype(np.uint8)
+
+
+def test_a_gaussian_has_the_properties_of_a_gaussian():
+    found = measured(spots((16, 16), width=3.0))
+    assert list(found) == list(realism.PROPERTIES)
+    assert found["total flux"] == pytest.approx(2 * math.pi * 9, rel=0.01)
+    assert found["peak"] == pytest.approx((1 + 2 * math.exp(-1 / 18)) ** 2, rel=0.01)
+    assert found["peaks"] == 1
+    assert found["size"] == pytest.approx(2 * 3 * math.sqrt(2 * math.log(100)), abs=1.5)
+    assert found["concentration"] == pytest.approx(5 * math.log10(math.sqrt(math.log(5) / math.log(1.25))), abs=0.1)
+
+
+def test_what_is_the_same_turned_by_half_has_no_asymmetry():
+    middle, beside = spots((15.5, 15.5)), spots((15.5, 9))
+    assert measured(middle)["asymmetry"] == pytest.approx(0, abs=1e-9)
+    assert measured(spots((10, 8), (21, 23)))["asymmetry"] == pytest.approx(0, abs=1e-9)
+    assert measured(beside)["asymmetry"] == pytest.approx(1, abs=0.01)  # nothing lies on itself
+    assert 0.1 < measured(spots((15.5, 15.5), (15.5, 9)))["asymmetry"] < 0.9
+
+
+def test_two_spots_are_two_peaks_and_as_large_as_they_are_apart():
+    near, far = (measured(spots((16, 16 - half), (16, 16 + half))) for half in (5, 9))
+    assert near["peaks"] == far["peaks"] == 2
+    assert far["size"] - near["size"] == pytest.approx(8, abs=0.1)
+    assert far["total flux"] == pytest.approx(2 * measured(spots((16, 16)))["total flux"], rel=0.01)
+
+
+def test_a_faint_spot_is_no_peak():
+    for ratio, count in ((0.03, 1), (0.08, 2)):
+        light = (spots((16, 8)) / 255.0) ** 2 + ratio * (spots((16, 24)) / 255.0) ** 2
+        assert measured(images.stretch(light))["peaks"] == count
+
+
+def test_a_flat_top_is_one_peak():
+    assert measured(spots((15.5, 15.5)))["peaks"] == 1  # four pixels share it
+    block = np.zeros((32, 32), np.uint8)
+    block[10:20, 12:22] = 255
+    assert measured(block)["peaks"] == 1
+
+
+def test_a_mirrored_image_has_the_same_properties(grey):
+    expected = realism.properties(grey)
+    for view in (grey[:, ::-1], grey[:, :, ::-1], grey[:, ::-1, ::-1]):
+        for name, values in realism.properties(view).items():
+            np.testing.assert_allclose(values, expected[name], rtol=0.02, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize(("across", "down", "ring"), [(5, 0, 5), (0, 9, 9), (3, 4, 5), (1, 0, 1), (16, 0, 16)])
+def test_a_wave_has_its_power_in_its_ring(across, down, ring):
+    light = (1 + np.cos(2 * np.pi * (across * X + down * Y) / 32)) / 2
+    power = realism.power(255 * np.sqrt(light)[None])[0]
+    assert power.shape == (16,)
+    assert power.argmax() == ring - 1
+    assert np.delete(power, ring - 1).max() < 1e-9 * power.max()
+
+
+def test_an_even_image_has_no_power_and_noise_has_as_much_everywhere(noise):
+    assert realism.power(np.full((2, 32, 32), 255, np.uint8)).max() == 0
+    white = realism.power(noise).mean(0)
+    np.testing.assert_allclose(white / white.mean(), 1, atol=0.25)
+
+
+def test_scales_lie_between_half_an_image_and_two_beams():
+    assert (realism.scales(32) + 1).tolist() == [2, 3, 4, 5]
+    assert (realism.scales(64) + 1).tolist() == [*range(2, 11)]
+
+
+def test_a_resolved_source_is_shown_more_often(simulated):
+    recipe, some = images.Recipe(), simulated[:6]
+    shown, rows = realism.shown(some, recipe, 0)
+    length = np.array([images.length(image, some.pixel, recipe) for image in some.images])
+    assert np.bincount(rows).tolist() == [augment.OFTEN if far > augment.RESOLVED else 1 for far in length]
+    assert (np.diff(rows) >= 0).all()
+    assert shown.shape == (len(rows), 32, 32)
+    assert (shown.max((1, 2)) == 255).all()
+    np.testing.assert_array_equal(realism.shown(some, recipe, 0)[0], shown)
+
+
+def test_an_interval_contains_the_value_and_shrinks_with_numbers():
+    values = np.random.default_rng(0).normal(3, 1, 1600)
+    few, many = (realism.interval(np.mean, values[:count]) for count in (100, 1600))
+    for value, low, high in (few, many):
+        assert low < value < high
+    assert (few[2] - few[1]) / (many[2] - many[1]) == pytest.approx(4, rel=0.25)
+    assert few[2] - few[1] == pytest.approx(2 * 1.96 / 10, rel=0.25)
+
+
+def test_images_of_one_source_stay_together():
+    grouped = realism._of_sources(np.arange(6.0), np.array([0, 0, 0, 1, 2, 2]))
+    np.testing.assert_array_equal(grouped, [[0, 1, 2], [3, np.nan, np.nan], [4, 5, np.nan]])
+
+
+def test_the_order_of_images_does_not_matter():
+    grouped = realism._of_sources(np.arange(5.0), np.array([0, 1, 0, 1, 1]))
+    assert [sorted(row[np.isfinite(row)]) for row in grouped] == [[0, 2], [1, 3, 4]]
+
+
+@pytest.mark.slow
+def test_halves_of_one_sample_cannot_be_told_apart(galaxies):
+    parts = [galaxies[start::4] for start in range(4)]
+    both = np.concatenate([*parts[:2]]), np.concatenate([*parts[2:]])
+    found = realism.apart((both[0][:50], both[1][:50]), both[0][50:], np.arange(30), both[1][50:], epochs=6)
+    assert set(found) == {"network", "forest"}
+    for value, low, high in found.values():
+        assert low < value < high
+        assert 0.25 < value < 0.75
+        assert low < 0.55
+        assert high > 0.45
+
+
+@pytest.mark.slow
+def test_noise_is_told_from_galaxies(galaxies, noise):
+    taught, source = (galaxies[:60], noise[:60]), np.repeat(np.arange(20), 2)
+    found = realism.apart(taught, galaxies[60:100], source, noise[60:100], epochs=6)
+    for value, low, _ in found.values():
+        assert value > 0.95
+        assert low > 0.9
+
+
+def test_teaching_a_judge_changes_nobody_elses_random_numbers(grey):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    said = realism._by_network(grey[:8], grey[8:16], grey[16:], 1)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    np.testing.assert_array_equal(realism._by_network(grey[:8], grey[8:16], grey[16:], 1), said)
+
+
+def test_a_mirrored_copy_is_found(grey):
+    made = np.stack([grey[5], grey[7, ::-1], grey[2, :, ::-1], grey[9, ::-1, ::-1], grey[3].T])
+    distance, row = realism.nearest(made, grey)
+    assert row[:4].tolist() == [5, 7, 2, 9]
+    assert distance[:4].max() == 0
+    assert distance[4] > 1
+
+
+def test_distances_are_in_grey_levels():
+    distance, _ = realism.nearest(np.full((1, 32, 32), 17, np.uint8), np.full((1, 32, 32), 10, np.uint8))
+    assert distance == pytest.approx(7)
+
+
+def test_class_scores_of_one_class_and_of_two():
+    assert realism.class_score(np.full(9, 0.3)) == pytest.approx(1)
+    assert realism.class_score(np.repeat([0.0, 1.0], 50)) == pytest.approx(2, abs=1e-3)
+    assert 1 < realism.class_score(np.repeat([0.2, 0.8], 50)) < 2
+
+
+def test_precision_and_coverage_of_codes():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(200, 2))
+    precision, coverage = realism._manifold(real, rng.normal(size=(200, 2)))
+    assert precision > 0.8
+    assert coverage > 0.8
+    assert realism._manifold(real, 50 + real) == (0, 0)
+    precision, coverage = realism._manifold(real, 0.01 * real + real.mean(0))  # all alike, and among the real ones
+    assert precision > 0.9
+    assert coverage < 0.2
+
+
+def judge(held_out, made, training):
+    return realism.compare(
+        held_out,
+        np.arange(len(held_out)),
+        made,
+        training,
+        encode=lambda grey: grey.reshape(len(grey), -1)[:, ::16] / 255.0,
+        classify=lambda grey: np.arange(len(grey)) % 2,
+    )
+
+
+def test_a_sample_is_like_itself(grey):
+    found = judge(grey, grey, grey[:12])
+    for one in found["properties"].values():
+        assert (one["ks"], one["energy"]) == pytest.approx((0, 0))
+    assert np.array(found["power"])[:, 0] == pytest.approx(np.ones(16))
+    assert found["grey_levels"] == 0
+    assert (found["precision"], found["coverage"]) == (1, 1)
+    assert found["class_score"] == pytest.approx(2, abs=1e-3)
+    assert found["nearest"]["median"] == found["nearest"]["real"]
+    assert found["nearest"]["closer_than_1_percent"] == 0
+
+
+def test_other_images_are_not_like_a_sample(grey, noise):
+    found, copied = judge(grey[:12], noise[:12], grey[12:]), judge(grey[:12], grey[12:, ::-1], grey[12:])
+    assert found["properties"]["total flux"]["ks"] == 1
+    assert found["properties"]["total flux"]["energy"] > 1
+    assert found["grey_levels"] > 0.3
+    assert found["coverage"] == 0
+    power = np.array(found["power"])
+    assert (power[:, 1] < power[:, 0]).all()
+    assert (power[:, 0] < power[:, 2]).all()
+    assert power[-1, 0] > 10
+    assert found["nearest"]["median"] > found["nearest"]["real"]
+    assert copied["nearest"]["median"] == 0
+    assert copied["nearest"]["closer_than_1_percent"] == 1
+
+
+def test_the_energy_distance_has_no_unit(grey, monkeypatch):
+    once = judge(grey[:12], grey[12:], grey)["properties"]["size"]["energy"]
+    own = realism.properties
+    monkeypatch.setattr(realism, "properties", lambda g: {name: 9 * values for name, values in own(g).items()})
+    assert judge(grey[:12], grey[12:], grey)["properties"]["size"]["energy"] == pytest.approx(once)
+
+
+def test_a_sieve_keeps_what_looks_real(galaxies, noise):
+    half = np.concatenate([galaxies[40:80], noise[:40]])
+    more = np.concatenate([galaxies[80:120], noise[40:80]])
+    kept = emulation.sift(galaxies[:40], half, more)
+    assert kept.shape == (80,)
+    assert kept[:40].mean() > 0.3 + kept[40:].mean()
+    np.testing.assert_array_equal(emulation.sift(galaxies[:40], half, more), kept)
+
+
+def test_chance_is_as_large_as_samples_are_small(galaxies):
+    reference, known = realism.properties(galaxies[:40]), realism.properties(galaxies[40:])
+    few, many = (emulation._distances(reference, known, np.arange(120), count, rounds=40) for count in (10, 60))
+    assert set(few) == set(realism.PROPERTIES)
+    for name, distances in few.items():
+        assert distances.shape == (40,)
+        assert distances.mean() > many[name].mean()
+
+
+@pytest.fixture
+def found():
+    def row(way, auc, p, off):
+        return {
+            "way": way,
+            "apart": {"network": [auc, auc - 0.02, auc + 0.02], "forest": [auc, auc - 0.03, auc + 0.03]},
+            "properties": {
+                name: {"ks": 0.1, "energy": 0.1, "p": p if n else 0.5} for n, name in enumerate(realism.PROPERTIES)
+            },
+            "power": [[9.0, 8, 10], *([[1 - off, 0.8, 1.2]] * 4), *([[5.0, 4, 6]] * 11)],
+            "precision": 0.81,
+            "coverage": 0.72,
+            "class_score": 1.42,
+            "nearest": {"median": 8.0, "real": 9.0, "closer_than_1_percent": 0.011},
+        }
+
+    rows = [row("VDVAE, T = 1", 0.65, 0.2, 0.1), row("PCA, Gaussian", 0.99, 0.003, -0.25)]
+    return {"rows": rows, "held_out": {"sources": 300, "images": 500, "judged": 1024}, "class_score": 1.5}
+
+
+def test_columns_say_what_was_found(found):
+    columns = emulation.columns(found)
+    assert {len(column) for column in columns.values()} == {2}
+    assert columns[""] == ["VDVAE, T = 1", "PCA, Gaussian"]
+    assert columns["told apart by a network"][0] == "0.65 (0.63–0.67)"
+    assert columns["by a forest"][1] == "0.99 (0.96–1.02)"
+    assert columns["properties alike"] == ["6 of 6", "1 of 6"]
+    assert columns["power off by"] == ["10%", "25%"]  # scales that a beam smooths away do not count
+    assert columns["copies"] == ["1.1%", "1.1%"]
+
+
+def test_the_table_is_aligned(found):
+    lines = emulation.table(found).splitlines()
+    assert len(lines) == 3
+    start = lines[0].index("by a forest")
+    assert [line[start : start + 4] for line in lines[1:]] == ["0.65", "0.99"]
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypatch):
+    monkeypatch.setattr(emulation, "COUNT", 20)
+    monkeypatch.setattr(emulation, "TAUGHT", 12)
+    monkeypatch.setattr(emulation, "COMPONENTS", 8)
+    plain = SimpleNamespace(
+        dimensions=3, decode=lambda code: 100 + 20 * code.mean(1).reshape(-1, 1, 1, 1).expand(-1, 1, 32, 32)
+    )
+    ways = dict(emulation.ways(tiny.eval(), plain, galaxies[:80], galaxies[80:]))
+    assert len(ways) == 8
+    for way, made in ways.items():
+        assert made.shape == (32, 32, 32), way
+        assert made.dtype == np.uint8, way
+        assert (made.max((1, 2)) == 255).all(), way
+
+
+def test_without_the_images_the_committed_figures_stand(tmp_path, monkeypatch, run):
+    monkeypatch.setattr(fetch, "locate", lambda name: None)
+    status, out, _ = run("realism", "--data", tmp_path / "none.h5", "--out", tmp_path / "r.json")
+    assert status == 0
+    assert "not measured anew" in out
+    assert list(tmp_path.iterdir()) == []
