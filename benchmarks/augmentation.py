@@ -3,16 +3,16 @@
 Each seed draws its labelled galaxies from the official training part of MiraBest Confident, as many of each class as there are in
 it, and the fewer are among the more. The CNN is judged on all confident galaxies that are left, the official test split among
 them; a source that was drawn has no other image there, and the test galaxies of a seed are the same for all arms and numbers of
-labels. Four arms, the same number of optimiser steps and the same first weights in each:
+labels. Five arms, the same number of optimiser steps and the same first weights in each:
 
 real
     the labelled images alone,
 turned
     these, and four more views of each, turned by a few degrees, scaled by a few per cent and shifted by up to a pixel,
-redrawn at 4, redrawn at 1
-    these, and four more images of each with its label, for which the VDVAE kept the latents up to that resolution and drew the
-    finer ones anew (``rgz.generate.redrawn``). That their class stays is what is on trial: of some eighty nats that the committed
-    network spends on a galaxy, fewer than four are in these latents, and all others at 8.
+redrawn after 12, 8, 2
+    these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 16 blocks and drew
+    the later ones anew (``rgz.generate.redrawn``). That their class stays is what is on trial: the first 2 blocks, at 1, and the 8
+    up to resolution 4 hold a few nats of some eighty that the network spends on a galaxy.
 
 The network is that of ``rgz.cnn``, five convolutions and three dense layers with the same optimiser, made smaller for prepared
 images of 32 pixels, for the VDVAE generates no others. These lie along the rows already, so that in all arms they are mirrored
@@ -41,7 +41,8 @@ from tqdm import tqdm
 from rgz import checkpoints, classify, generate, images, paths, readers, report, sample
 
 LABELS = (50, 100, 200)
-ARMS = ("real", "turned", "redrawn at 4", "redrawn at 1")
+KEPT = (12, 8, 2)  # blocks
+ARMS = ("real", "turned", *(f"redrawn after {kept}" for kept in KEPT))
 TIMES = 4  # further images of each labelled galaxy
 BATCH = 32
 
@@ -132,7 +133,7 @@ def turned(galaxies: sample.Sample, recipe: images.Recipe, seed: int) -> np.ndar
 
 def summary(table: Table) -> str:
     """Mean and standard deviation over seeds of each arm, and how far it is above the real images alone, seed by seed."""
-    lines = [f"{'labels':>6}  {'arm':14}{'accuracy':>16}{'ROC-AUC':>16}{'Δ accuracy':>18}{'Δ ROC-AUC':>18}"]
+    lines = [f"{'labels':>6}  {'arm':18}{'accuracy':>16}{'ROC-AUC':>16}{'Δ accuracy':>18}{'Δ ROC-AUC':>18}"]
     for labels, arm in product(LABELS, ARMS):
         rows = {
             one: {line["seed"]: line for line in table[(table["labels"] == labels) & (table["arm"] == one)]}
@@ -141,7 +142,7 @@ def summary(table: Table) -> str:
         both = sorted(rows["real"].keys() & rows[arm].keys())
         if not both:
             continue
-        line = f"{labels:6}  {arm:14}"
+        line = f"{labels:6}  {arm:18}"
         values = {one: np.array([[rows[one][s][m] for m in ("accuracy", "roc_auc")] for s in both]) for one in rows}
         for mean, std in zip(values[arm].mean(0), values[arm].std(0), strict=True):
             line += f"{mean:9.3f} ±{std:.3f}"
@@ -174,9 +175,7 @@ def main(out: Path, seeds: int, steps: int):
         further = {
             "real": pixels[:0][None],
             "turned": turned(galaxies[rows], recipe, seed),
-            "redrawn at 4": generate.redrawn(model, pixels, finest=4, times=TIMES, seed=seed),
-            "redrawn at 1": generate.redrawn(model, pixels, finest=1, times=TIMES, seed=seed),
-        }
+        } | {f"redrawn after {kept}": generate.redrawn(model, pixels, kept, TIMES, seed) for kept in KEPT}
         for number, _, arm in mine:
             chosen = np.isin(rows, drawn[number])
             shown, told = pixels[chosen], labels[rows][chosen]

@@ -327,13 +327,20 @@ def report(
     out: Annotated[Path | None, typer.Option(help="JSON file to write; artifacts/results.json when left out.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of the 5-fold cross-validation.")] = 10,
 ):
-    """Classify FRI and FRII on the codes and on features that need no network; print the table, write the results."""
-    from rgz import paths
+    """Classify FRI and FRII on the codes and on features that need no network; print the table, write the results.
+
+    What rgz reconstruct, retrieve, realism and density have measured is printed too, as the file has it.
+    """
+    from rgz import anomalies, emulation, paths, reconstruct, retrieval
     from rgz import report as reporting
 
-    results = reporting.classes(codes or paths.artifact(CODES), repeats)
-    reporting.write(results, out or paths.artifacts() / RESULTS)
+    results, out = reporting.classes(codes or paths.artifact(CODES), repeats), out or paths.artifacts() / RESULTS
+    reporting.write(results, out)
     typer.echo(reporting.table(results))
+    kept = reporting.read(out)
+    studies = {"reconstruction": reconstruct, "retrieval": retrieval, "generation": emulation, "anomalies": anomalies}
+    for name in filter(kept.__contains__, studies):
+        typer.echo(f"\n{name}\n\n{studies[name].table(kept[name])}")
 
 
 for verb in (cli_new.generate, cli_new.realism, cli_new.density, cli_look.similar, cli_look.look, cli_look.explorer):

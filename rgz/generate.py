@@ -2,7 +2,8 @@ r"""New galaxies: drawn from the prior, drawn about a real one, or on the way fr
 
 To draw a galaxy the decoder walks up and takes each block's latents from its prior, :math:`z_i \sim p(z_i \mid z_{<i})`. A
 *temperature* below one narrows every prior, a *truncation* cuts off its tails: what comes out is more ordinary, and less varied.
-A real galaxy's coarse latents can be kept while the fine ones are drawn anew: the same galaxy in another light, one might say.
+The latents of the first blocks of a real galaxy can be kept while the later ones are drawn anew; how much of the galaxy stays
+depends on where the rate lies, and in the committed network nearly all of it lies in the later half.
 Between two galaxies lie the codes on the straight line between their own.
 
 Prepared images have their peak at grey level 255 by construction; a generated image is brought there too. A blank one is no
@@ -69,17 +70,16 @@ def new(
     return full_peak(kept[:count])
 
 
-def redrawn(model: VDVAE, pixels: np.ndarray, finest: int, times: int = 1, seed: int = 0) -> np.ndarray:
-    """Each prepared image (N, H, W) ``times`` times again, (times, N, H, W) uint8, its latents finer than ``finest`` drawn anew.
+def redrawn(model: VDVAE, pixels: np.ndarray, blocks: int, times: int = 1, seed: int = 0) -> np.ndarray:
+    """Each prepared image (N, H, W) ``times`` times again, (times, N, H, W) uint8, latents after the first ``blocks`` drawn anew.
 
     Raises
     ------
     BadInput
-        The model has no latents at that resolution.
+        The model has fewer blocks.
     """
-    if finest not in model.levels:
-        raise BadInput(f"latents are at the resolutions {sorted(set(model.levels))}, not at {finest}")
-    blocks = sum(resolution <= finest for resolution in model.levels)
+    if not 0 <= blocks <= len(model.levels):
+        raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
     parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

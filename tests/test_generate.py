@@ -118,7 +118,7 @@ def test_a_model_of_blank_images_is_not_asked_for_ever(tiny, monkeypatch):
 
 
 def test_with_nothing_left_to_draw_a_galaxy_is_its_reconstruction(stirred, three):
-    again = generate.redrawn(stirred, three, max(stirred.levels), times=2)
+    again = generate.redrawn(stirred, three, len(stirred.levels), times=2)
     assert again.shape == (2, 3, 32, 32)
     rebuilt = generate.full_peak(reconstruct.rebuilt(stirred, three))
     assert (np.abs(again.astype(int) - rebuilt) <= 1).all()
@@ -140,8 +140,8 @@ def test_at_temperature_zero_the_rest_takes_its_prior_mean(stirred, pixels):
     torch.testing.assert_close(stirred.vary(pixels[:3], 1, 0.0), stirred.decode(code), rtol=1e-4, atol=1e-2)
 
 
-def test_a_level_without_latents_lists_those_that_have_some(stirred, three):
-    with pytest.raises(BadInput, match=r"\[1, 8\].*32"):
+def test_more_blocks_than_there_are_cannot_be_kept(stirred, three):
+    with pytest.raises(BadInput, match="3 stochastic blocks; 32 of them"):
         generate.redrawn(stirred, three, 32)
 
 
