@@ -22,7 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform, ReversePermutation
+from nflows.transforms import (
+    CompositeTransform,
+    MaskedAffineAutoregressiveTransform,
+    PointwiseAffineTransform,
+    ReversePermutation,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from sklearn.model_selection import GroupKFold
@@ -35,6 +40,7 @@ from rgz.errors import BadInput, first_line
 __all__ = ["Config", "Density", "Flow", "calibrated", "fit", "fit_flow", "folds", "load", "save", "whitening"]
 
 MEMBERS = 5
+STRETCH = 2.0  # before each step, for the steps of nflows shrink numbers and never stretch them
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,11 @@ class Config:
     layers: int = 5
     hidden: int = 64
     blocks: int = 1
-    dropout: float = 0.2
-    learning_rate: float = 3e-3
+    dropout: float = 0.1
+    learning_rate: float = 1e-2
     batch: int = 128
-    epochs: int = 80
-    patience: int = 15
+    epochs: int = 120
+    patience: int = 20
 
 
 class Flow(nn.Module):
@@ -78,6 +84,7 @@ class Flow(nn.Module):
         for _ in range(config.layers):
             steps += [
                 ReversePermutation(config.kept),
+                PointwiseAffineTransform(torch.tensor(0.0), torch.tensor(STRETCH)),
                 MaskedAffineAutoregressiveTransform(
                     config.kept, config.hidden, num_blocks=config.blocks, dropout_probability=config.dropout
                 ),
