@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from nflows.transforms import (
     CompositeTransform,
     MaskedAffineAutoregressiveTransform,
@@ -30,7 +29,6 @@ from nflows.transforms import (
 )
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -229,6 +227,8 @@ def fit_flow(
 
 def folds(values: np.ndarray, groups: np.ndarray, members: int = MEMBERS):
     """For each flow the rows to teach it with and those to stop it by; rows of one group stay together."""
+    from sklearn.model_selection import GroupKFold  # half a second that whoever only asks a density need not wait
+
     return GroupKFold(members).split(values, groups=groups)
 
 
@@ -240,6 +240,8 @@ def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), member
     BadInput
         A code is not finite, or there are fewer codes or groups than that takes.
     """
+    from joblib import Parallel, delayed
+
     if not np.isfinite(codes).all():
         raise BadInput("codes to fit a density to must be finite; some are not")
     if len(set(groups)) < members:
