@@ -152,6 +152,8 @@ def columns(found: dict) -> dict[str, list]:
         "told apart by a network": ["{:.2f} ({:.2f}–{:.2f})".format(*row["apart"]["network"]) for row in rows],
         "by a forest": ["{:.2f} ({:.2f}–{:.2f})".format(*row["apart"]["forest"]) for row in rows],
         "properties alike": [f"{sum(p['p'] > 0.01 for p in row['properties'].values())} of 6" for row in rows],
+        "energy distance": [f"{np.mean([p['energy'] for p in row['properties'].values()]):.2f}" for row in rows],
+        "grey levels off by": [f"{row['grey_levels']:.1%}" for row in rows],
         "power off by": [f"{max(abs(row['power'][k][0] - 1) for k in inside):.0%}" for row in rows],
         "precision": [f"{row['precision']:.2f}" for row in rows],
         "coverage": [f"{row['coverage']:.2f}" for row in rows],

@@ -269,6 +269,7 @@ def found():
                 name: {"ks": 0.1, "energy": 0.1, "p": p if n else 0.5} for n, name in enumerate(realism.PROPERTIES)
             },
             "power": [[9.0, 8, 10], *([[1 - off, 0.8, 1.2]] * 4), *([[5.0, 4, 6]] * 11)],
+            "grey_levels": 0.034,
             "precision": 0.81,
             "coverage": 0.72,
             "class_score": 1.42,
@@ -287,6 +288,8 @@ def test_columns_say_what_was_found(found):
     assert columns["by a forest"][1] == "0.99 (0.96–1.02)"
     assert columns["properties alike"] == ["6 of 6", "1 of 6"]
     assert columns["power off by"] == ["10%", "25%"]  # scales that a beam smooths away do not count
+    assert columns["energy distance"] == ["0.10", "0.10"]
+    assert columns["grey levels off by"] == ["3.4%", "3.4%"]
     assert columns["copies"] == ["1.1%", "1.1%"]
 
 
