@@ -247,14 +247,14 @@ def means(found: dict, ending: str = "") -> dict[str, float]:
 
 
 def table(found: dict) -> str:
-    """A :func:`study` as plain text: ROC-AUC of each detector at each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in found["rows"]))
-    names = list(dict.fromkeys(row["detector"] for row in found["rows"]))
-    cell = {(row["task"], row["detector"]): "{:.3f} ({:.3f}–{:.3f})".format(*row["auc"]) for row in found["rows"]}
-    lines = []
-    for task in tasks:
-        lines += [task] + [f"  {name:28}{cell[task, name]}" for name in names if (task, name) in cell]
-    lines += ["mean over planted kinds"] + [f"  {name:28}{value:.3f}" for name, value in means(found).items()]
+    """A :func:`study` as plain text: ROC-AUC of the flow and of the best other detector at each task, and the means."""
+    lines = [f"{'ROC-AUC':34}{FLOW:24}best other detector"]
+    for task in dict.fromkeys(row["task"] for row in found["rows"]):
+        each = {row["detector"]: row["auc"] for row in found["rows"] if row["task"] == task}
+        best = max((name for name in each if not name.startswith(FLOW)), key=lambda name: each[name][0])
+        own, other = ("{:.3f} ({:.3f}–{:.3f})".format(*each[name]) for name in (FLOW, best))
+        lines.append(f"{task:34}{own:24}{other}  {best}")
+    lines += ["", "mean over planted kinds", *(f"  {name:32}{value:.3f}" for name, value in means(found).items())]
     return "\n".join(lines)
 
 
