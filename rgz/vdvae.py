@@ -251,7 +251,7 @@ class VDVAE(nn.Module):
 
         def draw(block, h, prior_mean, prior_log_std):
             if len(record) == blocks:
-                return prior_mean + rest * prior_log_std.exp() * torch.randn_like(prior_mean)
+                return prior_mean + rest * prior_log_std.exp() * torch.randn_like(prior_mean) if rest else prior_mean
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
             record.append((mean, log_std, prior_mean, prior_log_std))
