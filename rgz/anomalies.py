@@ -22,7 +22,6 @@ from scipy import stats
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from rgz import density, images, latents, oddities, readers
 from rgz.density import Density
-from rgz.realism import interval
+from rgz.realism import auc, interval
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
@@ -84,11 +83,8 @@ def judged(normal: np.ndarray, odd: np.ndarray) -> dict:
     first = np.lexsort((np.random.default_rng(0).random(len(scores)), -order))  # and come in any order
     is_odd = first >= len(normal)
 
-    def auc(a, b):
-        return roc_auc_score(np.r_[np.zeros(len(a)), np.ones(len(b))], np.r_[a, b])
-
     return {
-        "auc": interval(auc, *ranks),
+        "auc": interval(lambda usual, strange: auc(strange, usual), *ranks),
         "recall": float(is_odd[: len(odd)].mean()),
         "top_20": float(is_odd[:20].mean()),
         "top_100": float(is_odd[:100].mean()),

@@ -28,7 +28,7 @@ import typer
 
 import rgz
 from rgz import cli_data, cli_look, cli_new
-from rgz.cli_data import sources
+from rgz.cli_data import figures_stand, sources
 from rgz.errors import BadInput
 
 __all__ = ["app", "main"]
@@ -279,14 +279,11 @@ def reconstruct_samples(
     ),
 ):
     """Measure how well images are rebuilt from their codes; without the survey images the committed figures are kept."""
-    from rgz import checkpoints, fetch, fields, paths, readers, reconstruct
+    from rgz import checkpoints, fetch, paths, reconstruct
     from rgz import report as reporting
 
     weights, plain = weights or paths.artifact(WEIGHTS), plain or paths.artifact(PLAIN)
-    needed = [file for file, _ in readers.SAMPLES.values()]
-    needed += [] if training_set.exists() else [fields.FITS_FIELDS, fields.ZOO]
-    if missing := [file for file in needed if fetch.locate(file) is None]:
-        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
+    if figures_stand(training_set):
         return
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]
@@ -307,11 +304,10 @@ def retrieve(
     out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
 ):
     """Measure whether the search finds what it should; without the survey images the committed figures are kept."""
-    from rgz import checkpoints, fetch, latents, paths, readers, retrieval
+    from rgz import checkpoints, fetch, latents, paths, retrieval
     from rgz import report as reporting
 
-    if missing := [file for file, _ in readers.SAMPLES.values() if fetch.locate(file) is None]:
-        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
+    if figures_stand():
         return
     codes = codes or paths.artifact(CODES)
     model, recipe, _ = checkpoints.load(paths.artifact(WEIGHTS))

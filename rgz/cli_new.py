@@ -47,14 +47,11 @@ def realism(
     out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
 ):
     """Measure how real generated galaxies look; without the survey images the committed figures are kept."""
-    from rgz import checkpoints, emulation, fetch, fields, paths, readers
+    from rgz import checkpoints, emulation, fetch, paths
     from rgz import report as reporting
-    from rgz.cli_data import sources
+    from rgz.cli_data import figures_stand, sources
 
-    needed = [file for file, _ in readers.SAMPLES.values()]
-    needed += [] if training_set.exists() else [fields.FITS_FIELDS, fields.ZOO]
-    if missing := [file for file in needed if fetch.locate(file) is None]:
-        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
+    if figures_stand(training_set):
         return
     files = {name: paths.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")}
     (model, recipe, _), (plain, _, _) = map(checkpoints.load, files.values())

@@ -17,7 +17,6 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
 from rgz import augment, classify, generate, images, latents, readers, realism
@@ -38,12 +37,7 @@ SIFTED = "VDVAE, sifted"
 
 def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray) -> np.ndarray:
     """Which of ``more`` to keep, (N,) bool, by the odds that a forest taught with ``real`` and ``drawn`` gives them."""
-    forest = RandomForestClassifier(400, min_samples_leaf=3, random_state=0, n_jobs=-1)
-    forest.fit(
-        np.vstack([realism.described(real), realism.described(drawn)]),
-        np.r_[np.ones(len(real)), np.zeros(len(drawn))],
-    )
-    said = forest.predict_proba(realism.described(more))[:, 1].clip(0.01, 0.99)
+    said = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
     odds = (said / (1 - said)) ** 1.5  # the mean of many trees is too timid
     return np.random.default_rng(0).random(len(more)) < odds / np.percentile(odds, ODDS)
 

@@ -30,6 +30,8 @@ from rgz.sample import Sample
 __all__ = [
     "PROPERTIES",
     "apart",
+    "auc",
+    "by_forest",
     "class_score",
     "compare",
     "described",
@@ -164,9 +166,9 @@ def described(grey: np.ndarray) -> np.ndarray:
     return np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)])
 
 
-def _by_forest(real: np.ndarray, made: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The same from a random forest on what :func:`described` gives."""
-    forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0, n_jobs=-1)
+def by_forest(real: np.ndarray, made: np.ndarray, asked: np.ndarray, trees: int = 300) -> np.ndarray:
+    """Probability, (·,), that ``asked`` are real, from a random forest taught with ``real`` and ``made`` as :func:`described`."""
+    forest = RandomForestClassifier(trees, min_samples_leaf=3, random_state=0, n_jobs=-1)
     forest.fit(np.vstack([described(real), described(made)]), np.r_[np.ones(len(real)), np.zeros(len(made))])
     return forest.predict_proba(described(asked))[:, 1]
 
@@ -201,15 +203,16 @@ def apart(taught: tuple, held_out: np.ndarray, source: np.ndarray, made: np.ndar
         Generated images other than those taught.
     """
     asked, found = np.concatenate([held_out, made]), {}
-    for name, said in (("network", _by_network(*taught, asked, epochs)), ("forest", _by_forest(*taught, asked))):
+    for name, said in (("network", _by_network(*taught, asked, epochs)), ("forest", by_forest(*taught, asked))):
         real, new = _of_sources(said[: len(source)], source), said[len(source) :]
-        found[name] = interval(_auc, real, new)
+        found[name] = interval(auc, real, new)
     return found
 
 
-def _auc(real: np.ndarray, made: np.ndarray) -> float:
-    real = real[np.isfinite(real)]
-    return roc_auc_score(np.r_[np.ones(len(real)), np.zeros(len(made))], np.r_[real, made])
+def auc(high: np.ndarray, low: np.ndarray) -> float:
+    """ROC-AUC of scores that should be high, of any shape, NaN left out, and of others (M,) that should be low."""
+    high = high[np.isfinite(high)]
+    return roc_auc_score(np.r_[np.ones(len(high)), np.zeros(len(low))], np.r_[high, low])
 
 
 def nearest(made: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
