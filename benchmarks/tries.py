@@ -1,4 +1,4 @@
-"""What changes the codes? One network, half as wide as the committed one, trained again and again with one thing changed.
+"""What changes the codes? One network with latents at three resolutions, trained again and again with one thing changed.
 
 Each try is judged by what held-out sources cost and by how well a support vector machine on its codes tells FRI from FRII,
 cross-validated on the official training images alone (``rgz probe``). The first try is repeated with another seed: a difference
@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from rgz import augment, checkpoints, fetch, images, provenance, report, sample, train
 from rgz.vdvae import PRESETS, VDVAE, Config
 
-HALF = replace(PRESETS["small"], width=96)
+THREE = replace(
+    PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0
+)
+HALF = replace(THREE, width=96)
 FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
 LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside
-COMPACT = replace(HALF, decoder=((1, 2), (4, 8), (8, 8), (16, 4)), latents=(4,), channels=1)
-TENTH = {4: 0.1}
 
 
 class Reweighed(nn.Module):
@@ -35,7 +36,7 @@ class Reweighed(nn.Module):
     def __init__(self, model: VDVAE, weights: dict[int, float], free: float):
         super().__init__()
         self.model, self.levels, self.free = model, model.levels, free
-        self.register_buffer("weights", torch.tensor([float(weights.get(r, 1)) for r in model.levels]))
+        self.register_buffer("weights", torch.tensor([float(weights.get(r, model.config.beta)) for r in model.levels]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The model's answer with another ``loss``."""
@@ -82,10 +83,10 @@ TRIES = {
     "as they lie on the sky": Try(steps={"find_pose": on_the_sky}),
     "no stretch": Try(steps={"stretch": stretched(lambda x: x)}),
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
-    "full width": Try(PRESETS["small"]),
+    "full width": Try(THREE),
     "three times as long": Try(schedule=train.Schedule(steps=1500)),
-    "128 latents at 4, rate weighs 1/10": Try(COMPACT, schedule=train.Schedule(steps=1500), weights=TENTH),
-    "the same, full width, longer": Try(replace(COMPACT, width=192), schedule=train.Schedule(steps=2500), weights=TENTH),
+    "128 latents at 4, rate weighs 1/10": Try(replace(PRESETS["small"], width=96), schedule=train.Schedule(steps=1500)),
+    "the same, full width, longer": Try(PRESETS["small"], schedule=train.Schedule(steps=2500)),
 }
 
 

@@ -82,7 +82,7 @@ def train(
             "plain, an autoencoder without hierarchy to compare with."
         ),
     ] = "small",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 4000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 6000,
     minutes: Annotated[
         float, typer.Option(min=0, help="Stop in good order after so many minutes; run again to go on.")
     ] = float("inf"),
@@ -237,25 +237,23 @@ def encode(
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]
     means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
-    choices = latents.choose(model, means, dimensions)
+    chosen = latents.rank(means)[:dimensions]
     groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
-        asked = choices if name == "mirabest" else {"code": choices["code"]}  # levels are studied on one sample
-        table, codes, left_out = latents.encode(model, recipe, readers.load(name), asked)
+        table, codes, left_out = latents.encode(model, recipe, readers.load(name), chosen)
         groups[name] = table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)
-    changes = latents.changes(model, recipe, seen, choices["code"])
+    changes = latents.changes(model, recipe, seen, chosen)
     both = np.vstack([np.hstack([codes["code_views"], codes["code_centred"]]) for _, codes, _ in groups.values()])
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over twelve views; code_centred: the same about the centroid of the emission; code_level_…: as code_views, of the most "
-        "variable latents of one resolution; space: what to subtract from and multiply with code_views and code_centred, side by "
-        "side, before they are compared",
-        latents=choices["code"],
+        "over twelve views; code_centred: the same about the centroid of the emission; space: what to subtract from and multiply "
+        "with code_views and code_centred, side by side, before they are compared",
+        latents=chosen,
+        blocks=latents.blocks_of(model, chosen),
         variance=means.var(axis=0),
-        levels=list(dict.fromkeys(model.levels)),
     )
     latents.write_codes(out, groups, attributes, similar.tolerant(both, changes))
     typer.echo("fitting committees", err=True)
@@ -339,7 +337,7 @@ def report(
         typer.echo(f"\n{name}\n\n{studies[name].table(kept[name])}")
 
 
-for verb in (cli_new.generate, cli_new.realism, cli_new.density, cli_look.similar, cli_look.look, cli_look.explorer):
+for verb in (cli_new.generate, cli_new.prior, cli_new.realism, cli_new.density, cli_look.similar, cli_look.look, cli_look.explorer):
     app.command()(verb)
 
 

@@ -34,10 +34,13 @@ from tqdm import tqdm
 
 from rgz import checkpoints, paths
 from rgz.errors import BadInput, first_line
+from rgz.likelihood import truncated_noise
 
 __all__ = ["Config", "Density", "Flow", "calibrated", "fit", "fit_flow", "folds", "load", "save", "whitening"]
 
 MEMBERS = 5
+FARTHEST = 20.0  # spreads; a number of a code further out than this comes of a step that overflows
+SPARE, TIMES = 32, 20  # codes drawn beyond those asked for, and rounds at which to give up
 STRETCH = 2.0  # before each step, for the steps of nflows shrink numbers and never stretch them
 
 
@@ -95,9 +98,13 @@ class Flow(nn.Module):
         return log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
 
     @torch.no_grad()
-    def draw(self, count: int) -> Tensor:
-        """Whitened codes (count, kept) from the density; as many passes as there are numbers."""
-        return self.steps.inverse(torch.randn(count, self.kept))[0]
+    def draw(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
+        """Whitened codes (count, kept) from the density; as many passes as there are numbers.
+
+        What the steps are undone for is noise ``temperature`` times as wide as the Gaussian's, without what lies beyond
+        ``truncation`` standard deviations. A code that overflows on the way is not finite.
+        """
+        return self.steps.inverse(temperature * truncated_noise((count, self.kept), truncation))[0]
 
 
 @dataclass(frozen=True)
@@ -160,14 +167,28 @@ class Density:
         below, upto = (np.searchsorted(self.known, value, side) for side in ("left", "right"))
         return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.known) + 1)), 0.0)
 
-    def draw(self, count: int, seed: int = 0) -> np.ndarray:
-        """Codes (count, D) from the density; what the whitening left out is at its mean."""
-        back = np.linalg.pinv(self.matrix)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            share = np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int))
-            drawn = torch.cat([flow.draw(int(n)) for flow, n in zip(self.flows, share, strict=True)]).numpy()
-        return self.centre + drawn @ back
+    def draw(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> np.ndarray:
+        """Codes (count, D) from the density, by torch's random numbers; arguments as of :meth:`Flow.draw`.
+
+        What the whitening left out is at its mean. A code that overflows is drawn again.
+        """
+        share, back = (
+            np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int)),
+            np.linalg.pinv(self.matrix),
+        )
+        drawn = [_within(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
+        return self.centre + torch.cat(drawn).numpy() @ back
+
+
+def _within(flow: Flow, count: int, temperature: float, truncation: float) -> Tensor:
+    """Whitened codes (count, kept), finite and none of their numbers beyond :data:`FARTHEST`."""
+    kept = torch.zeros(0, flow.kept)
+    for _ in range(TIMES):
+        drawn = flow.draw(count - len(kept) + SPARE, temperature, truncation)
+        kept = torch.cat([kept, drawn[(drawn.abs() < FARTHEST).all(1)]])[:count]  # false for NaN too
+        if len(kept) == count:
+            return kept
+    raise BadInput(f"of the codes drawn from this flow hardly any lies within {FARTHEST:g} spreads: fit it anew")
 
 
 def whitening(codes: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:

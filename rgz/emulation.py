@@ -1,10 +1,10 @@
 """Which way of making galaxies makes the most real ones: the study behind the chapter on generation.
 
-The prior at several temperatures and truncations, and beside it the rivals that a network must beat: principal components
-with Gaussian coefficients, and a plain variational autoencoder. What the prior makes too often can be *sifted*: a forest that
-was taught, on training images, to tell real from drawn galaxies gives each draw the odds of being real, and draws are kept
-in proportion to them (discriminator rejection sampling, Azadi et al. 2019, arXiv:1810.06758). Judges are taught with other
-images, and judge on sources that neither network nor forest has seen.
+Codes are drawn from the flow at several temperatures and truncations, and from the network's own prior; beside them stand the
+rivals that a network must beat: principal components with Gaussian coefficients, and a plain variational autoencoder. What
+the flow makes too often can be *sifted*: a forest that was taught, on training images, to tell real from drawn galaxies gives
+each draw the odds of being real, and draws are kept in proportion to them (discriminator rejection sampling, Azadi et al. 2019,
+arXiv:1810.06758). Judges are taught with other images, and judge on sources that neither network nor forest has seen.
 
 The probability of a Kolmogorov-Smirnov distance allows for sources that are shown four times: it is the share of random draws
 of as many real training *sources*, shown in the same way, that lie at least as far from other real images.
@@ -20,18 +20,21 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from rgz import augment, classify, generate, images, latents, readers, realism
+from rgz.density import Density
 from rgz.errors import BadInput
 from rgz.plain import PlainVAE
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
-__all__ = ["COUNT", "columns", "sift", "study", "table", "ways"]
+__all__ = ["COUNT", "FULL", "OWN", "SIFTED", "columns", "sift", "study", "table", "ways"]
 
 COUNT = 1024  # galaxies of each kind that are judged
 TAUGHT = 2048  # of each kind, to teach a judge with
 ODDS = 90  # percentile of the odds from which on every draw is kept
 COMPONENTS = 64
 REAL = "real, other sources"
+FULL = "VDVAE, T = 1"
+OWN = "VDVAE, its own prior"
 SIFTED = "VDVAE, sifted"
 
 
@@ -42,18 +45,21 @@ def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).random(len(more)) < odds / np.percentile(odds, ODDS)
 
 
-def ways(model: VDVAE, plain: PlainVAE, training: np.ndarray, shown: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and images (COUNT + TAUGHT, H, W) of each way to make galaxies.
+def ways(
+    model: VDVAE, flow: Density, plain: PlainVAE, training: np.ndarray, shown: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and images (COUNT + TAUGHT, H, W) of each way to make galaxies; ``flow`` is one of :func:`rgz.generate.prior`.
 
     ``training`` are real images as training shows them, (M, H, W), to take components from; ``shown`` more of them, to sift with.
     """
     count = COUNT + TAUGHT
     for temperature in (0.7, 0.85, 1.0):
-        yield f"VDVAE, T = {temperature:g}", generate.new(model, count, temperature)
+        yield f"VDVAE, T = {temperature:g}", generate.new(model, count, temperature, flow=flow)
     for truncation in (1.0, 2.0):
-        yield f"VDVAE, within {truncation:g} σ", generate.new(model, count, truncation=truncation)
-    drawn = generate.new(model, len(shown), seed=1)
-    more = generate.new(model, 4 * count, seed=2)
+        yield f"VDVAE, within {truncation:g} σ", generate.new(model, count, truncation=truncation, flow=flow)
+    yield OWN, generate.new(model, count)
+    drawn = generate.new(model, len(shown), seed=1, flow=flow)
+    more = generate.new(model, 4 * count, seed=2, flow=flow)
     if (kept := sift(shown, drawn, more)).sum() < count:
         raise BadInput(
             f"of {len(more)} draws only {kept.sum()} were kept, {count} are needed: this model draws too few real ones"
@@ -101,7 +107,7 @@ def _class_of(recipe: images.Recipe):
     return lambda grey: machine.predict_proba(pca.transform(flat(grey)))[:, 1]
 
 
-def study(model: VDVAE, plain: PlainVAE, recipe: images.Recipe, sources: Sample) -> dict:
+def study(model: VDVAE, flow: Density, plain: PlainVAE, recipe: images.Recipe, sources: Sample) -> dict:
     """Measure every way of making galaxies against held-out sources.
 
     ``sources`` is the training set with its split; the validation sources are held out.
@@ -124,7 +130,8 @@ def study(model: VDVAE, plain: PlainVAE, recipe: images.Recipe, sources: Sample)
     encode, classified = lambda grey: latents.full_codes(plain, grey)[0], _class_of(recipe)
     training, rows = prepared(taught, recipe), []
     every = [(REAL, np.concatenate([reference, other])[: COUNT + TAUGHT])]
-    for way, made in tqdm((*every, *ways(model, plain, other, pictures[1])), "judging", 9, unit="way", disable=None):
+    bar = tqdm((*every, *ways(model, flow, plain, other, pictures[1])), "judging", 10, unit="way", disable=None)
+    for way, made in bar:
         row = {"way": way} | realism.compare(real, source, made[:COUNT], training, encode, classified)
         for name, one in row["properties"].items():
             one["p"] = float((1 + (chance[name] >= one["ks"]).sum()) / (1 + len(chance[name])))

@@ -26,7 +26,7 @@ from rgz.classify import (
     spread,
 )
 
-__all__ = ["COUNTS", "doubtful", "learning_curve", "levels", "transfer"]
+__all__ = ["COUNTS", "blocks", "doubtful", "learning_curve", "transfer"]
 
 COUNTS = (10, 25, 50, 100, 200, 400, 729)
 MACHINE = {"support vector machine": BRIEF["support vector machine"]}
@@ -55,12 +55,16 @@ def learning_curve(
     return rows
 
 
-def levels(codes: dict[int, np.ndarray], labels: np.ndarray, group: np.ndarray, repeats: int = 2) -> list[dict]:
-    """Cross-validated scores of the latents of each resolution alone; ``codes`` maps resolution to (N, D)."""
+def blocks(code: np.ndarray, block: np.ndarray, labels: np.ndarray, group: np.ndarray, repeats: int = 2) -> list[dict]:
+    """Cross-validated scores of the latents of the first blocks, more and more of them.
+
+    ``code`` (N, 2 D) is pooled over views, and its latents belong to the blocks ``block`` (D,).
+    """
     rounds, rows = list(folds(labels, group, repeats)), []
-    for resolution, values in codes.items():
-        ((_, found),) = predict(Features(f"{resolution} × {resolution}", values), labels, rounds, MACHINE).items()
-        rows.append({"resolution": resolution, "dimensions": values.shape[1]} | spread(labels, rounds, found))
+    for last in np.unique(block):
+        values = code[:, np.tile(block <= last, 2)]
+        ((_, found),) = predict(Features(f"{last + 1} blocks", values), labels, rounds, MACHINE).items()
+        rows.append({"blocks": int(last) + 1, "dimensions": values.shape[1]} | spread(labels, rounds, found))
     return rows
 
 

@@ -1,10 +1,12 @@
-r"""New galaxies: drawn from the prior, drawn about a real one, or on the way from one to another.
+r"""New galaxies: drawn from a density of codes, drawn about a real one, or on the way from one to another.
 
-To draw a galaxy the decoder walks up and takes each block's latents from its prior, :math:`z_i \sim p(z_i \mid z_{<i})`. A
-*temperature* below one narrows every prior, a *truncation* cuts off its tails: what comes out is more ordinary, and less varied.
-The latents of the first blocks of a real galaxy can be kept while the later ones are drawn anew; how much of the galaxy stays
-depends on where the rate lies, and in the committed network nearly all of it lies in the later half.
-Between two galaxies lie the codes on the straight line between their own.
+To draw a galaxy the decoder walks up and takes each block's latents from its prior, :math:`z_i \sim p(z_i \mid z_{<i})`. A network
+whose rate weighs little in training has codes that stray from that prior, so a masked autoregressive flow
+(:mod:`rgz.density`) learns where they are. The *aggregate posterior* :math:`q(z) = \mathbb{E}_x\, q(z \mid x)` is the prior
+that costs the least rate (Tomczak & Welling 2018, arXiv:1705.07120), and codes drawn from it are decoded. A
+*temperature* below one narrows what is drawn from, a *truncation* cuts off its tails: what comes out is more ordinary, and less
+varied. The latents of the first blocks of a real galaxy can be kept while the later ones are drawn anew. Between two galaxies lie
+the codes on the straight line between their own.
 
 Prepared images have their peak at grey level 255 by construction; a generated image is brought there too. A blank one is no
 galaxy, and is drawn again.
@@ -21,14 +23,17 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from rgz import latents, paths, plots
+from rgz import augment, fetch, images, latents, paths, plots
+from rgz.density import Config, Density, fit_flow, folds, load, whitening
 from rgz.errors import BadInput
-from rgz.sample import CHECKED
+from rgz.sample import CHECKED, Sample
 from rgz.vdvae import VDVAE
 
-__all__ = ["between", "check_ending", "full_peak", "new", "redrawn", "write"]
+__all__ = ["between", "check_ending", "full_peak", "load_prior", "new", "prior", "redrawn", "write"]
 
 BATCH = 128
+SHOWN = 32768  # images whose codes a flow is fitted to
+PRIOR = Config(kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, learning_rate=3e-3, batch=512, epochs=40)
 BLANK = 10  # draws for one galaxy at which to give up
 
 
@@ -43,10 +48,17 @@ def new(
     count: int,
     temperature: float = 1.0,
     truncation: float = math.inf,
-    grain: bool = False,
     seed: int = 0,
+    flow: Density | None = None,
 ) -> np.ndarray:
-    """Galaxies that nobody has seen, (count, H, W) uint8; arguments as of :meth:`rgz.vdvae.VDVAE.sample`.
+    """Galaxies that nobody has seen, (count, H, W) uint8.
+
+    Parameters
+    ----------
+    temperature, truncation
+        As of :meth:`rgz.vdvae.VDVAE.sample`, or of :meth:`rgz.density.Flow.draw`.
+    flow
+        What full codes are drawn from, made by :func:`prior`; without it latents are drawn from the model's own priors.
 
     Raises
     ------
@@ -57,17 +69,57 @@ def new(
         raise BadInput(
             f"count, temperature and truncation are positive numbers; they are {count}, {temperature}, {truncation}"
         )
+
+    def draw() -> np.ndarray:
+        if flow is None:
+            return model.sample(BATCH, temperature, truncation)[:, 0].numpy()
+        codes = flow.draw(BATCH, temperature, truncation)
+        return np.rint(latents.decode(model, codes, np.arange(model.dimensions))).astype(np.uint8)
+
     kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
     bar = tqdm(total=count, desc="drawing galaxies", unit="galaxy", leave=False, disable=None)
     with torch.random.fork_rng(devices=[]), bar:
         torch.manual_seed(seed)
         while len(kept) < count:
-            grey = model.sample(BATCH, temperature, truncation, grain)[:, 0].numpy()
+            grey = draw()
             kept, drawn = np.concatenate([kept, grey[grey.any((1, 2))]]), drawn + BATCH
             if len(kept) < count and drawn >= BLANK * max(BATCH, len(kept)):
                 raise BadInput("this model draws hardly anything but blank images: train it longer")
             bar.update(min(len(kept), count) - bar.n)
     return full_peak(kept[:count])
+
+
+def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarray, config: Config = PRIOR) -> Density:
+    """A flow over the model's full codes, drawn from the posteriors of training images as training shows them.
+
+    ``groups`` (N,) says which of the N sources stay together: a fifth of them is held out to stop the flow.
+    """
+    taught, asked = next(iter(folds(groups[:, None], groups)))
+    drawn = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for rows, count in ((taught, SHOWN), (asked, SHOWN // 8)):
+            grey = augment.batches(sources[rows], recipe, count, 0)(0)[:, 0].numpy()
+            drawn.append(latents.full_codes(model, grey, drawn=True)[0].astype(float))
+    centre, matrix = whitening(drawn[0], config.kept)
+    flow, _ = fit_flow(*((codes - centre) @ matrix for codes in drawn), config)
+    return Density(config, centre, matrix, (flow,), np.zeros(0))
+
+
+def load_prior(path: Path, weights: Path) -> Density:
+    """The flow of a file written by ``rgz prior``.
+
+    Raises
+    ------
+    BadInput
+        It is damaged, or was fitted to the codes of other weights.
+    """
+    flow, about = load(path)
+    if about.get("weights_sha256") != fetch.sha256(weights):
+        raise BadInput(
+            f"{path} was fitted to the codes of other weights than {weights}: rgz prior --weights fits it anew"
+        )
+    return flow
 
 
 def redrawn(model: VDVAE, pixels: np.ndarray, blocks: int, times: int = 1, seed: int = 0) -> np.ndarray:
@@ -107,7 +159,7 @@ def check_ending(path: Path):
         raise BadInput(f"{path} ends in {path.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
 
 
-def write(images: np.ndarray, path: Path, settings: dict):
+def write(galaxies: np.ndarray, path: Path, settings: dict):
     """Write galaxies (N, H, W) uint8 to ``.h5`` (``images``), ``.fits`` (a cube) or ``.png`` (a sheet), with their settings.
 
     Raises
@@ -119,15 +171,15 @@ def write(images: np.ndarray, path: Path, settings: dict):
     with paths.atomic(path) as partial:
         if path.suffix == ".h5":
             with h5py.File(partial, "w") as file:
-                file.create_dataset("images", data=images, **CHECKED)
+                file.create_dataset("images", data=galaxies, **CHECKED)
                 file.attrs.update(settings)
         elif path.suffix == ".fits":
             header = fits.Header([(name[:8].upper(), str(value)) for name, value in settings.items()])
-            fits.PrimaryHDU(images, header).writeto(partial)
+            fits.PrimaryHDU(galaxies, header).writeto(partial)
         else:
-            across = math.ceil(math.sqrt(len(images)))
-            sheet = np.zeros((-(-len(images) // across) * across, *images.shape[1:]), np.uint8)
-            sheet[: len(images)] = images[:, ::-1]
-            rows = [np.hstack(line) for line in sheet.reshape(-1, across, *images.shape[1:])]
+            across = math.ceil(math.sqrt(len(galaxies)))
+            sheet = np.zeros((-(-len(galaxies) // across) * across, *galaxies.shape[1:]), np.uint8)
+            sheet[: len(galaxies)] = galaxies[:, ::-1]
+            rows = [np.hstack(line) for line in sheet.reshape(-1, across, *galaxies.shape[1:])]
             picture = Image.fromarray(plots.colours(np.vstack(rows) / 255))
             picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.BICUBIC).save(partial, "PNG")

@@ -27,8 +27,8 @@ from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_co
 from rgz.vdvae import VDVAE
 
 __all__ = [
+    "blocks_of",
     "changes",
-    "choose",
     "chosen",
     "decode",
     "encode",
@@ -48,10 +48,15 @@ RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says som
 SPACE = "space"  # group of a codes file: centre and matrix of the space to search in
 
 
-def full_codes(model: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means and rates (nats) of every latent, each (N, dimensions) float32, of prepared images (N, H, W)."""
+def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and rates (nats) of every latent, each (N, dimensions) float32, of prepared images (N, H, W).
+
+    ``how`` is passed on to the model's ``encode``.
+    """
     parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
-    encoded = [model.encode(part) for part in tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)]
+    encoded = [
+        model.encode(part, **how) for part in tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
+    ]
     means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
     return means, rates
 
@@ -76,44 +81,28 @@ def decode(model: nn.Module, code: np.ndarray, chosen: np.ndarray) -> np.ndarray
     return torch.cat([model.decode(part) for part in full.split(BATCH)])[:, 0].numpy()
 
 
-def choose(model: VDVAE, means: np.ndarray, dimensions: int, of_level: int = 64) -> dict[str, np.ndarray]:
-    """Which latents make which code, from posterior means (N, dimensions) of training images.
-
-    Returns
-    -------
-    dict
-        ``code``: the ``dimensions`` most variable ones; ``level_…``, for each resolution: its ``of_level`` most variable ones.
-    """
-    ranked = rank(means)
-    at = np.repeat(model.levels, [model.config.channels * r * r for r in model.levels])
-    levels = {f"level_{r}": ranked[at[ranked] == r][:of_level] for r in dict.fromkeys(model.levels)}
-    return {"code": ranked[:dimensions]} | levels
+def blocks_of(model: VDVAE, chosen: np.ndarray) -> np.ndarray:
+    """Number of the stochastic block, from 0, to which each of the latents ``chosen`` (D,) belongs; (D,)."""
+    return np.repeat(np.arange(len(model.levels)), [model.config.channels * r * r for r in model.levels])[chosen]
 
 
 def encode(
-    model: VDVAE,
-    recipe: images.Recipe,
-    sample: Sample,
-    choices: dict[str, np.ndarray],
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray
 ) -> tuple[Table, dict[str, np.ndarray], list[str]]:
-    """Codes of a sample; ``choices`` maps ``code`` and other names to latents (D,), as :func:`choose` does.
+    """Codes of a sample, made of the latents ``chosen`` (D,).
 
     Returns
     -------
     table, codes, left_out
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
-        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D), ``code_centred`` (N, 2 D),
-        with the centroid of the emission in the middle, and ``code_…`` (N, 2 D) for the other choices; names of the rows without
-        emission in their middle.
+        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D) and ``code_centred``
+        (N, 2 D), with the centroid of the emission in the middle; names of the rows without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
-    every = np.unique(np.concatenate(list(choices.values())))
-    means = of_views(model, recipe, kept, every)
-    parts = {name: means[:, :, np.searchsorted(every, latents)] for name, latents in choices.items()}
-    codes = {"code": parts["code"][0], "code_views": images.pool(parts.pop("code"))}
-    codes |= {f"code_{name}": images.pool(part) for name, part in parts.items()}
-    codes["code_centred"] = images.pool(of_views(model, recipe, kept, choices["code"], centred=True))
+    means = of_views(model, recipe, kept, chosen)
+    codes = {"code": means[0], "code_views": images.pool(means)}
+    codes["code_centred"] = images.pool(of_views(model, recipe, kept, chosen, centred=True))
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"

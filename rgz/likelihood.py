@@ -11,11 +11,13 @@ where the lowest level takes all the mass below it and the highest all above. Th
 levels sum to one exactly, so bits per dimension are what a coder would need.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["gaussian_kl", "mixture_log_prob", "mixture_mean", "mixture_sample", "to_unit"]
+__all__ = ["gaussian_kl", "mixture_log_prob", "mixture_mean", "mixture_sample", "to_unit", "truncated_noise"]
 
 LEVELS = 256
 HALF_BIN = 1 / (LEVELS - 1)  # half the distance between grey levels once scaled to [-1, 1]
@@ -85,3 +87,9 @@ def mixture_sample(parameters: Tensor) -> Tensor:
     uniform = torch.rand_like(means[:, :1]).clamp(1e-5, 1 - 1e-5)
     value = means.gather(1, chosen) + log_scales.gather(1, chosen).exp() * torch.logit(uniform)
     return ((value.clamp(-1, 1) + 1) * ((LEVELS - 1) / 2)).round().to(torch.uint8)
+
+
+def truncated_noise(shape: tuple[int, ...], truncation: float = math.inf) -> Tensor:
+    """Numbers from the standard Gaussian, none of them beyond ``truncation`` standard deviations; float32."""
+    lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
+    return torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand(shape).clamp(1e-7, 1 - 1e-7))

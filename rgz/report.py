@@ -156,12 +156,11 @@ def _behind(codes: Path) -> dict:
     curve = [row for one in features for row in evidence.learning_curve(one, labels, group)]
     if pictures is None:
         curve += [r | {"carried": True} for r in read()["behind"]["learning_curve"] if r["features"] == baselines.BEST]
-    levels = {r: _known(codes, "mirabest", f"code_level_{r}")[1] for r in json.loads(about["levels"])}
     surveys = {name: _known(codes, name, "code_views") for name in ("frdeep-first", "frdeep-nvss")}
     first, nvss = ((t, classify.Features(SAMPLES[name], c)) for name, (t, c) in surveys.items())
     return {
         "learning_curve": curve,
-        "levels": evidence.levels(levels, labels, group),
+        "blocks": evidence.blocks(code, about["blocks"], labels, group),
         "doubtful": evidence.doubtful(every, everything),
         "transfer": {"FIRST to NVSS": evidence.transfer(first, nvss), "NVSS to FIRST": evidence.transfer(nvss, first)},
     }

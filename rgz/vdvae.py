@@ -8,7 +8,8 @@ negative evidence lower bound in bits per dimension,
 .. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
           + \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
-distortion plus rate, for an image of :math:`D` pixels. Coarse blocks can say what kind of galaxy it is, fine ones where
+distortion plus rate, for an image of :math:`D` pixels; a rate that weighs less than one buys codes that say more (a β-VAE,
+Higgins et al. 2017). Coarse blocks can say what kind of galaxy it is, fine ones where
 each knot sits. Three walks through the decoder share one code path, ``VDVAE._descend``: drawing from the
 posterior (training), from the prior (generation), and from a code with the rest filled in by the prior (decoding).
 """
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rgz.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
+from rgz.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit, truncated_noise
 
 __all__ = ["PRESETS", "VDVAE", "Config"]
 
@@ -48,6 +49,9 @@ class Config:
     patch
         Pixels along a side that the first convolution folds into one position and the last unfolds again. With 1, as
         published, the finest blocks work on every pixel; with 2 they cost a quarter.
+    beta
+        What a nat of rate weighs in the training loss. Below one, images are drawn closer to what they were, and codes stray
+        further from the prior.
 
     Examples
     --------
@@ -64,6 +68,7 @@ class Config:
     bottleneck: float = 0.25
     mixtures: int = 5
     patch: int = 1
+    beta: float = 1.0
 
     def __post_init__(self):
         down, up = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
@@ -91,11 +96,13 @@ PRESETS = {
     ),
     "small": Config(
         encoder=((16, 4), (8, 6), (4, 4), (1, 2)),
-        decoder=((1, 2), (4, 6), (8, 8), (16, 4)),
-        latents=(1, 4, 8),
+        decoder=((1, 2), (4, 8), (8, 8), (16, 4)),
+        latents=(4,),
         width=192,
+        channels=1,
         bottleneck=1 / 3,
         patch=2,
+        beta=0.1,
     ),
     "base64": Config(
         encoder=((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)),
@@ -112,8 +119,8 @@ PRESETS = {
         mixtures=10,
     ),
 }
-"""``tiny`` is for tests, ``small`` trains on a processor, ``base64`` on one GPU with images of 64 pixels; ``imagenet64``
-has the depth and width of the model published for ImageNet-64, 75 stochastic blocks."""
+"""``tiny`` is for tests, ``small`` trains on a processor and has 128 latents in all, ``base64`` trains on one GPU with images of
+64 pixels; ``imagenet64`` has the depth and width of the model published for ImageNet-64, 75 stochastic blocks."""
 
 
 class Bottleneck(nn.Module):
@@ -152,7 +159,7 @@ class Stochastic(nn.Module):
 
 def _rates(record) -> Tensor:
     """Rate of each block, (N, blocks) in nats, from what ``VDVAE._posterior`` recorded."""
-    return torch.stack([gaussian_kl(*four).sum((1, 2, 3)) for four in record], dim=1)
+    return torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for _, parameters in record], dim=1)
 
 
 class VDVAE(nn.Module):
@@ -242,7 +249,7 @@ class VDVAE(nn.Module):
         return F.pixel_shuffle(parameters, self.config.patch)
 
     def _posterior(self, images: Tensor, means: bool, blocks: int | None = None, rest: float = 0.0):
-        """Posterior walk: mixture parameters, and per block posterior mean, log-std, prior mean, log-std.
+        """Posterior walk: mixture parameters; per block the latents, and posterior mean, log-std, prior mean, log-std.
 
         Only the first ``blocks`` blocks, where given, follow the posterior; the others are drawn from their priors, with
         their standard deviations times ``rest``.
@@ -254,8 +261,9 @@ class VDVAE(nn.Module):
                 return prior_mean + rest * prior_log_std.exp() * torch.randn_like(prior_mean) if rest else prior_mean
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
-            record.append((mean, log_std, prior_mean, prior_log_std))
-            return mean if means else mean + log_std.exp() * torch.randn_like(mean)
+            latents = mean if means else mean + log_std.exp() * torch.randn_like(mean)
+            record.append((latents, (mean, log_std, prior_mean, prior_log_std)))
+            return latents
 
         return self._descend(len(images), draw), record
 
@@ -270,28 +278,31 @@ class VDVAE(nn.Module):
         Returns
         -------
         dict
-            ``loss``, the bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, blocks), in nats.
+            ``loss``, a scalar, the bits per dimension with the rate weighed by ``beta``; ``distortion`` (N,) and ``rate``
+            (N, blocks), in nats.
         """
         parameters, record = self._posterior(images, means=False)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
         rate = _rates(record)
-        bits = (distortion + rate.sum(1)) / (images[0].numel() * math.log(2))
+        bits = (distortion + self.config.beta * rate.sum(1)) / (images[0].numel() * math.log(2))
         return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, drawn: bool = False) -> tuple[Tensor, Tensor]:
         """Full codes of images: posterior means, each block given the means of those before it.
+
+        With ``drawn``, latents drawn from the posterior instead, each block given those drawn before it.
 
         Returns
         -------
-        means, rates
-            Each (N, dimensions): posterior mean, and KL in nats, of every latent, coarsest block first, each block
+        latents, rates
+            Each (N, dimensions): posterior mean or draw, and KL in nats, of every latent, coarsest block first, each block
             flattened as (channel, row, column).
         """
-        _, record = self._posterior(images, means=True)
+        _, record = self._posterior(images, means=not drawn)
         return (
-            torch.cat([four[0].flatten(1) for four in record], dim=1),
-            torch.cat([gaussian_kl(*four).flatten(1) for four in record], dim=1),
+            torch.cat([latents.flatten(1) for latents, _ in record], dim=1),
+            torch.cat([gaussian_kl(*parameters).flatten(1) for _, parameters in record], dim=1),
         )
 
     @torch.no_grad()
@@ -342,9 +353,7 @@ class VDVAE(nn.Module):
         """
 
         def draw(block, h, prior_mean, prior_log_std):
-            lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
-            noise = torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(prior_mean).clamp(1e-7, 1 - 1e-7))
-            return prior_mean + temperature * prior_log_std.exp() * noise
+            return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean.shape, truncation)
 
         parameters = self._descend(count, draw)
         return mixture_sample(parameters) if grain else mixture_mean(parameters).round().to(torch.uint8)

@@ -167,9 +167,8 @@ def codes(tmp_path, monkeypatch):
             code[:, 0] += 3 * (table["label"] == "FRII")
         else:
             table["object"], code = table["name"], features(table, 3.0).values
-        levels = {f"code_level_{r}": code for r in (1, 8)} if name == "mirabest" else {}
-        groups[name] = table, {"code": code, "code_views": np.abs(code)} | levels, {}
-    latents.write_codes(tmp_path / "codes.h5", groups, {"levels": [1, 8]})
+        groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
+    latents.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.arange(code.shape[1] // 2) // 2})
     return tmp_path / "codes.h5"
 
 
@@ -182,7 +181,8 @@ def test_a_report_without_images_carries_the_baselines_over(codes, run, tmp_path
     assert {r["features"] for r in report.rows(written, "frdeep-nvss")} == kinds
     assert out.count("†") == len(baselines.BASELINES) + 2 + 1
     assert written["samples"]["MiraBest Confident"]["n"] == 90
-    assert {row["resolution"] for row in written["behind"]["levels"]} == {1, 8}
+    told = [(row["blocks"], row["dimensions"]) for row in written["behind"]["blocks"]]
+    assert told == [(1, 4), (2, 6)]
     shown = report.floors(written, {"accuracy": 0.76, "roc_auc": 0.86})
     assert {len(column) for column in shown.values()} == {2}
     quoted = report.quoted(written)

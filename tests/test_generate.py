@@ -8,7 +8,7 @@ from astropy.io import fits
 from PIL import Image
 from test_vdvae import drawn, stir
 
-from rgz import checkpoints, generate, images, latents, reconstruct
+from rgz import augment, checkpoints, density, fetch, generate, images, latents, reconstruct, sample
 from rgz.errors import BadInput
 
 
@@ -20,6 +20,15 @@ def stirred(tiny):
 @pytest.fixture
 def three(pixels):
     return pixels[:3, 0].numpy()
+
+
+@pytest.fixture
+def flow(stirred, simulated):
+    """A flow over the codes of simulated galaxies."""
+    config = density.Config(kept=12, layers=2, hidden=32, epochs=30, batch=64, dropout=0.0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(generate, "SHOWN", 1024)
+        return generate.prior(stirred, images.Recipe(), simulated, np.arange(len(simulated)) // 2, config)
 
 
 @pytest.fixture
@@ -86,8 +95,30 @@ def test_nothing_is_drawn_beyond_the_truncation(tiny):
 
 
 def test_grain_makes_neighbouring_pixels_differ(stirred):
-    smooth, grainy = (generate.new(stirred, 20, grain=grain).astype(float) for grain in (False, True))
+    smooth, grainy = (stirred.sample(20, grain=grain)[:, 0].numpy().astype(float) for grain in (False, True))
     assert np.abs(np.diff(grainy)).mean() > 2 * np.abs(np.diff(smooth)).mean()
+
+
+def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
+    grey = augment.batches(simulated, images.Recipe(), 1024, 0)(0)[:, 0].numpy()
+    torch.manual_seed(0)
+    known, _ = latents.full_codes(stirred, grey, drawn=True)
+    drawn = flow.draw(400)
+    assert drawn.shape == (400, stirred.dimensions)
+    np.testing.assert_allclose(drawn.mean(0), known.mean(0), atol=0.3 * known.std(0).max())
+    np.testing.assert_allclose(flow.whitened(drawn).std(0), 1, atol=0.25)
+
+
+def test_galaxies_from_a_flow_are_its_codes_decoded(stirred, flow):
+    grey = generate.new(stirred, 3, seed=2, flow=flow)
+    torch.manual_seed(2)
+    codes = flow.draw(generate.BATCH)[:3]
+    rebuilt = generate.full_peak(np.rint(latents.decode(stirred, codes, np.arange(stirred.dimensions))))
+    np.testing.assert_array_equal(grey, rebuilt)
+    assert (grey != generate.new(stirred, 3, seed=2)).any()
+    free = spread(generate.new(stirred, 100, flow=flow))
+    assert spread(generate.new(stirred, 100, 0.3, flow=flow)) < free
+    assert spread(generate.new(stirred, 100, truncation=0.3, flow=flow)) < free
 
 
 @pytest.mark.parametrize(
@@ -209,3 +240,45 @@ def test_a_command_that_asks_too_little_is_refused(tmp_path, run, weights, argum
     assert status == expected
     assert said in err
     assert not (tmp_path / "g.h5").exists()
+
+
+@pytest.fixture
+def fitted(tmp_path, weights, flow):
+    about = {"weights_sha256": fetch.sha256(weights)}
+    density.save(tmp_path / "p.safetensors", flow, about)
+    return tmp_path / "p.safetensors"
+
+
+def test_the_command_draws_from_a_flow(tmp_path, run, weights, fitted):
+    model, *_ = checkpoints.load(weights)
+    status, _, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", weights, "--flow", fitted)
+    assert status == 0, err
+    with h5py.File(tmp_path / "g.h5") as file:
+        expected = generate.new(model, 3, flow=density.load(fitted)[0])
+        assert (file["images"][:] == expected).all()
+
+
+def test_a_flow_of_other_weights_is_refused(tmp_path, run, tiny, weights, fitted):
+    checkpoints.save(tmp_path / "other.safetensors", tiny, images.Recipe(), {})
+    status, _, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", tmp_path / "other.safetensors",
+                         "--flow", fitted)  # fmt: skip
+    assert status == 1
+    assert "other weights" in err
+    assert not (tmp_path / "g.h5").exists()
+
+
+def test_the_command_fits_what_the_library_fits(tmp_path, run, weights, simulated, monkeypatch):
+    few = density.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
+    monkeypatch.setattr(generate, "SHOWN", 128)
+    monkeypatch.setattr(generate.prior, "__defaults__", (few,))
+    table = simulated.table.copy()
+    table["split"], table["ra"], table["dec"] = "train", 10.0, np.linspace(-40, 40, len(table))
+    sample.write(tmp_path / "t.h5", sample.Sample(simulated.images, table, simulated.pixel))
+    status, out, err = run(
+        "prior", "--weights", weights, "--data", tmp_path / "t.h5", "--out", tmp_path / "p.safetensors"
+    )
+    assert status == 0, err
+    assert f"{len(table)} sources" in out
+    flow = generate.load_prior(tmp_path / "p.safetensors", weights)
+    assert flow.config == few
+    assert generate.new(checkpoints.load(weights)[0], 2, flow=flow).shape == (2, 32, 32)

@@ -10,14 +10,13 @@ from rgz.errors import BadInput
 @pytest.fixture
 def encoded(tiny, simulated):
     chosen = np.array([3, 130, 7, 300])
-    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, {"code": chosen, "few": chosen[1:3]})
+    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, chosen)
 
 
 def test_codes_are_the_chosen_latents_in_order(encoded, pixels):
     model, chosen, (table, codes, left_out) = encoded
     np.testing.assert_allclose(codes["code"], model.encode(pixels)[0].numpy()[:, chosen], rtol=1e-4, atol=1e-5)
     assert codes["code_views"].shape == (24, 8)
-    np.testing.assert_array_equal(codes["code_few"], codes["code_views"][:, [1, 2, 5, 6]])
     assert len(table) == 24
     assert left_out == []
 
@@ -26,13 +25,11 @@ def test_rank_puts_the_most_variable_first():
     assert latents.rank(np.array([[0.0, 5.0, 1.0], [0.0, -5.0, 2.0]])).tolist() == [1, 2, 0]
 
 
-def test_each_level_has_its_own_latents(tiny):
-    means = np.random.default_rng(0).normal(size=(5, tiny.dimensions))
-    choices = latents.choose(tiny, means, 6, of_level=5)
-    assert {name: len(chosen) for name, chosen in choices.items()} == {"code": 6, "level_1": 4, "level_8": 5}
-    coarse = tiny.config.channels * tiny.levels.count(1)  # they come first in a full code
-    assert (choices["level_1"] < coarse).all()
-    assert (choices["level_8"] >= coarse).all()
+def test_each_latent_belongs_to_a_block(tiny):
+    coarse, fine = (tiny.config.channels * r * r for r in tiny.levels[:2])
+    some = np.array([coarse, 0, coarse - 1, coarse + fine, coarse + fine - 1])
+    assert latents.blocks_of(tiny, some).tolist() == [1, 0, 0, 2, 1]
+    assert len(latents.blocks_of(tiny, np.arange(tiny.dimensions))) == tiny.dimensions
 
 
 def test_pooled_codes_do_not_depend_on_the_order_of_views():
@@ -44,7 +41,7 @@ def test_a_blank_image_is_left_out_by_name(tiny, simulated):
     pixels = simulated.images.copy()
     pixels[2] = 0
     table, codes, left_out = latents.encode(
-        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), {"code": np.array([0, 1])}
+        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), np.array([0, 1])
     )
     assert left_out == ["sim-0002"]
     assert len(table) == len(codes["code"]) == 23
@@ -68,7 +65,7 @@ def test_codes_come_back_from_their_file(tmp_path, encoded):
     np.testing.assert_allclose(
         latents.read_codes(path, "sim", "code_views")[1], codes["code_views"], rtol=1e-3, atol=1e-6
     )
-    with pytest.raises(BadInput, match="sim/code, sim/code_centred, sim/code_few, sim/code_views"):
+    with pytest.raises(BadInput, match="sim/code, sim/code_centred, sim/code_views"):
         latents.read_codes(path, "other")
 
 

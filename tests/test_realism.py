@@ -308,8 +308,9 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypa
     plain = SimpleNamespace(
         dimensions=3, decode=lambda code: 100 + 20 * code.mean(1).reshape(-1, 1, 1, 1).expand(-1, 1, 32, 32)
     )
-    ways = dict(emulation.ways(tiny.eval(), plain, galaxies[:80], galaxies[80:]))
-    assert len(ways) == 8
+    flow = SimpleNamespace(draw=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
+    ways = dict(emulation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
+    assert len(ways) == 9
     for way, made in ways.items():
         assert made.shape == (32, 32, 32), way
         assert made.dtype == np.uint8, way
