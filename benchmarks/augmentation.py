@@ -9,10 +9,9 @@ real
     the labelled images alone,
 turned
     these, and four more views of each, turned by a few degrees, scaled by a few per cent and shifted by up to a pixel,
-redrawn after 12, 8, 2
-    these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 16 blocks and drew
-    the later ones anew (``rgz.generate.redrawn``). That their class stays is what is on trial: the first 2 blocks, at 1, and the 8
-    up to resolution 4 hold a few nats of some eighty that the network spends on a galaxy.
+redrawn after 6, 4, 2
+    these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 8 blocks and drew
+    the later ones anew (``rgz.generate.redrawn``). That their class stays is what is on trial.
 
 The network is that of ``rgz.cnn``, five convolutions and three dense layers with the same optimiser, made smaller for prepared
 images of 32 pixels, for the VDVAE generates no others. These lie along the rows already, so that in all arms they are mirrored
@@ -41,7 +40,7 @@ from tqdm import tqdm
 from rgz import checkpoints, classify, generate, images, paths, readers, report, sample
 
 LABELS = (50, 100, 200)
-KEPT = (12, 8, 2)  # blocks
+KEPT = (6, 4, 2)  # blocks
 ARMS = ("real", "turned", *(f"redrawn after {kept}" for kept in KEPT))
 TIMES = 4  # further images of each labelled galaxy
 BATCH = 32

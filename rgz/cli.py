@@ -226,7 +226,7 @@ def encode(
     import numpy as np
     from safetensors.numpy import save as to_bytes
 
-    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample, similar
+    from rgz import checkpoints, fetch, latents, paths, provenance, readers, retrieval, sample, similar
     from rgz import report as reporting
 
     weights = weights or paths.artifact(WEIGHTS)
@@ -241,7 +241,10 @@ def encode(
     groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
-        table, codes, left_out = latents.encode(model, recipe, readers.load(name), chosen)
+        galaxies = readers.load(name)
+        if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
+            galaxies = retrieval.placed(galaxies, readers.load("mirabest"))
+        table, codes, left_out = latents.encode(model, recipe, galaxies, chosen)
         groups[name] = table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)
     changes = latents.changes(model, recipe, seen, chosen)

@@ -60,7 +60,7 @@ class Config:
         Most epochs, and those without a better held-out likelihood after which to stop.
     """
 
-    kept: int = 64
+    kept: int = 128
     layers: int = 5
     hidden: int = 64
     blocks: int = 1
