@@ -85,8 +85,13 @@ TRIES = {
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
     "full width": Try(THREE),
     "three times as long": Try(schedule=train.Schedule(steps=1500)),
-    "128 latents at 4, rate weighs 1/10": Try(replace(PRESETS["small"], width=96), schedule=train.Schedule(steps=1500)),
-    "the same, full width, longer": Try(PRESETS["small"], schedule=train.Schedule(steps=2500)),
+    "latents at 1, 4, 8, full width, to the end of its schedule": Try(THREE, schedule=train.Schedule(steps=4000)),
+    "128 latents at 4, rate weighs 1/10, half width": Try(
+        replace(PRESETS["small"], width=96), schedule=train.Schedule(steps=1500)
+    ),
+    "128 latents at 4, rate weighs 1/10, full width, shorter": Try(
+        PRESETS["small"], schedule=train.Schedule(steps=2500)
+    ),
 }
 
 

@@ -185,7 +185,7 @@ def train(
 def probe(
     weights: Annotated[Path, typer.Argument(help="Weights of a run.")],
     note: Annotated[str, typer.Option(help="What this run tries.")],
-    dimensions: Annotated[int, typer.Option(min=1, help="Latents kept as the code.")] = 128,
+    dimensions: Annotated[int, typer.Option(min=1, help="Latents kept as the code.")] = 64,
     training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
         "runs/train.h5"
     ),
@@ -213,7 +213,7 @@ def encode(
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; artifacts/codes.h5 when left out.")] = None,
     dimensions: Annotated[
         int, typer.Option(min=1, help="Latents kept as the code, the most variable over the training images.")
-    ] = 128,
+    ] = 64,
     training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
         "runs/train.h5"
     ),

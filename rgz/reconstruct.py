@@ -108,7 +108,7 @@ def rebuilt(model: VDVAE | PlainVAE, pixels: np.ndarray) -> np.ndarray:
 
 
 def study(
-    model: VDVAE, plain: PlainVAE, recipe: images.Recipe, training: Sample, tests: dict[str, Sample], code: int = 128
+    model: VDVAE, plain: PlainVAE, recipe: images.Recipe, training: Sample, tests: dict[str, Sample], code: int = 64
 ) -> dict:
     """Reconstruction of samples by all latents, and of the first sample by codes of growing length.
 
@@ -138,10 +138,10 @@ def study(
     first = next(iter(tests))
     truth = squares[first]
     order = np.argsort(-latents.full_codes(model, seen)[1].mean(axis=0), kind="stable")
-    sizes = sorted({code, *(round(f * model.dimensions) for f in FRACTIONS)})
+    sizes = sorted({code, model.dimensions, *(round(f * model.dimensions) for f in FRACTIONS)})
     components = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(seen.reshape(len(seen), -1))
     means, _ = latents.full_codes(model, truth)
-    made = {("VDVAE", k): latents.decode(model, means[:, order[:k]], order[:k]) for k in (*sizes, model.dimensions)}
+    made = {("VDVAE", k): latents.decode(model, means[:, order[:k]], order[:k]) for k in sizes}
     made |= {("PCA", k): _of_components(components, truth, k) for k in sizes if k < seen[0].size}
     made["plain VAE", plain.dimensions] = rebuilt(plain, truth)
     growth = [

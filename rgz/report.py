@@ -166,7 +166,7 @@ def _behind(codes: Path) -> dict:
     }
 
 
-def probe(weights: Path, training: Sample, dimensions: int = 128, repeats: int = 3) -> dict:
+def probe(weights: Path, training: Sample, dimensions: int = 64, repeats: int = 3) -> dict:
     """One line on a run: step, held-out bits per dimension, and accuracy and ROC-AUC of a support vector machine on its codes.
 
     The machine is cross-validated on the official training images of MiraBest Confident; the test images are not looked
