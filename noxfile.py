@@ -91,7 +91,7 @@ def train(session):
 
 @nox.session
 def measure(session):
-    """Fit the flows, draw galaxies and measure how real they are, rank galaxies and measure what is odd; 40 minutes on two cores."""
+    """Fit the flows, measure how real drawn galaxies are and what of the odd ones is found; 40 minutes on two cores."""
     _install(session, "test")
     session.run("rgz", "prior")
     session.run("rgz", "realism")

@@ -9,9 +9,10 @@ real
     the labelled images alone,
 turned
     these, and four more views of each, turned by a few degrees, scaled by a few per cent and shifted by up to a pixel,
-redrawn after 6, 4, 2
+redrawn after 4, 3, 1
     these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 8 blocks and drew
-    the later ones anew (``rgz.generate.redrawn``). That their class stays is what is on trial.
+    the later ones anew (``rgz.generate.redrawn``): of the four blocks that say anything one, two and three are drawn. That the
+    class stays is what is on trial.
 
 The network is that of ``rgz.cnn``, five convolutions and three dense layers with the same optimiser, made smaller for prepared
 images of 32 pixels, for the VDVAE generates no others. These lie along the rows already, so that in all arms they are mirrored
@@ -40,7 +41,7 @@ from tqdm import tqdm
 from rgz import checkpoints, classify, generate, images, paths, readers, report, sample
 
 LABELS = (50, 100, 200)
-KEPT = (6, 4, 2)  # blocks
+KEPT = (4, 3, 1)  # blocks
 ARMS = ("real", "turned", *(f"redrawn after {kept}" for kept in KEPT))
 TIMES = 4  # further images of each labelled galaxy
 BATCH = 32

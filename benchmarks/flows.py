@@ -2,8 +2,7 @@
 
 Both flows have as many autoregressive steps and as wide networks; each is stopped by the same held-out fold of the training
 sources. Each has the learning rate, of the same three, that is best for it on the first of these folds. Only then
-are both judged on the validation sources, which neither they nor the autoencoder have seen. Encoding takes five minutes, each
-flow half a minute.
+are both judged on the validation sources, which neither they nor the autoencoder have seen. Ten minutes to encode, ten to fit.
 
     pip install -e .[test]
     python benchmarks/flows.py

@@ -2,7 +2,8 @@
 
 Each try is judged by what held-out sources cost and by how well a support vector machine on its codes tells FRI from FRII,
 cross-validated on the official training images alone (``rgz probe``). The first try is repeated with another seed: a difference
-as small as theirs says nothing. Four minutes a try on two cores; a run that was interrupted goes on.
+as small as theirs says nothing. Four minutes a try on two cores, the last four longer; these are other networks, the committed one
+and one nearly as large to compare it with. A run that was interrupted goes on.
 
     python benchmarks/tries.py                # all of them
     python benchmarks/tries.py "full width"   # those named
@@ -113,7 +114,7 @@ def run(name: str, one: Try, sources: sample.Sample, digest: str, folder: Path, 
         )
         about = provenance.describe(preset=name, steps=done, validation=train.describe(model.model, pixels))
         checkpoints.save(folder / "vdvae.safetensors", model.model, one.recipe, about)
-        line = report.probe(folder / "vdvae.safetensors", sources)
+        line = report.probe(folder / "vdvae.safetensors", sources, dimensions=128)
     report.add_line(line | {"note": name}, out)
     print(name, line, flush=True)
 

@@ -15,7 +15,7 @@ def generate(
         float, typer.Option(help="Below 1 more ordinary galaxies, above 1 stranger ones; more than 0.")
     ] = 1.0,
     truncation: Annotated[
-        float, typer.Option(help="Standard deviations beyond which no latent is drawn; more than 0.")
+        float, typer.Option(help="Standard deviations beyond which no noise is drawn; more than 0.")
     ] = float("inf"),
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same galaxies.")] = 0,
     weights: Annotated[
@@ -29,7 +29,7 @@ def generate(
 
     Example: rgz generate 64 --out galaxies.png
     """
-    from rgz import checkpoints, paths
+    from rgz import checkpoints, fetch, paths
     from rgz import generate as making
 
     making.check_ending(out)
@@ -43,6 +43,7 @@ def generate(
         "truncation": truncation,
         "seed": seed,
         "weights": about.get("commit", "unknown"),
+        "flow": fetch.sha256(flow) if flow else "none, the network's own prior",
     }
     making.write(drawn, out, settings)
     typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
@@ -54,7 +55,7 @@ def prior(
         "runs/train.h5"
     ),
     out: Annotated[
-        Path | None, typer.Option(help="Safetensors file to write; artifacts/prior.safetensors when left out.")
+        Path | None, typer.Option(help="Safetensors file to write; prior.safetensors beside the weights when left out.")
     ] = None,
 ):
     """Fit a flow to the codes of training images, for rgz generate to draw from; five minutes on two cores."""
@@ -65,7 +66,9 @@ def prior(
     from rgz import generate as making
     from rgz.cli_data import sources
 
-    weights, out = weights or paths.artifact("vdvae.safetensors"), out or paths.artifacts() / "prior.safetensors"
+    if out is None:
+        out = (weights.parent if weights else paths.artifacts()) / "prior.safetensors"
+    weights = weights or paths.artifact("vdvae.safetensors")
     model, recipe, _ = checkpoints.load(weights)
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]

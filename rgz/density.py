@@ -104,7 +104,7 @@ class Flow(nn.Module):
         What the steps are undone for is noise ``temperature`` times as wide as the Gaussian's, without what lies beyond
         ``truncation`` standard deviations. A code that overflows on the way is not finite.
         """
-        return self.steps.inverse(temperature * truncated_noise((count, self.kept), truncation))[0]
+        return self.steps.inverse(temperature * truncated_noise(torch.empty(count, self.kept), truncation))[0]
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def load(path: Path) -> tuple[Density, dict]:
             raise ValueError(f"a whitening of shape {matrix.shape}")
         return Density(config, centre, matrix, flows, known), about["provenance"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise BadInput(f"{path} is not a density of rgz ({first_line(error)}): rgz density makes it") from error
+        raise BadInput(f"{path} is not a density of rgz ({first_line(error)}): rgz density or rgz prior makes it") from error
 
 
 def _rebuilt(config: Config, number: int, tensors: dict[str, Tensor]) -> Flow:

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 
 from rgz import augment, fetch, images, latents, paths, plots
-from rgz.density import Config, Density, fit_flow, folds, load, whitening
+from rgz.density import MEMBERS, Config, Density, fit_flow, folds, load, whitening
 from rgz.errors import BadInput
 from rgz.sample import CHECKED, Sample
 from rgz.vdvae import VDVAE
@@ -93,7 +93,16 @@ def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarr
     """A flow over the model's full codes, drawn from the posteriors of training images as training shows them.
 
     ``groups`` (N,) says which of the N sources stay together: a fifth of them is held out to stop the flow.
+
+    Raises
+    ------
+    BadInput
+        The model has thousands of latents, or there are fewer than five groups.
     """
+    if model.dimensions > SHOWN // 8:
+        raise BadInput(f"a model with {model.dimensions} latents has too many for a flow: its own prior draws galaxies")
+    if len(set(groups)) < MEMBERS:
+        raise BadInput(f"a fifth of the sources is held out, by square degrees; these lie in {len(set(groups))} of them")
     taught, asked = next(iter(folds(groups[:, None], groups)))
     drawn = []
     with torch.random.fork_rng(devices=[]):

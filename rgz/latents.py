@@ -1,8 +1,8 @@
 """Codes: what the network says of a galaxy, short enough to compute with.
 
-A VDVAE has thousands of latent dimensions, and most never leave their prior. The code of a galaxy is the posterior
-mean of those few that do: the latents are ranked by the variance of their posterior means over the *training* images, no
-label needed, and the first ones are kept. A code can be decoded again, the latents it lacks at their prior means.
+A VDVAE has more latent dimensions than it uses, and those that it does not use never leave their prior. The code of a galaxy is
+the posterior mean of those that do: the latents are ranked by the variance of their posterior means over the *training* images,
+no label needed, and the first ones are kept. A code can be decoded again, the latents it lacks at their prior means.
 
 A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
 to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.images.VIEWS`) and

@@ -89,7 +89,7 @@ def mixture_sample(parameters: Tensor) -> Tensor:
     return ((value.clamp(-1, 1) + 1) * ((LEVELS - 1) / 2)).round().to(torch.uint8)
 
 
-def truncated_noise(shape: tuple[int, ...], truncation: float = math.inf) -> Tensor:
-    """Numbers from the standard Gaussian, none of them beyond ``truncation`` standard deviations; float32."""
+def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:
+    """Numbers from the standard Gaussian, shaped ``like`` a tensor, none of them beyond ``truncation`` standard deviations."""
     lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
-    return torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand(shape).clamp(1e-7, 1 - 1e-7))
+    return torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(like).clamp(1e-7, 1 - 1e-7))

@@ -62,7 +62,7 @@ PAIRS = (
 
 TITLES = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FR-DEEP FIRST", "frdeep-nvss": "FR-DEEP NVSS"}
 QUERIES = 300
-IDENTICAL = 0.999  # correlation; of images of different galaxies three in six hundred reach 0.99
+IDENTICAL = 0.999  # cosine; of images of different galaxies three in six hundred reach 0.99
 SEED = 0
 
 
@@ -204,12 +204,13 @@ def seen_twice(first: Sample, nvss: Sample) -> dict:
 def placed(sample: Sample, known: Sample) -> Sample:
     """A sample in which galaxies without a place have that of the galaxy of ``known`` whose image is theirs.
 
-    Two images of one survey are the same where they correlate above :data:`IDENTICAL`; both samples have images of one size.
+    Two images of one survey are the same where the cosine between them is above :data:`IDENTICAL`; both samples have images of
+    one size.
     """
 
     def flat(pictures):
         whole = pictures.reshape(len(pictures), -1).astype(np.float32)
-        return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1)
+        return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
     alike = flat(sample.images) @ flat(known.images).T
     table, twin = sample.table.copy(), alike.argmax(axis=1)

@@ -46,7 +46,7 @@ class Schedule:
     each process takes its share in ``accumulate`` parts, so as to fit into memory.
     """
 
-    steps: int = 4000
+    steps: int = 6000
     batch: int = 64
     accumulate: int = 1
     learning_rate: float = 1e-3

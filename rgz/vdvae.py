@@ -6,7 +6,7 @@ many small stochastic blocks. Block :math:`i` looks at what has been drawn so fa
 negative evidence lower bound in bits per dimension,
 
 .. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
-          + \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
+          + \beta \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
 distortion plus rate, for an image of :math:`D` pixels; a rate that weighs less than one buys codes that say more (a β-VAE,
 Higgins et al. 2017). Coarse blocks can say what kind of galaxy it is, fine ones where
@@ -353,7 +353,7 @@ class VDVAE(nn.Module):
         """
 
         def draw(block, h, prior_mean, prior_log_std):
-            return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean.shape, truncation)
+            return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean, truncation)
 
         parameters = self._descend(count, draw)
         return mixture_sample(parameters) if grain else mixture_mean(parameters).round().to(torch.uint8)

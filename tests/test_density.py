@@ -195,7 +195,9 @@ def test_codes_that_overflow_are_drawn_again(gaussian, monkeypatch):
         return drawn
 
     monkeypatch.setattr(density.Flow, "draw", often_too_far)
-    assert np.abs(gaussian.whitened(gaussian.draw(300))).max() < density.FARTHEST
+    drawn = gaussian.draw(300)
+    assert drawn.shape == (300, 3)
+    assert np.abs(gaussian.whitened(drawn)).max() < density.FARTHEST
     monkeypatch.setattr(density.Flow, "draw", lambda self, count, *_: torch.full((count, 3), torch.nan))
     with pytest.raises(BadInput, match="hardly any"):
         gaussian.draw(3)

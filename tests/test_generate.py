@@ -228,7 +228,13 @@ def test_the_command_draws_what_the_library_draws(tmp_path, run, weights):
     assert "3 galaxies" in out
     with h5py.File(tmp_path / "g.h5") as file:
         assert (file["images"][:] == generate.new(model, 3, 0.8, 2.0, seed=4)).all()
-        assert dict(file.attrs) == {"temperature": 0.8, "truncation": 2.0, "seed": 4, "weights": "abc"}
+        assert dict(file.attrs) == {
+            "temperature": 0.8,
+            "truncation": 2.0,
+            "seed": 4,
+            "weights": "abc",
+            "flow": "none, the network's own prior",
+        }
 
 
 @pytest.mark.parametrize(
@@ -256,6 +262,7 @@ def test_the_command_draws_from_a_flow(tmp_path, run, weights, fitted):
     with h5py.File(tmp_path / "g.h5") as file:
         expected = generate.new(model, 3, flow=density.load(fitted)[0])
         assert (file["images"][:] == expected).all()
+        assert file.attrs["flow"] == fetch.sha256(fitted)
 
 
 def test_a_flow_of_other_weights_is_refused(tmp_path, run, tiny, weights, fitted):

@@ -311,6 +311,7 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypa
     flow = SimpleNamespace(draw=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
     ways = dict(emulation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
     assert len(ways) == 9
+    assert (ways[emulation.FULL] != ways[emulation.OWN]).any((1, 2)).all()
     for way, made in ways.items():
         assert made.shape == (32, 32, 32), way
         assert made.dtype == np.uint8, way
