@@ -84,7 +84,7 @@ def _build(session):
 
 @nox.session
 def train(session):
-    """Train the committed checkpoint anew, an hour on two cores; options go after ``--``."""
+    """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
     _install(session, "test")
     session.run("rgz", "train", "--preset", "small", *session.posargs)
 

@@ -107,7 +107,7 @@ def train(
     The run's folder gets a log and, as it goes, a figure of held-out images and their reconstructions. Several processes:
     torchrun --nproc-per-node 2 -m rgz train
 
-    Example, an hour on two cores: rgz train --preset small
+    Example, under an hour on two cores: rgz train --preset small
     """
     import torch
 
