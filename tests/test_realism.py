@@ -248,6 +248,8 @@ def test_a_sieve_keeps_what_looks_real(galaxies, noise):
     assert kept.shape == (80,)
     assert kept[:40].mean() > 0.3 + kept[40:].mean()
     np.testing.assert_array_equal(emulation.sift(galaxies[:40], half, more), kept)
+    assert emulation.sift(galaxies[:40], half, more, rigour=0).all()
+    assert emulation.sift(galaxies[:40], half, more, rigour=2)[40:].sum() <= kept[40:].sum()
 
 
 def test_chance_is_as_large_as_samples_are_small(galaxies):
