@@ -181,7 +181,7 @@ class Density:
 
 
 def _within(flow: Flow, count: int, temperature: float, truncation: float) -> Tensor:
-    """Whitened codes (count, kept), finite and none of their numbers beyond :data:`FARTHEST`."""
+    """Whitened codes (count, kept), finite and none of their numbers beyond ``FARTHEST``."""
     kept = torch.zeros(0, flow.kept)
     for _ in range(TIMES):
         drawn = flow.draw(count - len(kept) + SPARE, temperature, truncation)

@@ -204,7 +204,7 @@ def seen_twice(first: Sample, nvss: Sample) -> dict:
 def placed(sample: Sample, known: Sample) -> Sample:
     """A sample in which galaxies without a place have that of the galaxy of ``known`` whose image is theirs.
 
-    Two images of one survey are the same where the cosine between them is above :data:`IDENTICAL`; both samples have images of
+    Two images of one survey are the same where the cosine between them is above ``IDENTICAL``; both samples have images of
     one size.
     """
 
