@@ -44,7 +44,7 @@ def run(data: Path, out: Path):
     everything = sources(data)
     seen, unseen = (everything[everything.table["split"] == split] for split in ("train", "valid"))
     taught, known = (anomalies.codes_of(model, recipe, part, latents.chosen()) for part in (seen, unseen))
-    groups = np.array([fields.cell(row["ra"], row["dec"]) for row in seen.table])
+    groups = fields.cells(seen.table)
     centre, matrix = density.whitening(taught, config.kept)
     values, asked = (taught - centre) @ matrix, torch.from_numpy(((known - centre) @ matrix).astype(np.float32))
     each = list(density.folds(values, groups))

@@ -27,7 +27,7 @@ def run(data: Path, count: int):
     flow = generate.load_prior(paths.artifact("prior.safetensors"), weights)
     everything = sources(data)
     seen = everything[everything.table["split"] == "train"]
-    groups = np.array([fields.cell(row["ra"], row["dec"]) for row in seen.table])
+    groups = fields.cells(seen.table)
     taught, asked = next(iter(density.folds(groups[:, None], groups)))
     shown = augment.batches(seen[taught], recipe, count, 1)(1)[:, 0].numpy()
     real, _ = realism.shown(seen[asked], recipe, 0)
@@ -35,8 +35,9 @@ def run(data: Path, count: int):
     inside = realism.scales(recipe.size)
     known, own = realism.properties(real), realism.properties(more)
     power, its_power = realism.power(real).mean(0), realism.power(more)
+    odds = emulation.odds_of(shown, drawn, more)
     for rigour in RIGOURS:
-        kept = emulation.sift(shown, drawn, more, rigour)
+        kept = emulation.keep(odds, rigour)
         distance = {name: stats.ks_2samp(known[name], own[name][kept]).statistic for name in known}
         off = (its_power[kept].mean(0) / power - 1)[inside]
         each = ", ".join(f"{name} {value:.3f}" for name, value in distance.items())

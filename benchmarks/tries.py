@@ -2,8 +2,8 @@
 
 Each try is judged by what held-out sources cost and by how well a support vector machine on its codes tells FRI from FRII,
 cross-validated on the official training images alone (``rgz probe``). The first try is repeated with another seed: a difference
-as small as theirs says nothing. Four minutes a try on two cores, the last four longer; these are other networks, the committed one
-and one nearly as large to compare it with. A run that was interrupted goes on.
+as small as theirs says nothing. Four minutes a try on two cores, the last three longer: other networks, of the committed one's
+kind and one nearly as large to compare it with. A run that was interrupted goes on.
 
     python benchmarks/tries.py                # all of them
     python benchmarks/tries.py "full width"   # those named

@@ -59,8 +59,6 @@ def prior(
     ] = None,
 ):
     """Fit a flow to the codes of training images, for rgz generate to draw from; five minutes on two cores."""
-    import numpy as np
-
     from rgz import checkpoints, fetch, fields, paths, provenance
     from rgz import density as flows
     from rgz import generate as making
@@ -72,7 +70,7 @@ def prior(
     model, recipe, _ = checkpoints.load(weights)
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]
-    groups = np.array([fields.cell(row["ra"], row["dec"]) for row in seen.table])
+    groups = fields.cells(seen.table)
     fitted = making.prior(model, recipe, seen, groups)
     about = provenance.describe(
         weights_sha256=fetch.sha256(weights), training_set_sha256=fetch.sha256(training_set), sources=len(seen)
@@ -129,7 +127,7 @@ def density(
     everything = sources(training_set)
     seen, unseen = (everything[everything.table["split"] == split] for split in ("train", "valid"))
     taught, known = (anomalies.codes_of(model, recipe, part, latents.chosen()) for part in (seen, unseen))
-    groups = np.array([fields.cell(row["ra"], row["dec"]) for row in seen.table])
+    groups = fields.cells(seen.table)
     fitted = flows.fit(taught, groups)
     values, asked = fitted.whitened(taught), fitted.whitened(known)
     typer.echo("fitting Gaussians to the same folds", err=True)

@@ -172,10 +172,8 @@ class Density:
 
         What the whitening left out is at its mean. A code that overflows is drawn again.
         """
-        share, back = (
-            np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int)),
-            np.linalg.pinv(self.matrix),
-        )
+        back = np.linalg.pinv(self.matrix)
+        share = np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int))
         drawn = [_within(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
         return self.centre + torch.cat(drawn).numpy() @ back
 

@@ -26,7 +26,7 @@ from rgz.plain import PlainVAE
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
-__all__ = ["COUNT", "FULL", "OWN", "SIFTED", "columns", "sift", "study", "table", "ways"]
+__all__ = ["COUNT", "FULL", "OWN", "SIFTED", "columns", "keep", "odds_of", "sift", "study", "table", "ways"]
 
 COUNT = 1024  # galaxies of each kind that are judged
 TAUGHT = 2048  # of each kind, to teach a judge with
@@ -39,14 +39,21 @@ OWN = "VDVAE, its own prior"
 SIFTED = "VDVAE, sifted"
 
 
-def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray, rigour: float = RIGOUR) -> np.ndarray:
-    """Which of ``more`` to keep, (N,) bool, by the odds that a forest taught with ``real`` and ``drawn`` gives them.
-
-    The odds are raised to the power of ``rigour``: at 0 everything is kept.
-    """
+def odds_of(real: np.ndarray, drawn: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Odds, (N,), that images ``more`` (N, H, W) are real, by a forest taught with ``real`` and ``drawn`` ones."""
     said = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
-    odds = (said / (1 - said)) ** rigour
-    return np.random.default_rng(0).random(len(more)) < odds / np.percentile(odds, ODDS)
+    return said / (1 - said)
+
+
+def keep(odds: np.ndarray, rigour: float = RIGOUR) -> np.ndarray:
+    """Which images to keep, (N,) bool, in proportion to their odds (N,) to the power of ``rigour``: at 0 all of them."""
+    odds = odds**rigour
+    return np.random.default_rng(0).random(len(odds)) < odds / np.percentile(odds, ODDS)
+
+
+def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray, rigour: float = RIGOUR) -> np.ndarray:
+    """Which of ``more`` to keep, (N,) bool, by :func:`odds_of` and :func:`keep`."""
+    return keep(odds_of(real, drawn, more), rigour)
 
 
 def ways(

@@ -35,7 +35,7 @@ __all__ = [
     "SAME_SOURCE",
     "Field",
     "apart",
-    "cell",
+    "cells",
     "cut",
     "find",
     "islands",
@@ -216,14 +216,19 @@ def cut(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
     return np.pad(pixels, FIELD // 2)[bottom : bottom + FIELD, left : left + FIELD]
 
 
-def cell(ra: float, dec: float) -> str:
+def cells(table: Table) -> np.ndarray:
+    """For each row its square degree, (N,), so that a part can be held out without its neighbours."""
+    return np.array([_cell(row["ra"], row["dec"]) for row in table])
+
+
+def _cell(ra: float, dec: float) -> str:
     """Name of the square degree, more or less, that a place in degrees lies in: neighbours may share an image."""
     return f"{math.floor(ra * math.cos(math.radians(dec)))} {math.floor(dec)}"
 
 
 def _split(ra: float, dec: float) -> str:
     """``valid`` for one square degree in twenty, the same ones on every machine: neighbours share an image, and so a split."""
-    digest = hashlib.sha256(cell(ra, dec).encode()).hexdigest()
+    digest = hashlib.sha256(_cell(ra, dec).encode()).hexdigest()
     return "valid" if int(digest[:8], 16) < VALIDATION * 2**32 else "train"
 
 
