@@ -1,8 +1,9 @@
 """The same galaxy, altered on purpose.
 
-Turned, mirrored, moved, observed again with more noise, clipped at a higher level: none of this makes another galaxy of it. So such
-pairs of images say, without any label, which differences between codes mean nothing (:func:`rgz.similar.tolerant`), and they test
-a search: does an altered image find itself? Images here are clipped fields (H, W), zero where nothing was seen.
+Turned, mirrored, moved, observed again with more noise, clipped at a higher level, farther away: none of this makes another
+galaxy of it. So such pairs of images say, without any label, which differences between codes mean nothing
+(:func:`rgz.similar.tolerant`), and they test a search: does an altered image find itself? Images here are clipped fields (H, W),
+zero where nothing was seen.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from rgz import images
 
-__all__ = ["BEAM", "clipped_higher", "mirrored", "observed_again", "shifted", "turned"]
+__all__ = ["BEAM", "clipped_higher", "farther", "mirrored", "observed_again", "shifted", "turned"]
 
 BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum
 
@@ -46,3 +47,11 @@ def clipped_higher(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Clipped anew, at one to three times the level of its faintest lit pixel."""
     image = np.asarray(image, dtype=float)
     return np.where(image >= rng.uniform(1, 3) * image[image > 0].min(initial=np.inf), image, 0.0)
+
+
+def farther(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One to two times as far away: smaller, its details lost in the same beam, and so fainter against the level of the clip."""
+    image, times = np.asarray(image, dtype=float), rng.uniform(1, 2)
+    small = images.render(images.smooth(image, times), images.Pose(), len(image), times)
+    seen = ndimage.gaussian_filter(small, BEAM * np.sqrt(1 - 1 / times**2))
+    return np.where(seen >= image[image > 0].min(initial=np.inf), seen, 0.0)

@@ -248,12 +248,13 @@ def encode(
         groups[name] = table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)
     changes = latents.changes(model, recipe, seen, chosen)
-    both = np.vstack([np.hstack([codes["code_views"], codes["code_centred"]]) for _, codes, _ in groups.values()])
+    both = np.vstack([np.hstack([codes["code_views"], codes["code_frames"]]) for _, codes, _ in groups.values()])
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over twelve views; code_centred: the same about the centroid of the emission; space: what to subtract from and multiply "
-        "with code_views and code_centred, side by side, before they are compared",
+        "over twelve views; code_frames: the same about the centroid of the emission, 115″ wide about the middle and about the "
+        "centroid, and 58″ wide about the centroid; space: what to subtract from and multiply with code_views and code_frames, "
+        "side by side, before they are compared",
         latents=chosen,
         blocks=latents.blocks_of(model, chosen),
         variance=means.var(axis=0),

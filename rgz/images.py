@@ -18,7 +18,7 @@ authors; FITS cut-outs do not.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
@@ -27,8 +27,10 @@ from scipy import ndimage
 from rgz.errors import BadInput
 
 __all__ = [
+    "FRAMES",
     "MIRRORED",
     "VIEWS",
+    "Frame",
     "Pose",
     "Recipe",
     "clip",
@@ -119,6 +121,28 @@ MIRRORED = tuple(Pose(along=along, across=across) for along in (1, -1) for acros
 
 VIEWS = tuple(Pose(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
 """The mirrored views as they are and turned by 12° either way, since a principal axis is not known better than that."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which part of the field a view shows.
+
+    Parameters
+    ----------
+    centred
+        Whether the middle is the centroid of the emission, which does not depend on where the cut-out was made, and not the
+        middle of the field.
+    width
+        Width in arcsec; where it is None, as wide as the length of the source wants (:class:`Recipe`). The length depends on the
+        level at which an archive clips; a width in arcsec does not.
+    """
+
+    centred: bool = False
+    width: float | None = None
+
+
+FRAMES = (Frame(), Frame(centred=True), Frame(width=115.2), Frame(True, 115.2), Frame(True, 57.6))
+"""The frames that a search compares; the first is that of the pose itself."""
 
 
 def pool(views: np.ndarray) -> np.ndarray:
@@ -327,18 +351,22 @@ def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()
 
 
 def views(
-    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, centred: bool = False
+    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, frame: Frame = FRAMES[0]
 ) -> np.ndarray:
     """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once.
 
-    With ``centred`` the centroid of the emission is their middle (:func:`find_pose`), not that of the field.
+    A frame of its own width about the centroid may show nothing, as between two distant lobes: then it is black.
     """
-    field, pose = posed(image, pixel, recipe, centred)
+    field, pose = posed(image, pixel, recipe, frame.centred)
+    if frame.width is not None:
+        recipe = replace(recipe, narrowest=frame.width, widest=frame.width)
     smoothed, prepared = {}, []
     for turn in turns:
         turned = pose.turned(turn)
         scale = recipe.pixel(turned.length * pixel, pixel) / pixel
         if scale not in smoothed:
             smoothed[scale] = smooth(field, scale)
-        prepared.append(stretch(render(smoothed[scale], turned, recipe.size, scale)))
+        square = render(smoothed[scale], turned, recipe.size, scale)
+        black = frame.width is not None and not square.any()
+        prepared.append(np.zeros(square.shape, np.uint8) if black else stretch(square))
     return np.stack(prepared)

@@ -39,7 +39,7 @@ class Look:
     prepared, rebuilt
         What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
     code
-        Code to search with, (4 D,), as :func:`rgz.latents.for_comparison` makes it.
+        Code to search with, (10 D,), as :func:`rgz.latents.for_comparison` makes it.
     frii
         Probability of an FRII and its interval, ``(value, low, high)``.
     taught

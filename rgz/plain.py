@@ -109,7 +109,11 @@ class PlainVAE(nn.Module):
         rate = gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1)
         return mixture_mean(self.decoder(mean + log_std.exp() * torch.randn_like(mean))), rate
 
+    def mixture(self, code: Tensor) -> Tensor:
+        """Parameters of the pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
+        return self.decoder(torch.nan_to_num(code))
+
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:
-        """Mean images of codes (N, dimensions); a NaN latent takes its prior mean, zero. (N, 1, H, W), 0 … 255."""
-        return mixture_mean(self.decoder(torch.nan_to_num(code)))
+        """Mean images (N, 1, H, W), 0 … 255, of codes, as for :meth:`mixture`."""
+        return mixture_mean(self.mixture(code))

@@ -84,13 +84,14 @@ def growth(rows: list[dict], measure: str, label: str, size: str = "dimensions",
     ``rows`` are the entries ``growth`` or, with ``size="bits"``, ``sent`` of :func:`rgz.reconstruct.study`.
     """
     ax = _axes(ax, (4.4, 3.4))
-    for method, colour, marker in zip(
-        ("VDVAE", "PCA", "plain VAE"), ("#0072B2", "#E69F00", "#009E73"), "os^", strict=True
-    ):
+    looks = {"VDVAE": ("#0072B2", "o"), "PCA": ("#E69F00", "s"), "plain VAE": ("#009E73", "^")}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        colour, marker = looks[method.removesuffix(", fitted")]
+        style = {"mfc": "white", "ls": "--"} if method.endswith("fitted") else {}
         own = sorted((row[size], *row[measure]) for row in rows if row["method"] == method)
         x, median, low, high = np.array(own).T
         ax.errorbar(x, median, (median - low, high - median), color=colour, alpha=0.35, lw=1, fmt="none")
-        ax.plot(x, median, color=colour, marker=marker, ms=5, label=method)
+        ax.plot(x, median, color=colour, marker=marker, ms=5, label=method, **style)
     ax.set(
         xscale="log",
         xlabel={"dimensions": "numbers in the code", "bits": "bits to send the code"}[size],

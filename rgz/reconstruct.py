@@ -5,8 +5,11 @@ squaring. Total flux and peak are compared as fractions of the input's, the larg
 a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
 The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the largest rate,
-the others at their prior means; or :math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents. A
-number can hold much or little, so the other currency is the *bit*: what it takes to send the code to someone who holds the
+the others at their prior means; or :math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents.
+Components are the numbers that give an image back best; what an encoder says is near its decoder's best, and so both are
+tried, its answer and the code *fitted* from there (:func:`rgz.latents.fitted`).
+
+A number can hold much or little, so the other currency is the *bit*: what it takes to send the code to someone who holds the
 model. Latents drawn from a posterior cost their rate (bits-back coding); principal components, rounded to steps, cost their
 entropy among the training images. All are judged by the same measures, on MiraBest's test batch, to which none was fitted.
 """
@@ -142,8 +145,11 @@ def study(
     components = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(seen.reshape(len(seen), -1))
     means, _ = latents.full_codes(model, truth)
     made = {("VDVAE", k): latents.decode(model, means[:, order[:k]], order[:k]) for k in sizes}
+    made |= {("VDVAE, fitted", k): _refitted(model, truth, means[:, order[:k]], order[:k]) for k in sizes}
     made |= {("PCA", k): _of_components(components, truth, k) for k in sizes if k < seen[0].size}
-    made["plain VAE", plain.dimensions] = rebuilt(plain, truth)
+    all_of_it = latents.full_codes(plain, truth)[0], np.arange(plain.dimensions)
+    made["plain VAE", plain.dimensions] = latents.decode(plain, *all_of_it)
+    made["plain VAE, fitted", plain.dimensions] = _refitted(plain, truth, *all_of_it)
     growth = [
         {"method": method, "dimensions": k} | summary(measure(truth, images_, widths[first]))
         for (method, k), images_ in made.items()
@@ -154,6 +160,11 @@ def study(
     ]
     of_plain = train.describe(plain, torch.from_numpy(truth[:, None]))
     return {"samples": samples, "growth": growth, "sent": sent, "plain": of_plain}
+
+
+def _refitted(model: VDVAE | PlainVAE, truth: np.ndarray, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) of codes fitted to them, from where the encoder put them."""
+    return latents.decode(model, latents.fitted(model, truth, code, chosen), chosen)
 
 
 def _sent(model: VDVAE, plain: PlainVAE, pca: PCA, seen: np.ndarray, truth: np.ndarray) -> Iterator[tuple]:

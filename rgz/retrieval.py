@@ -273,8 +273,8 @@ def study(
 
     def components(one: Sample) -> np.ndarray:
         parts = []
-        for centred in (False, True):
-            shown = np.stack([images.views(i, one.pixel, recipe, centred=centred) for i in one.images], axis=1)
+        for frame in images.FRAMES:
+            shown = np.stack([images.views(i, one.pixel, recipe, frame=frame) for i in one.images], axis=1)
             parts.append(images.pool(basis.transform(shown.reshape(-1, pixels.shape[1])).reshape(*shown.shape[:2], -1)))
         return np.hstack(parts)
 

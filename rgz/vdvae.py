@@ -224,12 +224,12 @@ class VDVAE(nn.Module):
             activations[resolution] = h
         return activations
 
-    def _descend(self, count: int, draw) -> Tensor:
+    def _descend(self, count: int, draw, pixels: bool = True) -> Tensor | None:
         """Walk up the decoder; ``draw(block, h, prior_mean, prior_log_std)`` returns each block's latents.
 
-        Returns the parameters of the pixel mixture, (N, 3K, H, W).
+        Returns the parameters of the pixel mixture, (N, 3K, H, W); or, without ``pixels``, nothing, once all latents are drawn.
         """
-        h = None
+        h, drawn = None, 0
         for (resolution, _), bias, blocks in zip(self.config.decoder, self.biases, self.decoder, strict=True):
             if h is None:
                 h = bias.expand(count, -1, -1, -1)
@@ -244,12 +244,18 @@ class VDVAE(nn.Module):
                 mean, log_std, further = block.prior(h).split((z, z, self.config.width), dim=1)
                 h = h.to(further.dtype)
                 latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
+                drawn += 1
+                if drawn == len(self.levels) and not pixels:
+                    return None
                 h = block.residual(h + further + block.project(latents))
         parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
         return F.pixel_shuffle(parameters, self.config.patch)
 
-    def _posterior(self, images: Tensor, means: bool, blocks: int | None = None, rest: float = 0.0):
-        """Posterior walk: mixture parameters; per block the latents, and posterior mean, log-std, prior mean, log-std.
+    def _posterior(
+        self, images: Tensor, means: bool, blocks: int | None = None, rest: float = 0.0, pixels: bool = True
+    ):
+        """Posterior walk: mixture parameters, or None without ``pixels``; per block the latents, and posterior mean, log-std,
+        prior mean, log-std.
 
         Only the first ``blocks`` blocks, where given, follow the posterior; the others are drawn from their priors, with
         their standard deviations times ``rest``.
@@ -265,7 +271,7 @@ class VDVAE(nn.Module):
             record.append((latents, (mean, log_std, prior_mean, prior_log_std)))
             return latents
 
-        return self._descend(len(images), draw), record
+        return self._descend(len(images), draw, pixels), record
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Loss of a batch, for training.
@@ -299,7 +305,7 @@ class VDVAE(nn.Module):
             Each (N, dimensions): posterior mean or draw, and KL in nats, of every latent, coarsest block first, each block
             flattened as (channel, row, column).
         """
-        _, record = self._posterior(images, means=not drawn)
+        _, record = self._posterior(images, means=not drawn, pixels=False)  # what the pixels would cost is saved
         return (
             torch.cat([latents.flatten(1) for latents, _ in record], dim=1),
             torch.cat([gaussian_kl(*parameters).flatten(1) for _, parameters in record], dim=1),
@@ -320,9 +326,8 @@ class VDVAE(nn.Module):
         parameters, record = self._posterior(images, means=False, blocks=blocks)
         return mixture_mean(parameters), _rates(record).sum(1)
 
-    @torch.no_grad()
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean images of full codes (N, dimensions); a NaN latent takes its prior mean. (N, 1, H, W), 0 … 255."""
+    def mixture(self, code: Tensor) -> Tensor:
+        """Parameters of the pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""
         z = self.config.channels
         parts = iter(code.split([z * r * r for r in self.levels], dim=1))
 
@@ -330,7 +335,12 @@ class VDVAE(nn.Module):
             given = next(parts).reshape(prior_mean.shape)
             return torch.where(torch.isnan(given), prior_mean, given)
 
-        return mixture_mean(self._descend(len(code), draw))
+        return self._descend(len(code), draw)
+
+    @torch.no_grad()
+    def decode(self, code: Tensor) -> Tensor:
+        """Mean images (N, 1, H, W), 0 … 255, of full codes, as for :meth:`mixture`."""
+        return mixture_mean(self.mixture(code))
 
     @torch.no_grad()
     def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:

@@ -47,6 +47,28 @@ def test_views_are_what_each_turn_prepares():
         np.testing.assert_array_equal(view, images.prepare(field, synthetic.PIXEL, images.Recipe(), turn))
 
 
+def test_a_frame_of_its_own_width_does_not_follow_the_length():
+    bright = np.zeros((150, 150))
+    bright[70:80, 70:80] = np.hypot(*np.mgrid[-5:5, -5:5]) < 4
+    faint = bright.copy()
+    faint[73:77, 40:110] += np.linspace(0.02, 0.05, 70)  # wings that only a deep image shows
+    own, fixed = (
+        [images.views(one, 1.8, images.Recipe(), images.MIRRORED[:1], frame)[0].astype(int) for one in (bright, faint)]
+        for frame in (images.Frame(), images.Frame(width=115.2))
+    )
+    assert (own[0] > 100).sum() > 2 * (own[1] > 100).sum()
+    assert abs((fixed[0] > 100).sum() - (fixed[1] > 100).sum()) <= 2
+
+
+def test_between_two_distant_lobes_a_narrow_frame_is_black():
+    lobes = np.zeros((150, 150))
+    lobes[73:77, 50:54] = lobes[73:77, 96:100] = np.arange(1, 17).reshape(4, 4)
+    narrow = images.views(lobes, 1.8, images.Recipe(), frame=images.Frame(centred=True, width=57.6))
+    assert narrow.shape == (12, 32, 32)
+    assert not narrow.any()
+    assert images.views(lobes, 1.8, images.Recipe(), frame=images.Frame(centred=True)).any(axis=(1, 2)).all()
+
+
 def test_a_coarse_survey_is_not_magnified():
     recipe = images.Recipe()
     assert recipe.pixel(20.0, own=1.8) == recipe.pixel(20.0)  # FIRST

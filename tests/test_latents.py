@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from rgz import images, latents, sample
 from rgz.errors import BadInput
+from rgz.likelihood import mixture_log_prob
 
 
 @pytest.fixture
@@ -19,6 +21,34 @@ def test_codes_are_the_chosen_latents_in_order(encoded, pixels):
     assert codes["code_views"].shape == (24, 8)
     assert len(table) == 24
     assert left_out == []
+
+
+def test_a_fitted_code_gives_the_image_back_better(tiny, simulated):
+    grey = sample.prepared(simulated[:6], images.Recipe())
+    chosen = np.arange(0, tiny.dimensions, 2)
+    code = latents.full_codes(tiny.eval(), grey)[0][:, chosen]
+    fitted = latents.fitted(tiny, grey, code, chosen, steps=20)
+
+    def distortion(of, shown=slice(None)):
+        full = torch.full((len(of), tiny.dimensions), torch.nan)
+        full[:, chosen] = torch.from_numpy(of)
+        pixels = torch.from_numpy(grey[shown, None])
+        with torch.no_grad():
+            return -mixture_log_prob(pixels, tiny.mixture(full)).sum((1, 2)).numpy()
+
+    assert (distortion(fitted) < distortion(code)).all()
+    assert all(parameter.grad is None for parameter in tiny.parameters())
+    alone = latents.fitted(tiny, grey[2:3], code[2:3], chosen, steps=20)
+    np.testing.assert_allclose(alone, fitted[2:3], rtol=1e-2, atol=2e-3)
+    np.testing.assert_array_equal(latents.fitted(tiny, grey, code, chosen, steps=0), code)
+
+
+def test_codes_to_compare_hold_all_frames(tiny, simulated):
+    chosen = np.array([3, 130, 7])
+    whole = latents.for_comparison(tiny.eval(), images.Recipe(), simulated[:4], chosen)
+    _, codes, _ = latents.encode(tiny, images.Recipe(), simulated[:4], chosen)
+    np.testing.assert_allclose(whole, np.hstack([codes["code_views"], codes["code_frames"]]), rtol=1e-5, atol=1e-6)
+    assert whole.shape == (4, 2 * 3 * len(images.FRAMES))
 
 
 def test_rank_puts_the_most_variable_first():
@@ -65,7 +95,7 @@ def test_codes_come_back_from_their_file(tmp_path, encoded):
     np.testing.assert_allclose(
         latents.read_codes(path, "sim", "code_views")[1], codes["code_views"], rtol=1e-3, atol=1e-6
     )
-    with pytest.raises(BadInput, match="sim/code, sim/code_centred, sim/code_views"):
+    with pytest.raises(BadInput, match="sim/code, sim/code_frames, sim/code_views"):
         latents.read_codes(path, "other")
 
 

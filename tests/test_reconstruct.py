@@ -48,7 +48,13 @@ def test_size_is_the_longest_way_across():
 
 def test_a_study_compares_methods_on_the_same_images(tiny, simulated):
     found = reconstruct.study(tiny.eval(), PlainVAE(SMALL), images.Recipe(), simulated, {"sim": simulated}, code=9)
-    assert {row["method"] for row in found["growth"]} == {"VDVAE", "PCA", "plain VAE"}
+    assert {row["method"] for row in found["growth"]} == {
+        "VDVAE",
+        "VDVAE, fitted",
+        "PCA",
+        "plain VAE",
+        "plain VAE, fitted",
+    }
     pca = {row["dimensions"]: row["ssim"][0] for row in found["growth"] if row["method"] == "PCA"}
     assert pca[min(pca)] < pca[max(pca)]
     assert pca[max(pca)] == pytest.approx(1, abs=0.01)  # more components than images: nothing is lost

@@ -85,6 +85,9 @@ def test_alterations_do_what_they_say():
     higher = altered.clipped_higher(image, rng)
     assert (higher > 0).sum() < (image > 0).sum()
     assert set(np.unique(higher)) <= set(np.unique(image))
+    far = [altered.farther(image, rng) for _ in range(10)]
+    assert all(0 < one.sum() < image.sum() and one.max() < image.max() for one in far)
+    assert all(images.length(one, 1.8, images.Recipe()) < images.length(image, 1.8, images.Recipe()) for one in far)
     again = altered.observed_again(image, rng, (5, 5))
     assert (again > 0).sum() < (image > 0).sum()
     assert altered.turned(np.zeros((40, 40)), rng).sum() == 0
