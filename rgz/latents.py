@@ -183,7 +183,8 @@ def changes(
 ) -> np.ndarray:
     """What it does to codes (M, 10 D) when resolved sources of a sample are ``ALTERED``.
 
-    One row a source and alteration, each as long as it counts, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
+    One row a source and alteration, each as long as it counts, for ``count`` sources drawn at random; an alteration that leaves
+    nothing is left out.
     """
     rng = np.random.default_rng(seed)
     long = [images.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
