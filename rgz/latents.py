@@ -48,7 +48,7 @@ __all__ = [
 
 BATCH = 128
 RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
-ALTERED = {
+TOLERATED = {
     altered.turned: 1.0,
     altered.shifted: 1.5,  # settled on galaxies of MiraBest that are not among the queries of the study
     altered.observed_again: 1.0,
@@ -141,9 +141,7 @@ def encode(
     kept = sample[found]
     means = of_views(model, recipe, kept, chosen)
     codes = {"code": means[0], "code_views": images.pool(means)}
-    codes["code_frames"] = np.hstack(
-        [images.pool(of_views(model, recipe, kept, chosen, frame=frame)) for frame in FRAMES[1:]]
-    )
+    codes["code_frames"] = for_comparison(model, recipe, kept, chosen, FRAMES[1:])
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
@@ -169,19 +167,21 @@ def of_views(
     return means.reshape(*shown.shape[:2], len(chosen)).numpy()
 
 
-def for_comparison(model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray) -> np.ndarray:
+def for_comparison(
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, frames: Sequence[Frame] = FRAMES
+) -> np.ndarray:
     """Codes to search with, (N, 10 D), of a sample whose images can all be prepared, from the latents ``chosen`` (D,).
 
-    Those of all :data:`rgz.images.FRAMES` side by side: so it does not matter where exactly the image was cut, nor, for three of
-    them, how long the source seems.
+    Those of ``frames`` side by side, all :data:`rgz.images.FRAMES` unless only some are asked for: so it does not matter where
+    exactly the image was cut, nor, for three of them, how long the source seems.
     """
-    return np.hstack([images.pool(of_views(model, recipe, sample, chosen, frame=frame)) for frame in FRAMES])
+    return np.hstack([images.pool(of_views(model, recipe, sample, chosen, frame=frame)) for frame in frames])
 
 
 def changes(
     model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, count: int = 800, seed: int = 0
 ) -> np.ndarray:
-    """What it does to codes (M, 10 D) when resolved sources of a sample are ``ALTERED``.
+    """What it does to codes (M, 10 D) when resolved sources of a sample are altered as ``TOLERATED`` says.
 
     One row a source and alteration, each as long as it counts, for ``count`` sources drawn at random; an alteration that leaves
     nothing is left out.
@@ -191,7 +191,7 @@ def changes(
     rows = np.flatnonzero(long)
     asked = sample[np.sort(rng.permutation(rows)[:count])]
     before, found = for_comparison(model, recipe, asked, chosen), []
-    for alter, weight in ALTERED.items():
+    for alter, weight in TOLERATED.items():
         after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
         kept = usable(after, recipe)
         found.append(weight * (for_comparison(model, recipe, after[kept], chosen) - before[kept]))

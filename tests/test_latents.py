@@ -29,10 +29,10 @@ def test_a_fitted_code_gives_the_image_back_better(tiny, simulated):
     code = latents.full_codes(tiny.eval(), grey)[0][:, chosen]
     fitted = latents.fitted(tiny, grey, code, chosen, steps=20)
 
-    def distortion(of, shown=slice(None)):
+    def distortion(of):
         full = torch.full((len(of), tiny.dimensions), torch.nan)
         full[:, chosen] = torch.from_numpy(of)
-        pixels = torch.from_numpy(grey[shown, None])
+        pixels = torch.from_numpy(grey[:, None])
         with torch.no_grad():
             return -mixture_log_prob(pixels, tiny.mixture(full)).sum((1, 2)).numpy()
 
