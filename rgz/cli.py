@@ -226,7 +226,7 @@ def encode(
     import numpy as np
     from safetensors.numpy import save as to_bytes
 
-    from rgz import checkpoints, fetch, latents, paths, provenance, readers, retrieval, sample, similar
+    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample, similar
     from rgz import report as reporting
 
     weights = weights or paths.artifact(WEIGHTS)
@@ -243,7 +243,7 @@ def encode(
         typer.echo(f"encoding {name}", err=True)
         galaxies = readers.load(name)
         if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
-            galaxies = retrieval.placed(galaxies, readers.load("mirabest"))
+            galaxies = readers.placed(galaxies, readers.load("mirabest"))
         table, codes, left_out = latents.encode(model, recipe, galaxies, chosen)
         groups[name] = table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)

@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 
+ROUNDS, SETTLED = 20, 0.05  # times that a circle follows the centroid of what it holds, and the move, in pixels, that ends it
 SMALLEST_ISLAND = 6  # pixels above 3 rms: what an unresolved source of 5 rms covers with a beam of three pixels
 
 
@@ -242,7 +243,8 @@ def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
 
     The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the brightness-weighted
     centroid; the sides are compared, and the length is measured, about the image's centre, where the host galaxy is, or, if
-    ``centred``, about the centroid, which then becomes the middle: that does not depend on where the cut-out was made.
+    ``centred``, about the centroid, which then becomes the middle. The radius follows it, until both have settled, so
+    that it does not matter where the cut-out was made.
 
     Raises
     ------
@@ -250,11 +252,15 @@ def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
         There is no emission within the radius.
     """
     y, x = _offsets(image.shape)
-    weight = np.where(np.hypot(x, y) <= radius, np.clip(image, 0, None), 0.0)
-    total = weight.sum()
-    if not total > 0:
-        raise BadInput(f"the image has no emission within {radius:g} pixels of its centre: nothing to pose")
-    shift = (weight * x).sum() / total, (weight * y).sum() / total
+    light, shift = np.clip(image, 0, None), (0.0, 0.0)
+    for _ in range(ROUNDS if centred else 1):
+        weight = np.where(np.hypot(x - shift[0], y - shift[1]) <= radius, light, 0.0)
+        total, before = weight.sum(), shift
+        if not total > 0:
+            raise BadInput(f"the image has no emission within {radius:g} pixels of its centre: nothing to pose")
+        shift = (weight * x).sum() / total, (weight * y).sum() / total
+        if np.hypot(shift[0] - before[0], shift[1] - before[1]) < SETTLED:
+            break
     dx, dy = x - shift[0], y - shift[1]
     angle = 0.5 * np.arctan2(2 * (weight * dx * dy).sum(), (weight * (dx**2 - dy**2)).sum())
     x, y, shift = (dx, dy, shift) if centred else (x, y, (0.0, 0.0))

@@ -48,14 +48,8 @@ __all__ = [
 
 BATCH = 128
 RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
-TOLERATED = {
-    altered.turned: 1.0,
-    altered.shifted: 1.5,  # settled on galaxies of MiraBest that are not among the queries of the study
-    altered.observed_again: 1.0,
-    altered.clipped_higher: 1.0,
-    altered.farther: 1.0,
-}
-"""What is done to a galaxy to see what its code tolerates, and what each change counts."""
+TOLERATED = altered.turned, altered.shifted, altered.observed_again, altered.clipped_higher, altered.farther
+"""What is done to a galaxy to see what its code tolerates."""
 SPACE = "space"  # group of a codes file: centre and matrix of the space to search in
 
 
@@ -183,18 +177,17 @@ def changes(
 ) -> np.ndarray:
     """What it does to codes (M, 10 D) when resolved sources of a sample are altered as ``TOLERATED`` says.
 
-    One row a source and alteration, each as long as it counts, for ``count`` sources drawn at random; an alteration that leaves
-    nothing is left out.
+    One row a source and alteration, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
     """
     rng = np.random.default_rng(seed)
     long = [images.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
     rows = np.flatnonzero(long)
     asked = sample[np.sort(rng.permutation(rows)[:count])]
     before, found = for_comparison(model, recipe, asked, chosen), []
-    for alter, weight in TOLERATED.items():
+    for alter in TOLERATED:
         after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
         kept = usable(after, recipe)
-        found.append(weight * (for_comparison(model, recipe, after[kept], chosen) - before[kept]))
+        found.append(for_comparison(model, recipe, after[kept], chosen) - before[kept])
     return np.concatenate(found)
 
 

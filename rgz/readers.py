@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -25,12 +26,15 @@ from astropy.wcs import WCS, FITSFixedWarning
 
 from rgz import fetch
 from rgz.errors import BadInput, first_line
+from rgz.images import crop
 from rgz.sample import Sample, unique
 
-__all__ = ["SAMPLES", "load", "members", "read_batches", "read_fits", "unpickle"]
+__all__ = ["SAMPLES", "load", "members", "placed", "read_batches", "read_fits", "unpickle"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
+IDENTICAL = 0.998  # cosine between images of one galaxy; those of different ones, points apart, hardly reach 0.99
+MIDDLE, MOVED = 100, 8  # pixels: what of two images is compared, and how far apart their middles may be
 LARGEST_MEMBER = 1 << 30  # bytes; the largest real one is 201 MB
 
 
@@ -289,6 +293,32 @@ def load(name: str) -> Sample:
         raise BadInput(f"no sample is called {name!r}: known are {', '.join(SAMPLES)}")
     archive, reader = SAMPLES[name]
     return reader(fetch.fetch(archive))
+
+
+def placed(sample: Sample, known: Sample) -> Sample:
+    """A sample in which galaxies without a place have that of the galaxy of ``known`` whose image is theirs.
+
+    Two images of one survey are the same where the cosine between their middles, one of them moved by up to ``MOVED`` pixels either
+    way, is above ``IDENTICAL``: archives cut one galaxy out about slightly different places. So the place is as good as that.
+    """
+    size = MIDDLE + 2 * MOVED  # room to move without coming in again on the other side
+    steps = np.r_[: MOVED + 1, -MOVED:0]
+
+    def spectra(pictures: np.ndarray) -> np.ndarray:
+        whole = crop(pictures, MIDDLE).astype(np.float32)
+        length = np.sqrt((whole**2).sum(axis=(1, 2), keepdims=True))
+        return np.fft.rfft2(whole / np.maximum(length, np.finfo(np.float32).tiny), (size, size)).astype(np.complex64)
+
+    table = sample.table.copy()
+    lost = np.flatnonzero(~np.isfinite(np.asarray(table["ra"], float)))
+    own, others = spectra(sample.images[lost]), spectra(known.images)
+    here, there = (np.abs(one).reshape(len(one), -1) for one in (own, others))  # which a move does not change
+    twin = (here @ there.T).argmax(axis=1)
+    moved = np.fft.irfft2(own * others[twin].conj(), (size, size))[:, steps][:, :, steps]
+    found = moved.max(axis=(1, 2)) > IDENTICAL
+    for column in ("ra", "dec"):
+        table[column][lost[found]] = known.table[column][twin[found]]
+    return replace(sample, table=table)
 
 
 def read_fits(source: Path | bytes) -> tuple[np.ndarray, WCS | None]:

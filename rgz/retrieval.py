@@ -32,7 +32,6 @@ __all__ = [
     "hits",
     "kin",
     "measure",
-    "placed",
     "ranked",
     "same_sky",
     "seen_twice",
@@ -62,7 +61,6 @@ PAIRS = (
 
 TITLES = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FR-DEEP FIRST", "frdeep-nvss": "FR-DEEP NVSS"}
 QUERIES = 300
-IDENTICAL = 0.999  # cosine; of images of different galaxies three in six hundred reach 0.99
 SEED = 0
 
 
@@ -199,25 +197,6 @@ def seen_twice(first: Sample, nvss: Sample) -> dict:
         "agree": float((here[mutual] == there[best[mutual]]).mean()),
         "chance": float(pairs.sum() / pairs.size),
     }
-
-
-def placed(sample: Sample, known: Sample) -> Sample:
-    """A sample in which galaxies without a place have that of the galaxy of ``known`` whose image is theirs.
-
-    Two images of one survey are the same where the cosine between them is above ``IDENTICAL``; both samples have images of
-    one size.
-    """
-
-    def flat(pictures):
-        whole = pictures.reshape(len(pictures), -1).astype(np.float32)
-        return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-
-    alike = flat(sample.images) @ flat(known.images).T
-    table, twin = sample.table.copy(), alike.argmax(axis=1)
-    rows = np.flatnonzero((alike.max(axis=1) > IDENTICAL) & ~np.isfinite(np.asarray(table["ra"], float)))
-    for column in ("ra", "dec"):
-        table[column][rows] = known.table[column][twin[rows]]
-    return replace(sample, table=table)
 
 
 SPACES = {

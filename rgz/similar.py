@@ -102,7 +102,7 @@ def whitened(codes: np.ndarray, cosine: bool = True) -> Space:
     return Space(codes.mean(axis=0), np.diag(1 / np.where(spread > 0, spread, 1)), cosine)
 
 
-def tolerant(codes: np.ndarray, changes: np.ndarray, kept: int = 64, floor: float = 0.1, cosine: bool = True) -> Space:
+def tolerant(codes: np.ndarray, changes: np.ndarray, kept: int = 64, floor: float = 0.3, cosine: bool = True) -> Space:
     r"""The directions in which galaxies differ most, measured by how much each changes while the galaxy stays the same.
 
     With the covariance :math:`S_w` of the changes and that of the codes, :math:`S_t`, both of whitened codes, the directions are

@@ -60,6 +60,17 @@ def test_a_frame_of_its_own_width_does_not_follow_the_length():
     assert abs((fixed[0] > 100).sum() - (fixed[1] > 100).sum()) <= 2
 
 
+def test_about_its_centroid_a_source_looks_the_same_wherever_it_was_cut_out():
+    field = np.zeros((150, 150))
+    field[60:64, 55:60] = field[80:84, 70:74] = 1.0
+    field[50:54, 104:110] = 0.3  # comes into the circle about the middle when the image moves
+    recipe, frame = images.Recipe(), images.Frame(centred=True)
+    here, there = (images.views(np.roll(field, step, axis=(0, 1)), 1.8, recipe, frame=frame) for step in ((0, 0), (5, -8)))
+    assert np.abs(here.astype(int) - there).max() <= 2
+    own = [images.views(np.roll(field, step, axis=(0, 1)), 1.8, recipe) for step in ((0, 0), (5, -8))]
+    assert np.abs(own[0].astype(int) - own[1]).max() > 100
+
+
 def test_between_two_distant_lobes_a_narrow_frame_is_black():
     lobes = np.zeros((150, 150))
     lobes[73:77, 50:54] = lobes[73:77, 96:100] = np.arange(1, 17).reshape(4, 4)

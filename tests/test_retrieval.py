@@ -5,7 +5,6 @@ import pytest
 from astropy.table import Table
 
 from rgz import altered, images, retrieval, synthetic
-from rgz.sample import Sample
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +95,3 @@ def test_alterations_do_what_they_say():
 def test_alterations_are_the_same_each_time(simulated):
     one, other = (retrieval.alter(simulated, "turned", np.arange(5), images.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
-
-
-def test_the_same_image_has_the_same_place(simulated):
-    table = simulated.table.copy()
-    table["ra"], table["dec"] = np.arange(24.0), -np.arange(24.0)
-    known = Sample(simulated.images, table, simulated.pixel)
-    bare = simulated.table.copy()[[5, 2, 9, 7]]
-    bare["ra"] = bare["dec"] = np.nan
-    bare["ra"][3], bare["dec"][3] = 300.0, 30.0
-    scaled = 1e-5 * simulated.images[[5, 2, 9, 7]].astype(float)
-    scaled[2] = np.roll(scaled[2], 3, axis=1)
-    found = retrieval.placed(Sample(scaled.astype(np.float32), bare, simulated.pixel), known).table
-    np.testing.assert_array_equal(found["ra"], [5, 2, np.nan, 300])
-    np.testing.assert_array_equal(found["dec"], [-5, -2, np.nan, 30])
-    assert np.isnan(bare["ra"][:3]).all()
