@@ -2,7 +2,7 @@
 
 A fifth of the training sources is held out from the forest that sifts (from neither the autoencoder nor its flow: they have seen
 all). For each power to which the forest's odds are raised, the sifted galaxies are held against images of that fifth: the
-Kolmogorov-Smirnov distance of each property, their mean, and the power at scales between two beams and half the image. Twelve
+Kolmogorov-Smirnov distance of each property, their mean, and the power at scales between two beams and half the image. Five
 minutes on one core, most of them for properties of images.
 
     python benchmarks/sifting.py

@@ -31,7 +31,7 @@ __all__ = ["COUNT", "FULL", "OWN", "SIFTED", "columns", "keep", "odds_of", "sift
 COUNT = 1024  # galaxies of each kind that are judged
 TAUGHT = 2048  # of each kind, to teach a judge with
 ODDS = 90  # percentile of the odds from which on every draw is kept
-RIGOUR = 0.5  # of those that benchmarks/sifting.py tries, the best on a held-out fifth of the training sources
+RIGOUR = 0.75  # of those that benchmarks/sifting.py tries, the best on a held-out fifth of the training sources
 COMPONENTS = 64
 REAL = "real, other sources"
 FULL = "VDVAE, T = 1"
@@ -85,8 +85,8 @@ def ways(
     yield "PCA, Gaussian", generate.full_peak(grey)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        code = torch.randn(count, plain.dimensions).numpy()
-    yield "plain VAE", generate.full_peak(latents.decode(plain, code, np.arange(plain.dimensions)))
+        grey = generate.painted(plain, torch.randn(count, plain.dimensions).numpy())
+    yield "plain VAE", generate.full_peak(grey)
 
 
 def _distances(reference: dict, real: dict, source: np.ndarray, count: int, rounds: int = 300) -> dict[str, np.ndarray]:

@@ -8,6 +8,9 @@ that costs the least rate (Tomczak & Welling 2018, arXiv:1705.07120), and codes 
 varied. The latents of the first blocks of a real galaxy can be kept while the later ones are drawn anew. Between two galaxies lie
 the codes on the straight line between their own.
 
+A decoder's mean image is smoother than any photograph: what a code does not say is averaged away. So the grey levels of a drawn
+galaxy are drawn too, each from its mixture, neighbours alike, as a beam makes them.
+
 Prepared images have their peak at grey level 255 by construction; a generated image is brought there too. A blank one is no
 galaxy, and is drawn again.
 """
@@ -26,16 +29,18 @@ from tqdm import tqdm
 from rgz import augment, fetch, images, latents, paths, plots
 from rgz.density import MEMBERS, Config, Density, fit_flow, folds, load, whitening
 from rgz.errors import BadInput
+from rgz.likelihood import mixture_sample
 from rgz.sample import CHECKED, Sample
 from rgz.vdvae import VDVAE
 
-__all__ = ["between", "check_ending", "full_peak", "load_prior", "new", "prior", "redrawn", "write"]
+__all__ = ["between", "check_ending", "full_peak", "load_prior", "new", "painted", "prior", "redrawn", "write"]
 
 BATCH = 128
 SHOWN = 32768  # images whose codes a flow is fitted to
 PRIOR = Config(kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, learning_rate=3e-3, batch=512, epochs=40)
 MOST = 4096  # latents of a model whose codes can be whitened in memory
 BLANK = 10  # draws for one galaxy at which to give up
+GRAIN = 0.9  # pixels, σ: reconstructed training images are then hardest to tell from others; about FIRST's beam in a middling pixel
 
 
 def full_peak(grey: np.ndarray) -> np.ndarray:
@@ -73,9 +78,8 @@ def new(
 
     def draw() -> np.ndarray:
         if flow is None:
-            return model.sample(BATCH, temperature, truncation)[:, 0].numpy()
-        codes = flow.draw(BATCH, temperature, truncation)
-        return np.rint(latents.decode(model, codes, np.arange(model.dimensions))).astype(np.uint8)
+            return model.sample(BATCH, temperature, truncation, GRAIN)[:, 0].numpy()
+        return painted(model, flow.draw(BATCH, temperature, truncation))
 
     kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
     bar = tqdm(total=count, desc="drawing galaxies", unit="galaxy", leave=False, disable=None)
@@ -88,6 +92,13 @@ def new(
                 raise BadInput("this model draws hardly anything but blank images: train it longer")
             bar.update(min(len(kept), count) - bar.n)
     return full_peak(kept[:count])
+
+
+@torch.no_grad()
+def painted(model: nn.Module, codes: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) uint8 of full codes (N, dimensions), their grey levels drawn with ``GRAIN``."""
+    parts = torch.from_numpy(np.asarray(codes, dtype=np.float32)).split(BATCH)
+    return torch.cat([mixture_sample(model.mixture(part), GRAIN) for part in parts])[:, 0].numpy()
 
 
 def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarray, config: Config = PRIOR) -> Density:

@@ -13,11 +13,13 @@ levels sum to one exactly, so bits per dimension are what a coder would need.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["gaussian_kl", "mixture_log_prob", "mixture_mean", "mixture_sample", "to_unit", "truncated_noise"]
+__all__ = ["gaussian_kl", "mixture_log_prob", "mixture_mean", "mixture_quantile", "mixture_sample", "to_unit", "truncated_noise"]
 
 LEVELS = 256
 HALF_BIN = 1 / (LEVELS - 1)  # half the distance between grey levels once scaled to [-1, 1]
@@ -79,14 +81,32 @@ def mixture_mean(parameters: Tensor) -> Tensor:
     return (mean.clamp(-1, 1) + 1) * ((LEVELS - 1) / 2)
 
 
-def mixture_sample(parameters: Tensor) -> Tensor:
-    """One random grey level a pixel, shape (N, 1, H, W), uint8."""
+def mixture_quantile(parameters: Tensor, share: Tensor) -> Tensor:
+    """Lowest grey level with at least ``share`` of a pixel's probability at or below it; both (N, 1, H, W), the level uint8."""
     log_weights, means, log_scales = _split(parameters)
-    gumbel = -torch.log(-torch.log(torch.rand_like(log_weights).clamp(1e-7, 1 - 1e-7)))
-    chosen = (log_weights + gumbel).argmax(1, keepdim=True)
-    uniform = torch.rand_like(means[:, :1]).clamp(1e-5, 1 - 1e-5)
-    value = means.gather(1, chosen) + log_scales.gather(1, chosen).exp() * torch.logit(uniform)
-    return ((value.clamp(-1, 1) + 1) * ((LEVELS - 1) / 2)).round().to(torch.uint8)
+    lowest, highest = torch.zeros_like(share), torch.full_like(share, LEVELS - 1)
+    for _ in range(int(math.log2(LEVELS))):  # each halves what is left
+        middle = torch.floor((lowest + highest) / 2)
+        upper = torch.exp(-log_scales) * (to_unit(middle) + HALF_BIN - means)
+        enough = (log_weights.exp() * torch.sigmoid(upper)).sum(1, keepdim=True) >= share
+        lowest, highest = torch.where(enough, lowest, middle + 1), torch.where(enough, middle, highest)
+    return lowest.to(torch.uint8)
+
+
+def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
+    """One random grey level a pixel, shape (N, 1, H, W), uint8.
+
+    Every pixel follows its mixture, by itself or, as in an image that a beam has smoothed, much like its neighbours: what
+    chooses among the levels is then Gaussian noise smoothed by ``smooth`` pixels (σ), a Gaussian copula.
+    """
+    noise = torch.randn_like(parameters[:, :1], dtype=torch.float32)
+    if smooth:
+        spot = np.zeros(noise.shape[2:])
+        spot[0, 0] = 1.0
+        spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # of white noise, once smoothed
+        blurred = ndimage.gaussian_filter(noise.cpu().numpy(), (0, 0, smooth, smooth), mode="wrap") / spread
+        noise = torch.from_numpy(blurred).to(noise)
+    return mixture_quantile(parameters, torch.special.ndtr(noise))
 
 
 def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:

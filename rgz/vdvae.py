@@ -348,7 +348,9 @@ class VDVAE(nn.Module):
         return mixture_mean(self._posterior(images, means=True, blocks=blocks, rest=temperature)[0])
 
     @torch.no_grad()
-    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf, grain: bool = False) -> Tensor:
+    def sample(
+        self, count: int, temperature: float = 1.0, truncation: float = math.inf, grain: float | None = None
+    ) -> Tensor:
         """New images, (N, 1, H, W) uint8: the mean image of latents drawn from their priors.
 
         Parameters
@@ -358,7 +360,8 @@ class VDVAE(nn.Module):
         truncation
             Standard deviations beyond which nothing is drawn.
         grain
-            Draw each grey level from its mixture too, as published. Neighbouring pixels then differ by chance, which those of a
+            Draw each grey level from its mixture too, with noise smoothed by so many pixels
+            (:func:`rgz.likelihood.mixture_sample`): at 0, as published, neighbouring pixels differ by chance, which those of a
             survey, smoothed by its beam, do not.
         """
 
@@ -366,4 +369,4 @@ class VDVAE(nn.Module):
             return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean, truncation)
 
         parameters = self._descend(count, draw)
-        return mixture_sample(parameters) if grain else mixture_mean(parameters).round().to(torch.uint8)
+        return mixture_mean(parameters).round().to(torch.uint8) if grain is None else mixture_sample(parameters, grain)

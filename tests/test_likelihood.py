@@ -65,6 +65,26 @@ def test_samples_follow_the_probabilities():
     assert surprise.square().sum() < 255 + 4 * math.sqrt(2 * 255)  # chi-squared
 
 
+def test_smooth_grain_follows_the_same_probabilities():
+    torch.manual_seed(0)
+    parameters = torch.tensor([0.5, -0.5, -0.3, 0.4, -1.5, -2.0]).reshape(1, 6, 1, 1).expand(400, -1, 32, 32)
+    rough, smooth = (likelihood.mixture_sample(parameters, sigma).float() for sigma in (0.0, 0.9))
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        assert smooth.quantile(share, dim=0).mean() == pytest.approx(rough.quantile(share, dim=0).mean(), abs=1.5)
+    beside = [torch.corrcoef(torch.stack([x[..., 1:].flatten(), x[..., :-1].flatten()]))[0, 1].item() for x in (rough, smooth)]
+    assert abs(beside[0]) < 0.01
+    assert beside[1] > 0.5
+
+
+def test_quantiles_are_where_the_probabilities_sum_up():
+    parameters = torch.tensor([0.5, -0.5, -0.3, 0.4, -1.5, -2.0]).reshape(1, 6, 1, 1)
+    levels = torch.arange(256.0).reshape(256, 1, 1, 1)
+    below = likelihood.mixture_log_prob(levels, parameters.expand(256, -1, -1, -1)).double().exp().flatten().cumsum(0)
+    for share in (0.01, 0.25, 0.5, 0.75, 0.99):
+        expected = int(torch.searchsorted(below, share))
+        assert likelihood.mixture_quantile(parameters, torch.full((1, 1, 1, 1), share)).item() == expected
+
+
 def test_mean_of_one_narrow_component():
     parameters = torch.tensor([0.0, 0.2, -5.0]).reshape(1, 3, 1, 1)
     assert likelihood.mixture_mean(parameters).item() == pytest.approx(1.2 * 127.5, abs=1e-3)

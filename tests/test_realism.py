@@ -307,9 +307,8 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypa
     monkeypatch.setattr(emulation, "COUNT", 20)
     monkeypatch.setattr(emulation, "TAUGHT", 12)
     monkeypatch.setattr(emulation, "COMPONENTS", 8)
-    plain = SimpleNamespace(
-        dimensions=3, decode=lambda code: 100 + 20 * code.mean(1).reshape(-1, 1, 1, 1).expand(-1, 1, 32, 32)
-    )
+    one_component = torch.tensor([0.0, -0.2, -2.0]).reshape(1, 3, 1, 1)
+    plain = SimpleNamespace(dimensions=3, mixture=lambda code: one_component.expand(len(code), -1, 32, 32))
     flow = SimpleNamespace(draw=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
     ways = dict(emulation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
     assert len(ways) == 9

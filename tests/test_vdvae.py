@@ -104,7 +104,7 @@ def test_a_model_that_ignores_its_input_costs_what_one_computes_by_hand(tiny, pi
     assert out["loss"].item() == pytest.approx(by_hand.item(), abs=1e-5)
 
     torch.manual_seed(0)
-    images = tiny.sample(100, grain=True)
+    images = tiny.sample(100, grain=0.0)
     mean, error = mean_and_error(tiny(images)["distortion"].double() / (32 * 32 * math.log(2)))
     entropy = -(probability * probability.log2()).sum().item()
     assert mean == pytest.approx(entropy, abs=4 * error)
@@ -254,7 +254,7 @@ def test_temperature_scales_the_spread_of_the_latents(tiny):
 
 def test_at_temperature_zero_only_the_pixels_are_random(stirred):
     received = drawn(stirred)
-    one, another = stirred.sample(1, 0.0, grain=True), stirred.sample(1, 0.0, grain=True)
+    one, another = stirred.sample(1, 0.0, grain=0.0), stirred.sample(1, 0.0, grain=0.0)
     for first, second in zip(received[: len(stirred.levels)], received[len(stirred.levels) :], strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert (one != another).any()
