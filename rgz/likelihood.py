@@ -106,7 +106,7 @@ def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
         spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # of white noise, once smoothed
         blurred = ndimage.gaussian_filter(noise.cpu().numpy(), (0, 0, smooth, smooth), mode="wrap") / spread
         noise = torch.from_numpy(blurred).to(noise)
-    return mixture_quantile(parameters, torch.special.ndtr(noise))
+    return mixture_quantile(parameters, torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6))  # none at 1, which no level reaches
 
 
 def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:

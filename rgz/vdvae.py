@@ -351,7 +351,7 @@ class VDVAE(nn.Module):
     def sample(
         self, count: int, temperature: float = 1.0, truncation: float = math.inf, grain: float | None = None
     ) -> Tensor:
-        """New images, (N, 1, H, W) uint8: the mean image of latents drawn from their priors.
+        """New images, (N, 1, H, W) uint8, of latents drawn from their priors: mean images, unless they are to have grain.
 
         Parameters
         ----------
