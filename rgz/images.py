@@ -38,6 +38,7 @@ __all__ = [
     "despeckle",
     "fill",
     "find_pose",
+    "framed",
     "has_source",
     "length",
     "lower",
@@ -311,24 +312,24 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
 
 
-def posed(image: np.ndarray, pixel: float, recipe: Recipe, centred: bool = False) -> tuple[np.ndarray, Pose]:
+def posed(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, Pose]:
     """A clipped field (H, W) with pixels of ``pixel`` arcsec, cleaned for rendering, and the pose of its source.
-
-    ``centred`` as in :func:`find_pose`.
 
     Raises
     ------
     BadInput
         The image is not two-dimensional, or is blank around its centre.
     """
+    clean = _cleaned(image, pixel, recipe)
+    return clean, find_pose(clean, recipe.radius / pixel)
+
+
+def _cleaned(image: np.ndarray, pixel: float, recipe: Recipe) -> np.ndarray:
     if image.ndim != 2:
         raise BadInput(f"an image has two axes; this one has shape {image.shape}")
-    radius = recipe.radius / pixel
-    whole = despeckle(fill(image), radius)
+    whole = despeckle(fill(image), recipe.radius / pixel)
     clean = lower(whole)
-    if not has_source(clean, pixel, recipe):  # one lit pixel, or all equally bright
-        clean = whole
-    return clean, find_pose(clean, radius, centred)
+    return clean if has_source(clean, pixel, recipe) else whole  # one lit pixel, or all equally bright
 
 
 def length(image: np.ndarray, pixel: float, recipe: Recipe) -> float:
@@ -363,7 +364,21 @@ def views(
 
     A frame of its own width about the centroid may show nothing, as between two distant lobes: then it is black.
     """
-    field, pose = posed(image, pixel, recipe, frame.centred)
+    return framed(image, pixel, recipe, turns, (frame,))[0]
+
+
+def framed(
+    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, frames: Sequence[Frame] = FRAMES
+) -> np.ndarray:
+    """The :func:`views` of one field in each of several frames, (frames, turns, size, size) uint8; it is cleaned once."""
+    field = _cleaned(image, pixel, recipe)
+    poses = {about: find_pose(field, recipe.radius / pixel, about) for about in {frame.centred for frame in frames}}
+    return np.stack([_shown(field, poses[frame.centred], pixel, recipe, turns, frame) for frame in frames])
+
+
+def _shown(
+    field: np.ndarray, pose: Pose, pixel: float, recipe: Recipe, turns: Sequence[Pose], frame: Frame
+) -> np.ndarray:
     if frame.width is not None:
         recipe = replace(recipe, narrowest=frame.width, widest=frame.width)
     smoothed, prepared = {}, []

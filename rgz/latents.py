@@ -151,7 +151,12 @@ def of_views(
     frame: Frame = FRAMES[0],
 ) -> np.ndarray:
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
-    shown = np.stack([images.views(image, sample.pixel, recipe, views, frame) for image in sample.images], axis=1)
+    shown = [images.views(image, sample.pixel, recipe, views, frame) for image in sample.images]
+    return _means(model, np.stack(shown, axis=1), chosen)
+
+
+def _means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Posterior means (views, N, D) of the latents ``chosen`` (D,) of prepared images (views, N, H, W)."""
     parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
     latents = torch.from_numpy(np.ascontiguousarray(chosen))
     bar = tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
@@ -169,7 +174,8 @@ def for_comparison(
     Those of ``frames`` side by side, all :data:`rgz.images.FRAMES` unless only some are asked for: so it does not matter where
     exactly the image was cut, nor, for three of them, how long the source seems.
     """
-    return np.hstack([images.pool(of_views(model, recipe, sample, chosen, frame=frame)) for frame in frames])
+    shown = np.stack([images.framed(image, sample.pixel, recipe, frames=frames) for image in sample.images], axis=2)
+    return np.hstack([images.pool(_means(model, one, chosen)) for one in shown])
 
 
 def changes(

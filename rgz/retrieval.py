@@ -251,11 +251,9 @@ def study(
     basis = PCA(len(chosen), svd_solver="covariance_eigh").fit(pixels)
 
     def components(one: Sample) -> np.ndarray:
-        parts = []
-        for frame in images.FRAMES:
-            shown = np.stack([images.views(i, one.pixel, recipe, frame=frame) for i in one.images], axis=1)
-            parts.append(images.pool(basis.transform(shown.reshape(-1, pixels.shape[1])).reshape(*shown.shape[:2], -1)))
-        return np.hstack(parts)
+        shown = np.stack([images.framed(image, one.pixel, recipe) for image in one.images], axis=2)
+        flat = (frame.reshape(-1, pixels.shape[1]) for frame in shown)
+        return np.hstack([images.pool(basis.transform(views).reshape(*shown.shape[1:3], -1)) for views in flat])
 
     values = np.concatenate([components(one) for one in whole.values()])
     found += rows("PCA of the same views", values, components, both(values))
