@@ -15,7 +15,6 @@ import torch
 
 from rgz import augment, checkpoints, density, fields, generate, latents, paths, realism
 from rgz.cli_data import sources
-from rgz.likelihood import mixture_mean, mixture_sample
 
 WIDTHS = (None, 0.0, 0.6, 0.8, 0.9, 1.0, 1.2)  # pixels, σ
 
@@ -25,18 +24,15 @@ def run(data: Path, count: int):
     model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
     everything = sources(data)
     seen = everything[everything.table["split"] == "train"]
-    groups = fields.cells(seen.table)
-    taught, asked = next(iter(density.folds(groups[:, None], groups)))
+    taught, asked = density.first_fold(fields.cells(seen.table))
     shown = augment.batches(seen[taught], recipe, count, 0)
     real, other = shown(0)[:, 0].numpy(), np.concatenate([shown(n)[:, 0].numpy() for n in (1, 2)])[: count + count // 2]
     unseen, _ = realism.shown(seen[asked], recipe, 0)
     torch.manual_seed(0)
     codes, _ = latents.full_codes(model, other, drawn=True)
-    with torch.no_grad():
-        mixtures = [model.mixture(part) for part in torch.from_numpy(codes).split(128)]
+    mean = np.rint(latents.decode(model, codes, np.arange(model.dimensions)))
     for width in WIDTHS:
-        grey = [mixture_mean(one).round() if width is None else mixture_sample(one, width) for one in mixtures]
-        made = generate.full_peak(torch.cat(grey)[:, 0].numpy())
+        made = generate.full_peak(mean if width is None else generate.painted(model, codes, width))
         said = realism.by_forest(real, made[:count], np.concatenate([unseen, made[count:]]))
         print(f"{'mean' if width is None else width:>5}  {realism.auc(said[: len(unseen)], said[len(unseen) :]):.3f}", flush=True)
 

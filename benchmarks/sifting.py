@@ -27,8 +27,7 @@ def run(data: Path, count: int):
     flow = generate.load_prior(paths.artifact("prior.safetensors"), weights)
     everything = sources(data)
     seen = everything[everything.table["split"] == "train"]
-    groups = fields.cells(seen.table)
-    taught, asked = next(iter(density.folds(groups[:, None], groups)))
+    taught, asked = density.first_fold(fields.cells(seen.table))
     shown = augment.batches(seen[taught], recipe, count, 1)(1)[:, 0].numpy()
     real, _ = realism.shown(seen[asked], recipe, 0)
     drawn, more = (generate.new(model, count, seed=seed, flow=flow) for seed in (1, 2))

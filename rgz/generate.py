@@ -27,7 +27,7 @@ from torch import nn
 from tqdm import tqdm
 
 from rgz import augment, fetch, images, latents, paths, plots
-from rgz.density import MEMBERS, Config, Density, fit_flow, folds, load, whitening
+from rgz.density import MEMBERS, Config, Density, first_fold, fit_flow, load, whitening
 from rgz.errors import BadInput
 from rgz.likelihood import mixture_sample
 from rgz.sample import CHECKED, Sample
@@ -95,10 +95,10 @@ def new(
 
 
 @torch.no_grad()
-def painted(model: nn.Module, codes: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) uint8 of full codes (N, dimensions), their grey levels drawn with ``GRAIN``."""
+def painted(model: nn.Module, codes: np.ndarray, grain: float = GRAIN) -> np.ndarray:
+    """Images (N, H, W) uint8 of full codes (N, dimensions), their grey levels drawn by noise as smooth as ``grain`` pixels (σ)."""
     parts = torch.from_numpy(np.asarray(codes, dtype=np.float32)).split(BATCH)
-    return torch.cat([mixture_sample(model.mixture(part), GRAIN) for part in parts])[:, 0].numpy()
+    return torch.cat([mixture_sample(model.mixture(part), grain) for part in parts])[:, 0].numpy()
 
 
 def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarray, config: Config = PRIOR) -> Density:
@@ -115,7 +115,7 @@ def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarr
         raise BadInput(f"a model with {model.dimensions} latents has too many for a flow: its own prior draws galaxies")
     if len(set(groups)) < MEMBERS:
         raise BadInput(f"a fifth of the sources is held out, by square degrees; these lie in {len(set(groups))} of them")
-    taught, asked = next(iter(folds(groups[:, None], groups)))
+    taught, asked = first_fold(groups)
     drawn = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
