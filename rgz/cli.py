@@ -236,30 +236,39 @@ def encode(
         raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]
-    means, _ = latents.full_codes(model, sample.prepared(seen, recipe))
-    chosen = latents.rank(means)[:dimensions]
+    shown = sample.prepared(seen, recipe)
+    means, _ = latents.full_codes(model, shown)
+    chosen, basis = latents.rank(means)[:dimensions], latents.principal(shown)
     groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
         galaxies = readers.load(name)
         if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
             galaxies = readers.placed(galaxies, readers.load("mirabest"))
-        table, codes, left_out = latents.encode(model, recipe, galaxies, chosen)
+        table, codes, left_out = latents.encode(model, recipe, galaxies, chosen, basis)
         groups[name] = table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)
-    changes = latents.changes(model, recipe, seen, chosen)
-    both = np.vstack([np.hstack([codes["code_views"], codes["code_frames"]]) for _, codes, _ in groups.values()])
+    changes = latents.changes(lambda one: latents.for_comparison(model, recipe, one, chosen, basis), recipe, seen)
+    compared = np.vstack([latents.beside(codes) for _, codes, _ in groups.values()])
+    alone = latents.alone(chosen)
+    spaces = {
+        latents.BASIS: basis,
+        latents.SPACE: similar.tolerant(compared, changes),
+        latents.ALONE: similar.tolerant(compared[:, alone], changes[:, alone]),
+    }
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
         "over twelve views; code_frames: the same about the centroid of the emission, 115″ wide about the middle and about the "
-        "centroid, and 58″ wide about the centroid; space: what to subtract from and multiply with code_views and code_frames, "
-        "side by side, before they are compared",
+        "centroid, and 58″ wide about the centroid; code_components: principal components of the same views in all five frames, "
+        "pooled alike; basis: what to subtract from a flat prepared image and multiply it with for them; space: what to subtract "
+        "from and multiply with code_views, code_frames and code_components, side by side, before they are compared; space_alone: "
+        "the same for code_views and code_frames",
         latents=chosen,
         blocks=latents.blocks_of(model, chosen),
         variance=means.var(axis=0),
     )
-    latents.write_codes(out, groups, attributes, similar.tolerant(both, changes))
+    latents.write_codes(out, groups, attributes, spaces)
     typer.echo("fitting committees", err=True)
     committees = reporting.committees(out)
     with paths.atomic(out.with_name(COMMITTEES)) as partial:
@@ -304,16 +313,19 @@ def reconstruct_samples(
 def retrieve(
     codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
+    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
+        "runs/train.h5"
+    ),
 ):
     """Measure whether the search finds what it should; without the survey images the committed figures are kept."""
-    from rgz import checkpoints, fetch, latents, paths, retrieval
+    from rgz import checkpoints, fetch, paths, retrieval
     from rgz import report as reporting
 
-    if figures_stand():
+    if figures_stand(training_set):
         return
-    codes = codes or paths.artifact(CODES)
+    codes, known = codes or paths.artifact(CODES), sources(training_set)
     model, recipe, _ = checkpoints.load(paths.artifact(WEIGHTS))
-    found = retrieval.study(model, recipe, latents.chosen(codes), *latents.for_search(codes))
+    found = retrieval.study(model, recipe, codes, known[known.table["split"] == "train"])
     found["codes_sha256"] = fetch.sha256(codes)
     reporting.write({"retrieval": found}, out or paths.artifacts() / RESULTS)
     typer.echo(retrieval.table(found))

@@ -6,11 +6,12 @@ no label needed, and the first ones are kept. A code can be decoded again, the l
 
 A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
 to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.images.VIEWS`) and
-the mean size: what does not depend on the choice.
+the mean size: what does not depend on the choice. A search also wants what tells one point-like galaxy from the next, which a code
+forgets: a few principal components of the same views stand beside the codes (``code_components``).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +30,16 @@ from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_co
 from rgz.vdvae import VDVAE
 
 __all__ = [
+    "ALONE",
+    "BASIS",
+    "COMPONENTS",
+    "SPACE",
+    "alone",
+    "beside",
     "blocks_of",
     "changes",
     "chosen",
+    "components",
     "decode",
     "encode",
     "fitted",
@@ -41,8 +49,10 @@ __all__ = [
     "index",
     "of_views",
     "pictures",
+    "principal",
     "rank",
     "read_codes",
+    "read_space",
     "write_codes",
 ]
 
@@ -50,7 +60,10 @@ BATCH = 128
 RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
 TOLERATED = altered.turned, altered.shifted, altered.observed_again, altered.clipped_higher, altered.farther
 """What is done to a galaxy to see what its code tolerates."""
-SPACE = "space"  # group of a codes file: centre and matrix of the space to search in
+COMPONENTS = 12  # principal components beside the codes; more find a little more, and take more room
+COMPARED = "code_views", "code_frames", "code_components"  # what a search compares, side by side
+SPACE, ALONE, BASIS = "space", "space_alone", "basis"
+"""Groups of a codes file: the space to search in, the same for codes without components, and what components are."""
 
 
 def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray, np.ndarray]:
@@ -120,22 +133,25 @@ def blocks_of(model: VDVAE, chosen: np.ndarray) -> np.ndarray:
 
 
 def encode(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, basis: similar.Space
 ) -> tuple[Table, dict[str, np.ndarray], list[str]]:
-    """Codes of a sample, made of the latents ``chosen`` (D,).
+    """Codes of a sample, made of the latents ``chosen`` (D,), and the C components of a :func:`principal` basis.
 
     Returns
     -------
     table, codes, left_out
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
-        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D) and ``code_frames``
-        (N, 8 D), of the other four :data:`rgz.images.FRAMES`; names of the rows without emission in their middle.
+        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D), ``code_frames``
+        (N, 8 D), of the other four :data:`rgz.images.FRAMES`, and ``code_components`` (N, 10 C), of all five; names of the rows
+        without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
-    means = of_views(model, recipe, kept, chosen)
-    codes = {"code": means[0], "code_views": images.pool(means)}
-    codes["code_frames"] = for_comparison(model, recipe, kept, chosen, FRAMES[1:])
+    shown = _framed(recipe, kept)
+    first, *others = (_means(model, one, chosen) for one in shown)
+    codes = {"code": first[0], "code_views": images.pool(first)}
+    codes["code_frames"] = np.hstack([images.pool(means) for means in others])
+    codes["code_components"] = _projected(shown, basis)
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
@@ -166,34 +182,69 @@ def _means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return means.reshape(*shown.shape[:2], len(chosen)).numpy()
 
 
-def for_comparison(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, frames: Sequence[Frame] = FRAMES
-) -> np.ndarray:
-    """Codes to search with, (N, 10 D), of a sample whose images can all be prepared, from the latents ``chosen`` (D,).
+def _framed(recipe: images.Recipe, sample: Sample) -> np.ndarray:
+    """All views of all images in all frames, (frames, views, N, H, W) uint8; all images must have a source."""
+    bar = tqdm(sample.images, desc="posing", unit="image", leave=False, disable=None)
+    return np.stack([images.framed(image, sample.pixel, recipe) for image in bar], axis=2)
 
-    Those of ``frames`` side by side, all :data:`rgz.images.FRAMES` unless only some are asked for: so it does not matter where
-    exactly the image was cut, nor, for three of them, how long the source seems.
+
+def principal(pixels: np.ndarray, count: int = COMPONENTS) -> similar.Space:
+    """The first ``count`` principal components of prepared images (N, H, W), peaks at one, as a space for flat images (·, H W)."""
+    from sklearn.decomposition import PCA  # a second that a search need not wait
+
+    pca = PCA(count, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
+    return similar.Space(pca.mean_, pca.components_.T / 255, cosine=False)
+
+
+def components(recipe: images.Recipe, sample: Sample, basis: similar.Space) -> np.ndarray:
+    """C components in a :func:`principal` basis, pooled over views, all frames side by side, (N, 10 C)."""
+    return _projected(_framed(recipe, sample), basis)
+
+
+def _projected(shown: np.ndarray, basis: similar.Space) -> np.ndarray:
+    flat = (one.reshape(-1, len(basis.centre)) for one in shown)
+    return np.hstack([images.pool(basis.place(views).reshape(*shown.shape[1:3], -1)) for views in flat])
+
+
+def for_comparison(
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, basis: similar.Space
+) -> np.ndarray:
+    """What a search compares, (N, 10 D + 10 C), of a sample whose images can all be prepared.
+
+    Codes of the latents ``chosen`` (D,) in all :data:`rgz.images.FRAMES`, side by side: so it does not matter where exactly the
+    image was cut, nor, for three of them, how long the source seems. Then the C components of the same views (:func:`components`).
     """
-    shown = np.stack([images.framed(image, sample.pixel, recipe, frames=frames) for image in sample.images], axis=2)
-    return np.hstack([images.pool(_means(model, one, chosen)) for one in shown])
+    shown = _framed(recipe, sample)
+    return np.hstack([*(images.pool(_means(model, one, chosen)) for one in shown), _projected(shown, basis)])
+
+
+def beside(codes: dict[str, np.ndarray]) -> np.ndarray:
+    """What :func:`encode` found, in the order of :func:`for_comparison`, (N, 10 D + 10 C)."""
+    return np.hstack([codes[part] for part in COMPARED])
+
+
+def alone(chosen: np.ndarray) -> slice:
+    """Where, in what a search compares, the codes of the latents ``chosen`` (D,) stand, without components."""
+    return slice(2 * len(FRAMES) * len(chosen))
 
 
 def changes(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, count: int = 800, seed: int = 0
+    describe: Callable[[Sample], np.ndarray], recipe: images.Recipe, sample: Sample, count: int = 800, seed: int = 0
 ) -> np.ndarray:
-    """What it does to codes (M, 10 D) when resolved sources of a sample are altered as ``TOLERATED`` says.
+    """What it does to a description of galaxies (M, ·) when resolved sources of a sample are altered as ``TOLERATED`` says.
 
     One row a source and alteration, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
+    ``describe`` makes (N, ·) numbers of a sample of N.
     """
     rng = np.random.default_rng(seed)
     long = [images.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
     rows = np.flatnonzero(long)
     asked = sample[np.sort(rng.permutation(rows)[:count])]
-    before, found = for_comparison(model, recipe, asked, chosen), []
+    before, found = describe(asked), []
     for alter in TOLERATED:
         after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
         kept = usable(after, recipe)
-        found.append(for_comparison(model, recipe, after[kept], chosen) - before[kept])
+        found.append(describe(after[kept]) - before[kept])
     return np.concatenate(found)
 
 
@@ -211,23 +262,35 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, similar.Space]:
-    """Table, codes (N, 10 D) and the space to compare them in, of all samples of a codes file; the committed one by default.
+    """Table, codes (N, 10 D + 10 C) and the space to compare them in, of all samples of a codes file; the committed one by default.
 
     Codes are those of :func:`for_comparison`.
     """
     path = paths.artifact("codes.h5") if path is None else path
     tables, codes = {}, []
     for name in readers.SAMPLES:
-        tables[name], own, _ = read_codes(path, name, "code_views")
-        codes.append(np.hstack([own, read_codes(path, name, "code_frames")[1]]))
+        parts = {}
+        for part in COMPARED:
+            tables[name], parts[part], _ = read_codes(path, name, part)
+        codes.append(beside(parts))
+    return similar.stacked(tables), np.vstack(codes), read_space(SPACE, path)
+
+
+def read_space(name: str, path: Path | None = None) -> similar.Space:
+    """The space ``SPACE`` or ``ALONE`` of a codes file, or its ``BASIS``; the committed one by default.
+
+    Raises
+    ------
+    BadInput
+        The file has none.
+    """
+    path = paths.artifact("codes.h5") if path is None else path
     try:
         with h5py.File(path, "r") as file:
-            space = similar.Space(
-                file[SPACE]["centre"][()], file[SPACE]["matrix"][()], bool(file[SPACE].attrs["cosine"])
-            )
-    except KeyError as error:
+            group = file[name]
+            return similar.Space(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
+    except (OSError, KeyError) as error:
         raise BadInput(f"{path} does not say how its codes are compared: make it again with rgz encode") from error
-    return similar.stacked(tables), np.vstack(codes), space
 
 
 def chosen(path: Path | None = None) -> np.ndarray:
@@ -245,9 +308,9 @@ def write_codes(
     path: Path,
     groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]],
     attributes: dict,
-    space: similar.Space | None = None,
+    spaces: dict[str, similar.Space] | None = None,
 ):
-    """Write codes of several samples to one HDF5 file, and the space in which to compare them.
+    """Write codes of several samples to one HDF5 file, and the spaces in which to compare them.
 
     Parameters
     ----------
@@ -256,6 +319,8 @@ def write_codes(
         rounded to half precision, the precision of the weights, which halves the file.
     attributes
         How all were made: strings and numbers as they are, anything else as JSON.
+    spaces
+        Those of :func:`read_space`, by name.
     """
     with paths.atomic(path) as partial, h5py.File(partial, "w") as file:
         _set(file, attributes)
@@ -265,8 +330,8 @@ def write_codes(
             for key, code in codes.items():
                 group.create_dataset(key, data=_halved(code), **CHECKED)
             _set(group, about)
-        if space is not None:
-            group = file.create_group(SPACE)
+        for name, space in (spaces or {}).items():
+            group = file.create_group(name)
             group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
             group.create_dataset("matrix", data=_halved(space.matrix), **CHECKED)
             group.attrs["cosine"] = space.cosine

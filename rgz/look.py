@@ -39,7 +39,7 @@ class Look:
     prepared, rebuilt
         What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
     code
-        Code to search with, (10 D,), as :func:`rgz.latents.for_comparison` makes it.
+        What to search with, (10 D + 10 C,), as :func:`rgz.latents.for_comparison` makes it.
     frii
         Probability of an FRII and its interval, ``(value, low, high)``.
     taught
@@ -69,12 +69,12 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
         An artifact is missing or damaged.
     """
     model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
-    index, chosen = latents.index(), latents.chosen()
+    index, chosen, basis = latents.index(), latents.chosen(), latents.read_space(latents.BASIS)
     flows, _ = density.load(paths.artifact("density.safetensors"))
     seen = []
     for field in fields:
         one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
-        (code,) = latents.for_comparison(model, recipe, one, chosen)
+        (code,) = latents.for_comparison(model, recipe, one, chosen, basis)
         prepared = images.prepare(field.pixels, field.pixel, recipe)
         means, _ = latents.full_codes(model, prepared[None])
         (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))

@@ -6,15 +6,15 @@ galaxies of its class? And one across surveys: is what NVSS saw found from what 
 be praised for, the queried source itself among them, are left out of the last two.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from scipy import ndimage
-from sklearn.decomposition import PCA
 
 from rgz import altered, images, latents, readers, similar
 from rgz.classify import confident
@@ -25,7 +25,9 @@ from rgz.vdvae import VDVAE
 
 __all__ = [
     "ALTERED",
+    "CODES",
     "PAIRS",
+    "TOGETHER",
     "alter",
     "bars",
     "columns",
@@ -203,15 +205,34 @@ SPACES = {
     "as they are": similar.plain,
     "whitened": similar.whitened,
 }
+CODES, TOGETHER = "VDVAE codes", "VDVAE codes and components"
 
 
-def study(
-    model: VDVAE, recipe: images.Recipe, chosen: np.ndarray, table: Table, codes: np.ndarray, space: similar.Space
-) -> dict:
+def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[str, similar.Space]:
+    """Spaces of values (N, D) that are not learned, by angle and by distance."""
+    return {
+        f"{name}, {title}": SPACES[name](values, cosine)
+        for name in names
+        for cosine, title in ((True, "cosine"), (False, "Euclidean"))
+    }
+
+
+def _tolerant(space: similar.Space) -> dict[str, similar.Space]:
+    return {f"tolerant, {title}": replace(space, cosine=cosine) for cosine, title in ((True, "cosine"), (False, "Euclidean"))}
+
+
+def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> dict:
     """All questions of :func:`measure`, for codes in each space, and for components and pixels of the same images.
 
-    Components are those of the posed images of all samples, as many as the code has latents, pooled over the same views; the survey
-    images have to be at hand.
+    Components are those of the posed images of all samples, as many as the code has latents, pooled over the same views, and their
+    space tolerates what that of the codes does. The survey images have to be at hand.
+
+    Parameters
+    ----------
+    path
+        The codes file.
+    training
+        Training images, to learn tolerance from.
 
     Returns
     -------
@@ -219,55 +240,49 @@ def study(
         ``rows``, each ``features``, ``space``, ``dimensions`` and what :func:`measure` found; ``seen_twice``; ``altered``, how
         many images of each kind of alteration could still be prepared.
     """
+    (table, codes, space), chosen = latents.for_search(path), latents.chosen(path)
     samples = {name: readers.load(name) for name in readers.SAMPLES}
     whole = {name: one.named(table["name"][table["sample"] == name]) for name, one in samples.items()}
     asked = np.sort(np.random.default_rng(SEED).permutation(len(whole["mirabest"]))[:QUERIES])
     changed = {kind: alter(whole["mirabest"], kind, asked, recipe) for kind in ALTERED}
 
-    def rows(title: str, values: np.ndarray, describe: Callable, spaces: dict[str, similar.Space]):
-        after = {kind: (of, describe(one)) for kind, (of, one) in changed.items()}
+    def rows(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, similar.Space]):
         for name, one in spaces.items():
-            placed = {kind: (of, one.place(code)) for kind, (of, code) in after.items()}
+            placed = {kind: (changed[kind][0], one.place(value)) for kind, value in after.items()}
             about = {"features": title, "space": name, "dimensions": one.matrix.shape[1]}
             yield about | measure(table, one.place(values), placed)
 
-    def both(values, names=tuple(SPACES)):
-        return {
-            f"{name}, {'cosine' if cosine else 'Euclidean'}": SPACES[name](values, cosine)
-            for name in names
-            for cosine in (True, False)
-        }
+    def altered_by(describe: Callable[[Sample], np.ndarray]) -> dict[str, np.ndarray]:
+        return {kind: describe(one) for kind, (_, one) in changed.items()}
 
-    found = list(
-        rows(
-            "VDVAE codes",
-            codes,
-            lambda one: latents.for_comparison(model, recipe, one, chosen),
-            both(codes)
-            | {f"tolerant, {n}": replace(space, cosine=c) for n, c in (("cosine", True), ("Euclidean", False))},
-        )
-    )
-    pixels = np.concatenate([prepared(one, recipe) for one in whole.values()]).reshape(len(table), -1)
-    basis = PCA(len(chosen), svd_solver="covariance_eigh").fit(pixels)
+    basis, alone = latents.read_space(latents.BASIS, path), latents.alone(chosen)
+    after = altered_by(lambda one: latents.for_comparison(model, recipe, one, chosen, basis))
+    found = list(rows(TOGETHER, codes, after, _tolerant(space)))
+    codes, after = codes[:, alone], {kind: value[:, alone] for kind, value in after.items()}
+    spaces = _plainly(codes) | _tolerant(latents.read_space(latents.ALONE, path))
+    found += rows(CODES, codes, after, spaces)
+
+    pixels = np.concatenate([prepared(one, recipe) for one in whole.values()])
+    own_basis = latents.principal(pixels, len(chosen))
 
     def components(one: Sample) -> np.ndarray:
-        shown = np.stack([images.framed(image, one.pixel, recipe) for image in one.images], axis=2)
-        flat = (frame.reshape(-1, pixels.shape[1]) for frame in shown)
-        return np.hstack([images.pool(basis.transform(views).reshape(*shown.shape[1:3], -1)) for views in flat])
+        return latents.components(recipe, one, own_basis)
 
     values = np.concatenate([components(one) for one in whole.values()])
-    found += rows("PCA of the same views", values, components, both(values))
+    tolerant = similar.tolerant(values, latents.changes(components, recipe, training))
+    found += rows("PCA of the same views", values, altered_by(components), _plainly(values) | _tolerant(tolerant))
 
     def flat(one: Sample) -> np.ndarray:
         return prepared(one, recipe).reshape(len(one), -1).astype(np.float32)
 
-    found += rows("pixels, posed", flat_all := pixels.astype(np.float32), flat, both(flat_all, ("as they are",)))
+    values = pixels.reshape(len(table), -1).astype(np.float32)
+    found += rows("pixels, posed", values, altered_by(flat), _plainly(values, ("as they are",)))
 
     def as_they_lie(one: Sample) -> np.ndarray:
         return np.stack([_on_the_sky(image, one.pixel, recipe) for image in one.images]).reshape(len(one), -1)
 
     values = np.concatenate([as_they_lie(one) for one in whole.values()])
-    found += rows("pixels, as they lie", values, as_they_lie, both(values, ("as they are",)))
+    found += rows("pixels, as they lie", values, altered_by(as_they_lie), _plainly(values, ("as they are",)))
     return {
         "rows": found,
         "altered": {kind: len(of) for kind, (of, _) in changed.items()},

@@ -9,10 +9,15 @@ from rgz.errors import BadInput
 from rgz.likelihood import mixture_log_prob
 
 
+@pytest.fixture(scope="module")
+def basis(pixels):
+    return latents.principal(pixels[:, 0].numpy(), 5)
+
+
 @pytest.fixture
-def encoded(tiny, simulated):
+def encoded(tiny, simulated, basis):
     chosen = np.array([3, 130, 7, 300])
-    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, chosen)
+    return tiny, chosen, latents.encode(tiny.eval(), images.Recipe(), simulated, chosen, basis)
 
 
 def test_codes_are_the_chosen_latents_in_order(encoded, pixels):
@@ -43,12 +48,39 @@ def test_a_fitted_code_gives_the_image_back_better(tiny, simulated):
     np.testing.assert_array_equal(latents.fitted(tiny, grey, code, chosen, steps=0), code)
 
 
-def test_codes_to_compare_hold_all_frames(tiny, simulated):
-    chosen = np.array([3, 130, 7])
-    whole = latents.for_comparison(tiny.eval(), images.Recipe(), simulated[:4], chosen)
-    _, codes, _ = latents.encode(tiny, images.Recipe(), simulated[:4], chosen)
-    np.testing.assert_allclose(whole, np.hstack([codes["code_views"], codes["code_frames"]]), rtol=1e-5, atol=1e-6)
-    assert whole.shape == (4, 2 * 3 * len(images.FRAMES))
+def test_what_is_compared_holds_codes_and_components_of_all_frames(tiny, simulated, basis):
+    chosen, recipe, frames = np.array([3, 130, 7]), images.Recipe(), len(images.FRAMES)
+    whole = latents.for_comparison(tiny.eval(), recipe, simulated[:4], chosen, basis)
+    _, codes, _ = latents.encode(tiny, recipe, simulated[:4], chosen, basis)
+    np.testing.assert_allclose(whole, latents.beside(codes), rtol=1e-5, atol=1e-6)
+    assert whole.shape == (4, 2 * (3 + 5) * frames)
+    alone = whole[:, latents.alone(chosen)]
+    for number, frame in enumerate(images.FRAMES):
+        own = images.pool(latents.of_views(tiny, recipe, simulated[:4], chosen, frame=frame))
+        np.testing.assert_allclose(alone[:, 6 * number : 6 * (number + 1)], own, rtol=1e-5, atol=1e-6)
+    parts = latents.components(recipe, simulated[:4], basis)
+    np.testing.assert_array_equal(whole[:, alone.shape[1] :], parts)
+
+
+def test_components_are_those_of_the_prepared_images(simulated, pixels, basis):
+    flat = pixels[:, 0].numpy().reshape(24, -1).astype(float)
+    _, vectors = np.linalg.eigh(np.cov(flat.T))
+    own = (flat - flat.mean(0)) @ vectors[:, ::-1][:, :5] / 255
+    np.testing.assert_allclose(np.abs(basis.place(flat)), np.abs(own), rtol=1e-3, atol=1e-4)
+    shown = np.stack([images.views(image, simulated.pixel, images.Recipe()) for image in simulated.images], axis=1)
+    first = images.pool(np.stack([basis.place(view.reshape(24, -1)) for view in shown]))
+    np.testing.assert_allclose(latents.components(images.Recipe(), simulated, basis)[:, :10], first, rtol=1e-4, atol=1e-5)
+
+
+def test_changes_are_what_an_alteration_does_to_a_description(simulated):
+    recipe = images.Recipe()
+    lengths = lambda sample: np.array([[images.length(one, sample.pixel, recipe)] for one in sample.images])  # noqa: E731
+    long = (lengths(simulated)[:, 0] > latents.RESOLVED).sum()
+    found = latents.changes(lengths, recipe, simulated, count=6)
+    assert found.shape == (min(6, long) * len(latents.TOLERATED), 1)
+    turned, farther = found[: len(found) // 5], found[-len(found) // 5 :]
+    assert np.abs(turned).max() < 1.0  # arcsec
+    assert (farther < 0).all()
 
 
 def test_rank_puts_the_most_variable_first():
@@ -67,11 +99,11 @@ def test_pooled_codes_do_not_depend_on_the_order_of_views():
     np.testing.assert_allclose(images.pool(views), images.pool(views[[2, 0, 3, 1]]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_blank_image_is_left_out_by_name(tiny, simulated):
+def test_a_blank_image_is_left_out_by_name(tiny, simulated, basis):
     pixels = simulated.images.copy()
     pixels[2] = 0
     table, codes, left_out = latents.encode(
-        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), np.array([0, 1])
+        tiny, images.Recipe(), sample.Sample(pixels, simulated.table, 1.8), np.array([0, 1]), basis
     )
     assert left_out == ["sim-0002"]
     assert len(table) == len(codes["code"]) == 23
@@ -95,7 +127,7 @@ def test_codes_come_back_from_their_file(tmp_path, encoded):
     np.testing.assert_allclose(
         latents.read_codes(path, "sim", "code_views")[1], codes["code_views"], rtol=1e-3, atol=1e-6
     )
-    with pytest.raises(BadInput, match="sim/code, sim/code_frames, sim/code_views"):
+    with pytest.raises(BadInput, match="sim/code, sim/code_components, sim/code_frames, sim/code_views"):
         latents.read_codes(path, "other")
 
 
