@@ -128,8 +128,10 @@ def curves(steps: np.ndarray, values: dict[str, np.ndarray], ylabel: str, ax: Ax
 def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None = None) -> Axes:
     """Scores with their spread, one line an item from top to bottom, one colour and mark a group.
 
-    ``groups`` maps a group to its items, each ``[value, spread]``.
+    ``groups`` maps a group to its items, each ``[value, spread]``; more than seven cannot be told apart.
     """
+    if len(groups) > len(PALETTE):
+        raise ValueError(f"{len(groups)} groups are more than the {len(PALETTE)} that can be told apart: choose some of them")
     items = list(dict.fromkeys(item for group in groups.values() for item in group))
     ax = _axes(ax, (7.5, 0.6 + len(items) * (0.16 + 0.09 * len(groups))))
     for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):

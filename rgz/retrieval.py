@@ -26,6 +26,7 @@ from rgz.vdvae import VDVAE
 __all__ = [
     "ALTERED",
     "CODES",
+    "COMPONENTS",
     "PAIRS",
     "TOGETHER",
     "alter",
@@ -205,7 +206,7 @@ SPACES = {
     "as they are": similar.plain,
     "whitened": similar.whitened,
 }
-CODES, TOGETHER = "VDVAE codes", "VDVAE codes and components"
+CODES, COMPONENTS, TOGETHER = "VDVAE codes", "PCA of the same views", "VDVAE codes and components"
 
 
 def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[str, similar.Space]:
@@ -270,7 +271,7 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
 
     values = np.concatenate([components(one) for one in whole.values()])
     tolerant = similar.tolerant(values, latents.changes(components, recipe, training))
-    found += rows("PCA of the same views", values, altered_by(components), _plainly(values) | _tolerant(tolerant))
+    found += rows(COMPONENTS, values, altered_by(components), _plainly(values) | _tolerant(tolerant))
 
     def flat(one: Sample) -> np.ndarray:
         return prepared(one, recipe).reshape(len(one), -1).astype(np.float32)
@@ -330,18 +331,18 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def bars(found: dict, question: str, ending: str = "cosine") -> dict[str, dict[str, list[float]]]:
+def bars(found: dict, question: str) -> dict[str, dict[str, list[float]]]:
     """Answers of a :func:`study` to one question, for :func:`rgz.plots.dots`: ``[value, half of the interval]``.
 
-    One group for each kind of features and space whose name ends as asked; of ``same`` and ``surveys`` the first answers.
+    One group for each kind of features, as they are and in a tolerant space, by angle; of ``same`` and ``surveys`` the
+    first answers.
     """
     groups = {}
     for row in found["rows"]:
-        if row["space"].endswith(ending):
-            answers = {
-                _titled(name): three[0] if isinstance(three[0], list) else three
-                for name, three in row[question].items()
-            }
-            title = f"{row['features']}, {row['space'].removesuffix(', ' + ending)}"
-            groups[title] = {name: [value, (high - low) / 2] for name, (value, low, high) in answers.items()}
+        space, by = row["space"].split(", ")
+        if space != "whitened" and by == "cosine":
+            group = groups[f"{row['features']}, {space}"] = {}
+            for name, three in row[question].items():
+                value, low, high = three[0] if isinstance(three[0], list) else three
+                group[_titled(name)] = [value, (high - low) / 2]
     return groups

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import images, latents, sample
+from rgz import images, latents, readers, sample, similar
 from rgz.errors import BadInput
 from rgz.likelihood import mixture_log_prob
 
@@ -129,6 +129,24 @@ def test_codes_come_back_from_their_file(tmp_path, encoded):
     )
     with pytest.raises(BadInput, match="sim/code, sim/code_components, sim/code_frames, sim/code_views"):
         latents.read_codes(path, "other")
+
+
+def test_spaces_come_back_from_their_file(tmp_path, encoded, basis):
+    _, _, (table, codes, _) = encoded
+    path = tmp_path / "c.h5"
+    spaces = {latents.BASIS: basis, latents.SPACE: similar.plain(latents.beside(codes))}
+    latents.write_codes(path, dict.fromkeys(readers.SAMPLES, (table, codes, {})), {}, spaces)
+    for name, space in spaces.items():
+        read = latents.read_space(name, path)
+        np.testing.assert_allclose(read.centre, space.centre, rtol=1e-6)
+        np.testing.assert_allclose(read.matrix, space.matrix, rtol=1e-3, atol=1e-6)
+        assert read.cosine == space.cosine
+    whole, found, space = latents.for_search(path)
+    assert len(whole) == len(found) == 24 * len(readers.SAMPLES)
+    np.testing.assert_allclose(found[:24], latents.beside(codes), rtol=1e-3, atol=1e-5)
+    assert space.matrix.shape == (found.shape[1],) * 2
+    with pytest.raises(BadInput, match="rgz encode"):
+        latents.read_space(latents.ALONE, path)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:3000], lambda b: b"HDF?" + b[4:], lambda b: b""])

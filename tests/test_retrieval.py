@@ -1,10 +1,11 @@
 """What the measures of a search measure, on galaxies where the answer is known."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import altered, images, retrieval, synthetic
+from rgz import altered, images, plots, report, retrieval, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,20 @@ def test_alterations_do_what_they_say():
 def test_alterations_are_the_same_each_time(simulated):
     one, other = (retrieval.alter(simulated, "turned", np.arange(5), images.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("question", ["same", "itself", "kind"])
+def test_a_figure_shows_every_kind_of_features(question):
+    found = report.read()["retrieval"]
+    groups = retrieval.bars(found, question)
+    assert {name.rsplit(",", 1)[0] for name in groups} == {row["features"] for row in found["rows"]}
+    group = groups[f"{retrieval.TOGETHER}, tolerant"]
+    row = next(r for r in found["rows"] if (r["features"], r["space"]) == (retrieval.TOGETHER, "tolerant, cosine"))
+    first = next(iter(row[question].values()))
+    value, low, high = first[0] if question == "same" else first
+    assert next(iter(group.values())) == pytest.approx([value, (high - low) / 2])
+    shown = plots.dots(groups, "share")
+    assert len(shown.get_legend().get_texts()) == len(groups)
+    plt.close(shown.figure)
+    with pytest.raises(ValueError, match="told apart"):
+        plots.dots({str(n): group for n in range(8)}, "share")
