@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import altered, images, plots, report, retrieval, synthetic
+from rgz import altered, images, latents, plots, readers, report, retrieval, similar, synthetic
+from rgz.sample import prepared
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,51 @@ def test_alterations_do_what_they_say():
 def test_alterations_are_the_same_each_time(simulated):
     one, other = (retrieval.alter(simulated, "turned", np.arange(5), images.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def archives(monkeypatch):
+    """Four small archives: the first two show the same galaxies, each of which has its place on the sky."""
+    found = {}
+    for number, name in enumerate(readers.SAMPLES):
+        one = synthetic.sources(8, seed=5 if name in ("mirabest", "rgd") else number)
+        one.table["name"] = [f"{name} {row}" for row in range(8)]
+        one.table["ra"], one.table["dec"] = 10.0 * np.arange(8), np.full(8, 5.0)
+        if name.startswith("frdeep"):
+            one.table["object"] = [f"object {row}" for row in range(8)]
+        found[name] = one
+    monkeypatch.setattr(readers, "load", found.__getitem__)
+    return found
+
+
+def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tmp_path):
+    recipe, chosen, model = images.Recipe(), np.array([3, 130, 7, 300]), tiny.eval()
+    basis = latents.principal(prepared(simulated, recipe), 3)
+
+    def describe(one):
+        return latents.for_comparison(model, recipe, one, chosen, basis)
+
+    groups = {name: (*latents.encode(model, recipe, one, chosen, basis)[:2], {}) for name, one in archives.items()}
+    codes = np.vstack([latents.beside(code) for _, code, _ in groups.values()])
+    changes, alone = latents.changes(describe, recipe, simulated), latents.alone(chosen)
+    spaces = {
+        latents.BASIS: basis,
+        latents.SPACE: similar.tolerant(codes, changes, kept=6),
+        latents.ALONE: similar.tolerant(codes[:, alone], changes[:, alone], kept=5),
+    }
+    latents.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
+    found = retrieval.study(model, recipe, tmp_path / "c.h5", simulated)
+    asked = {(row["features"], row["space"]): row for row in found["rows"]}
+    learned = [key for key in asked if key[1].startswith("tolerant")]
+    assert {features for features, _ in learned} == {retrieval.TOGETHER, retrieval.CODES, retrieval.COMPONENTS}
+    assert len(asked) == len(found["rows"]) == 2 + 6 + 6 + 2 + 2
+    assert [asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)] == [6, 5]
+    for row in found["rows"]:
+        assert row["same"]["mirabest → rgd"][0][0] == 1  # the very same images
+        assert set(row["itself"]) == set(found["altered"]) == set(retrieval.ALTERED)
+    assert asked["pixels, posed", "as they are, cosine"]["itself"]["mirrored"][0] == 1
+    assert found["seen_twice"]["pairs"] == 8
+    assert retrieval.table(found).count("tolerant") == 6 * (len(retrieval.columns(found)) - 2)
 
 
 @pytest.mark.parametrize("question", ["same", "itself", "kind"])
