@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from statistics import median
 
 import pytest
 import torch
@@ -166,9 +167,10 @@ def test_ten_images_can_be_learned(pixels):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    learned = median(losses[-50:])  # a single step may stumble, and on which machine it does is chance
+    assert learned < 0.5 * losses[0]
     with torch.no_grad():  # and they are learned by heart: others cost more
-        assert model(pixels[10:, :, 8:24, 8:24])["loss"] > 1.5 * losses[-1]
+        assert model(pixels[10:, :, 8:24, 8:24])["loss"] > 1.5 * learned
     error, spread = (
         (x - images.float()).square().mean() for x in (model.decode(model.encode(images)[0]), images.float().mean(0))
     )
