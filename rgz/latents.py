@@ -63,7 +63,7 @@ TOLERATED = altered.turned, altered.shifted, altered.observed_again, altered.cli
 COMPONENTS = 12  # principal components beside the codes; more find a little more, and take more room
 COMPARED = "code_views", "code_frames", "code_components"  # what a search compares, side by side
 SPACE, ALONE, BASIS = "space", "space_alone", "basis"
-"""Groups of a codes file: the space to search in, the same for codes without components, and what components are."""
+"""Names in a codes file of the space to search in, of the same for codes without components, and of what components are."""
 
 
 def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray, np.ndarray]:
