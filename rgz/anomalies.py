@@ -14,6 +14,7 @@ likelihood on either side (Nalisnick et al. 2019, arXiv:1906.02994).
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from rgz.realism import auc, interval
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
-__all__ = ["FLOW", "codes_of", "complexity", "detectors", "judged", "least", "means", "rivals", "study", "table"]
+__all__ = ["FLOW", "codes_of", "committed", "complexity", "detectors", "judged", "least", "means", "rivals", "study", "table"]
 
 FLOW = "MAF"
 PLANTED = 100  # oddities of each kind
@@ -43,10 +44,22 @@ FOLDS = 5
 
 
 def codes_of(model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray) -> np.ndarray:
-    """Codes of twelve views, (N, 2 D), of a sample whose images can all be prepared."""
-    parts = [slice(start, start + 500) for start in range(0, len(sample), 500)]
-    bar = tqdm(parts, desc="encoding", unit="500 sources", disable=None)
-    return np.vstack([images.pool(latents.of_views(model, recipe, sample[part], chosen)) for part in bar]).astype(float)
+    """What a density is of (:func:`rgz.latents.for_density`), (N, D + 3), of a sample whose images can all be prepared."""
+    parts, found = [slice(start, start + 500) for start in range(0, len(sample), 500)], []
+    for part in tqdm(parts, desc="encoding", unit="500 sources", disable=None):
+        views = latents.of_views(model, recipe, sample[part], chosen)
+        found.append(latents.for_density({"code_views": images.pool(views), "code_asymmetry": latents.asymmetry(views)}))
+    return np.vstack(found).astype(float)
+
+
+def committed(path: Path) -> dict[str, tuple[Table, np.ndarray]]:
+    """Table, and what a density is of (N, D + 3), of each sample in a codes file."""
+    found = {}
+    for name in readers.SAMPLES:
+        parts = {key: latents.read_codes(path, name, key) for key in ("code_views", "code_asymmetry")}
+        table, _, _ = parts["code_views"]
+        found[name] = table, latents.for_density({key: code for key, (_, code, _) in parts.items()})
+    return found
 
 
 def complexity(grey: np.ndarray) -> np.ndarray:

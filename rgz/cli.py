@@ -261,9 +261,10 @@ def encode(
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
         "over twelve views; code_frames: the same about the centroid of the emission, 115″ wide about the middle and about the "
         "centroid, and 58″ wide about the centroid; code_components: principal components of the same views in all five frames, "
-        "pooled alike; basis: what to subtract from a flat prepared image and multiply it with for them; space: what to subtract "
-        "from and multiply with code_views, code_frames and code_components, side by side, before they are compared; space_alone: "
-        "the same for code_views and code_frames",
+        "pooled alike; code_asymmetry: logarithm of the rms difference between codes of mirrored views; basis: what to subtract "
+        "from a flat prepared image and multiply it with for the components; space: what to subtract from and multiply with "
+        "code_views, code_frames and code_components, side by side, before they are compared; space_alone: the same for code_views "
+        "and code_frames",
         latents=chosen,
         blocks=latents.blocks_of(model, chosen),
         variance=means.var(axis=0),

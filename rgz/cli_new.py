@@ -116,7 +116,7 @@ def density(
     import numpy as np
     from scipy import stats
 
-    from rgz import anomalies, checkpoints, fetch, fields, latents, paths, provenance, readers
+    from rgz import anomalies, checkpoints, fetch, fields, latents, paths, provenance
     from rgz import density as flows
     from rgz import report as reporting
     from rgz.cli_data import sources
@@ -154,8 +154,7 @@ def density(
     )
     flows.save(out, fitted, about)
     fitted, _ = flows.load(out)  # what is measured is what is kept
-    committed = {name: latents.read_codes(codes, name, "code_views")[:2] for name in readers.SAMPLES}
-    found = anomalies.study(model, recipe, fitted, unseen, taught, known, committed)
+    found = anomalies.study(model, recipe, fitted, unseen, taught, known, anomalies.committed(codes))
     found |= {"nats": nats, "uniform": uniform, "density_sha256": fetch.sha256(out)}
     reporting.write({"anomalies": found}, results or paths.artifacts() / "results.json")
     typer.echo(anomalies.table(found))

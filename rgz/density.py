@@ -56,15 +56,18 @@ class Config:
         Autoregressive steps, the width of their networks, and the residual blocks in each.
     dropout
         Share of hidden units left out at each training step.
+    decay
+        By how much weights shrink at each step, in learning rates.
     epochs, patience
         Most epochs, and those without a better held-out likelihood after which to stop.
     """
 
-    kept: int = 128
+    kept: int = 67
     layers: int = 5
-    hidden: int = 64
+    hidden: int = 96
     blocks: int = 1
-    dropout: float = 0.1
+    dropout: float = 0.2
+    decay: float = 0.1
     learning_rate: float = 1e-2
     batch: int = 128
     epochs: int = 120
@@ -216,7 +219,7 @@ def fit_flow(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             flow = make(config)
-            optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=1e-4)
+            optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
             best, since, kept = -math.inf, 0, flow.state_dict()
             for _ in range(config.epochs):

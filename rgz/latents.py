@@ -7,7 +7,8 @@ no label needed, and the first ones are kept. A code can be decoded again, the l
 A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
 to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.images.VIEWS`) and
 the mean size: what does not depend on the choice. A search also wants what tells one point-like galaxy from the next, which a code
-forgets: a few principal components of the same views stand beside the codes (``code_components``).
+forgets: a few principal components of the same views stand beside the codes (``code_components``). And a density wants to know how
+symmetric a galaxy is: how much its code changes from mirrored view to mirrored view (``code_asymmetry``).
 """
 
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "COMPONENTS",
     "SPACE",
     "alone",
+    "asymmetry",
     "beside",
     "blocks_of",
     "changes",
@@ -44,6 +46,7 @@ __all__ = [
     "encode",
     "fitted",
     "for_comparison",
+    "for_density",
     "for_search",
     "full_codes",
     "index",
@@ -60,6 +63,7 @@ BATCH = 128
 RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
 TOLERATED = altered.turned, altered.shifted, altered.observed_again, altered.clipped_higher, altered.farther
 """What is done to a galaxy to see what its code tolerates."""
+EXACT = 0.02  # difference between codes of mirrored views that is as good as none; the median galaxy has about 0.5
 COMPONENTS = 12  # principal components beside the codes; more find a little more, and take more room
 COMPARED = "code_views", "code_frames", "code_components"  # what a search compares, side by side
 SPACE, ALONE, BASIS = "space", "space_alone", "basis"
@@ -142,14 +146,14 @@ def encode(
     table, codes, left_out
         Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
         arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D), ``code_frames``
-        (N, 8 D), of the other four :data:`rgz.images.FRAMES`, and ``code_components`` (N, 10 C), of all five; names of the rows
-        without emission in their middle.
+        (N, 8 D), of the other four :data:`rgz.images.FRAMES`, and ``code_components`` (N, 10 C), of all five; ``code_asymmetry``
+        (N, 3), of the mirrored views (:func:`asymmetry`); names of the rows without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
     shown = _framed(recipe, kept)
     first, *others = (_means(model, one, chosen) for one in shown)
-    codes = {"code": first[0], "code_views": images.pool(first)}
+    codes = {"code": first[0], "code_views": images.pool(first), "code_asymmetry": asymmetry(first)}
     codes["code_frames"] = np.hstack([images.pool(means) for means in others])
     codes["code_components"] = _projected(shown, basis)
     table = kept.table.copy()
@@ -221,6 +225,27 @@ def for_comparison(
 def beside(codes: dict[str, np.ndarray]) -> np.ndarray:
     """What :func:`encode` found, in the order of :func:`for_comparison`, (N, 10 D + 10 C)."""
     return np.hstack([codes[part] for part in COMPARED])
+
+
+def asymmetry(views: np.ndarray) -> np.ndarray:
+    """How much codes of several views (views, N, D) change when mirrored, which pooled ones do not tell, (N, 3).
+
+    Logarithms of the root mean square difference between :data:`rgz.images.MIRRORED` views, which have to come first: of those
+    mirrored across the axis, along it, and both ways. ``EXACT`` is added before, for perfect symmetry to have a logarithm.
+
+    >>> asymmetry(np.ones((4, 1, 2))).round(1)
+    array([[-3.9, -3.9, -3.9]])
+    """
+    own, across, along, both = views[:4]
+    pairs = ((own, across, along, both), (own, along, across, both), (own, both, across, along))
+    squares = [((a - b) ** 2 + (c - d) ** 2).mean(axis=1) / 2 for a, b, c, d in pairs]
+    return np.log(np.sqrt(np.stack(squares, axis=1)) + EXACT)
+
+
+def for_density(codes: dict[str, np.ndarray]) -> np.ndarray:
+    """What a density is of, (N, D + 3): of what :func:`encode` found, means over the views (N, D) and asymmetries (N, 3)."""
+    views = codes["code_views"]
+    return np.hstack([views[:, : views.shape[1] // 2], codes["code_asymmetry"]])
 
 
 def alone(chosen: np.ndarray) -> slice:

@@ -74,13 +74,14 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
     seen = []
     for field in fields:
         one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
-        (code,) = latents.for_comparison(model, recipe, one, chosen, basis)
+        _, codes, _ = latents.encode(model, recipe, one, chosen, basis)
         prepared = images.prepare(field.pixels, field.pixel, recipe)
         means, _ = latents.full_codes(model, prepared[None])
         (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))
         taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
-        frii = _probability(code[: 2 * len(chosen)], taught)
-        likely = _likelihood(flows, code[: 2 * len(chosen)])
+        frii = _probability(codes["code_views"][0], taught)
+        likely = _likelihood(flows, latents.for_density(codes))
+        code = latents.beside(codes)[0]
         seen.append(Look(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
     return seen
 
@@ -100,8 +101,8 @@ def _probability(code: np.ndarray, taught: str) -> tuple[float, float, float]:
 
 
 def _likelihood(flows: density.Density, code: np.ndarray) -> tuple[float, float, float]:
-    """Log-likelihood of a code (D,), the standard deviation over the flows, and the percentile."""
-    value, each = flows.log_likelihood(code[None]), flows.each(code[None])[:, 0]
+    """Log-likelihood of a code (1, D), the standard deviation over the flows, and the percentile."""
+    value, each = flows.log_likelihood(code), flows.each(code)[:, 0]
     error = each.std(ddof=1) if np.isfinite(each).all() else np.nan
     return float(value[0]), float(error), float(flows.percentile(value)[0])
 

@@ -127,7 +127,7 @@ def test_codes_come_back_from_their_file(tmp_path, encoded):
     np.testing.assert_allclose(
         latents.read_codes(path, "sim", "code_views")[1], codes["code_views"], rtol=1e-3, atol=1e-6
     )
-    with pytest.raises(BadInput, match="sim/code, sim/code_components, sim/code_frames, sim/code_views"):
+    with pytest.raises(BadInput, match="sim/code, sim/code_asymmetry, sim/code_components, sim/code_frames, sim/code_views"):
         latents.read_codes(path, "other")
 
 
