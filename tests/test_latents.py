@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import images, latents, readers, sample, similar
+from rgz import anomalies, images, latents, oddities, readers, sample, similar
 from rgz.errors import BadInput
 from rgz.likelihood import mixture_log_prob
 
@@ -97,6 +97,39 @@ def test_each_latent_belongs_to_a_block(tiny):
 def test_pooled_codes_do_not_depend_on_the_order_of_views():
     views = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
     np.testing.assert_allclose(images.pool(views), images.pool(views[[2, 0, 3, 1]]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_view_like_its_mirror_image_is_symmetric():
+    views = np.random.default_rng(0).normal(size=(12, 5, 3))
+    views[[1, 3]] = views[[0, 2]] + 0.25  # mirrored across the axis hardly anything changes
+    across, along, both = latents.asymmetry(views).T
+    np.testing.assert_allclose(across, np.log(0.25 + latents.EXACT))
+    difference = np.sqrt(((views[0] - views[2]) ** 2).mean(axis=1))
+    np.testing.assert_allclose(along, np.log(difference + latents.EXACT))
+    assert (both > across).all()
+    np.testing.assert_allclose(latents.asymmetry(np.ones((4, 2, 3))), np.log(latents.EXACT))
+
+
+def test_halves_that_mirror_each_other_are_symmetric(tiny, simulated):
+    rng, recipe, some = np.random.default_rng(0), images.Recipe(), np.arange(tiny.dimensions)
+
+    def least(pictures):
+        one = sample.Sample(np.stack(pictures), simulated.table[: len(pictures)], simulated.pixel)
+        return latents.asymmetry(latents.of_views(tiny, recipe, one, some))[:, :2].min(axis=1)
+
+    hosts = simulated.images[:6].astype(float)
+    np.testing.assert_allclose(least([oddities.KINDS["mirrored halves"](host, rng) for host in hosts]), np.log(latents.EXACT), atol=1e-5)
+    assert (least(list(hosts)) > np.log(latents.EXACT) + 1e-3).all()  # codes of a network that was not trained are small
+
+
+def test_a_density_is_of_means_over_views_and_of_asymmetries(encoded, simulated):
+    tiny, chosen, (_, codes, _) = encoded
+    recipe = images.Recipe()
+    views = latents.of_views(tiny, recipe, simulated, chosen)
+    expected = np.hstack([views.mean(axis=0), latents.asymmetry(views)])
+    assert expected.shape == (24, len(chosen) + 3)
+    np.testing.assert_allclose(latents.for_density(codes), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(anomalies.codes_of(tiny, recipe, simulated, chosen), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_blank_image_is_left_out_by_name(tiny, simulated, basis):

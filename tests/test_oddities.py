@@ -171,7 +171,7 @@ def found():
     ]
     rows += [{"task": "hybrids", "detector": "MAF", "auc": [0.123, 0.1, 0.2]}]
     rows += [{"task": "hybrids", "detector": name, "auc": [auc] * 3} for name, auc in (("LOF", 0.4), ("Gaussian", 0.3))]
-    return {"rows": rows}
+    return {"rows": rows, "ahead": {"Gaussian": [0.17, 0.1, 0.2]}}
 
 
 def test_means_are_over_planted_kinds(found):
@@ -185,7 +185,26 @@ def test_the_table_has_every_task(found):
     lines = text.splitlines()
     (hybrids,) = (line for line in lines if line.startswith("hybrids"))
     assert hybrids.split() == ["hybrids", "0.123", "(0.100–0.200)", "0.400", "(0.400–0.400)", "LOF"]
-    assert lines[-2].split() == ["MAF", "0.670"]
+    assert lines[-2].split() == ["MAF", "0.6700"]
+    assert lines[-1].split() == ["Gaussian", "0.5000", "+0.1700", "(+0.1000–+0.2000)"]
+
+
+def test_a_detector_is_ahead_by_its_mean_over_kinds():
+    rng = np.random.default_rng(0)
+    usual, odd = rng.normal(size=200), {"near": rng.normal(1, 1, 100), "far": rng.normal(9, 1, 50)}
+    normal = {"MAF": usual, "same": 7 * usual, "blind": rng.normal(size=200), "lost": np.full(200, np.nan)}
+    scored = {
+        kind: {"MAF": strange, "same": 7 * strange, "blind": rng.normal(size=len(strange)), "lost": np.full(len(strange), np.nan)}
+        for kind, strange in odd.items()
+    }
+    found = anomalies.ahead(normal, scored)
+    assert found["same"] == [0, 0, 0]  # the same galaxies are drawn for both
+    own = np.mean([anomalies.judged(usual, strange)["auc"][0] for strange in odd.values()])
+    other = np.mean([anomalies.judged(normal["blind"], kind["blind"])["auc"][0] for kind in scored.values()])
+    value, low, high = found["blind"]
+    assert value == pytest.approx(own - other)
+    assert 0.2 < low < value < high
+    assert found["lost"][0] == pytest.approx(own - 0.5)
 
 
 def test_the_least_likely_come_first():
