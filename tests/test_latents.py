@@ -118,7 +118,8 @@ def test_halves_that_mirror_each_other_are_symmetric(tiny, simulated):
         return latents.asymmetry(latents.of_views(tiny, recipe, one, some))[:, :2].min(axis=1)
 
     hosts = simulated.images[:6].astype(float)
-    np.testing.assert_allclose(least([oddities.KINDS["mirrored halves"](host, rng) for host in hosts]), np.log(latents.EXACT), atol=1e-5)
+    halved = [oddities.KINDS["mirrored halves"](host, rng) for host in hosts]
+    np.testing.assert_allclose(least(halved), np.log(latents.EXACT), atol=1e-5)
     assert (least(list(hosts)) > np.log(latents.EXACT) + 1e-3).all()  # codes of a network that was not trained are small
 
 
