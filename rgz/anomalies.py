@@ -299,7 +299,7 @@ def table(found: dict) -> str:
         lines.append(f"{task:34}{own:24}{other}  {best}")
     lines += ["", f"{'mean over planted kinds':41}by how much {FLOW} is ahead"]
     for name, value in means(found).items():
-        behind = "{:+.4f} ({:+.4f}–{:+.4f})".format(*found["ahead"][name]) if name != FLOW else ""
+        behind = "{:+.4f} ({:+.4f} to {:+.4f})".format(*found["ahead"][name]) if name != FLOW else ""
         lines.append(f"  {name:32}{value:.4f} {behind}".rstrip())
     return "\n".join(lines)
 

@@ -186,7 +186,7 @@ def test_the_table_has_every_task(found):
     (hybrids,) = (line for line in lines if line.startswith("hybrids"))
     assert hybrids.split() == ["hybrids", "0.123", "(0.100–0.200)", "0.400", "(0.400–0.400)", "LOF"]
     assert lines[-2].split() == ["MAF", "0.6700"]
-    assert lines[-1].split() == ["Gaussian", "0.5000", "+0.1700", "(+0.1000–+0.2000)"]
+    assert lines[-1].split() == ["Gaussian", "0.5000", "+0.1700", "(+0.1000", "to", "+0.2000)"]
 
 
 def test_a_detector_is_ahead_by_its_mean_over_kinds():
