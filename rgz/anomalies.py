@@ -69,9 +69,8 @@ def committed(path: Path) -> dict[str, tuple[Table, np.ndarray]]:
     """Table, and what a density is of (N, D + 3), of each sample in a codes file."""
     found = {}
     for name in readers.SAMPLES:
-        parts = {key: latents.read_codes(path, name, key) for key in ("code_views", "code_asymmetry")}
-        table, _, _ = parts["code_views"]
-        found[name] = table, latents.for_density({key: code for key, (_, code, _) in parts.items()})
+        table, codes, _ = latents.read_variants(path, name, ("code_views", "code_asymmetry"))
+        found[name] = table, latents.for_density(codes)
     return found
 
 
@@ -100,13 +99,17 @@ def detectors(values: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray
     }
 
 
+def _ranked(*scores: np.ndarray) -> list[np.ndarray]:
+    """Ranks among all of them together of several scores (N,) …; equals share one, and what is not finite is the oddest."""
+    order = stats.rankdata(np.nan_to_num(np.concatenate(scores), nan=np.inf, posinf=np.inf))
+    return np.split(order, np.cumsum([len(part) for part in scores])[:-1])
+
+
 def judged(normal: np.ndarray, odd: np.ndarray) -> dict:
     """How well scores (N,) of normal and (M,) of odd galaxies, high for odd, keep them apart; what is not finite is the oddest."""
-    normal, odd = (np.nan_to_num(s, nan=np.inf, posinf=np.inf) for s in (normal, odd))
-    scores = np.r_[normal, odd]
-    order = stats.rankdata(scores)  # equals share a rank
-    ranks = order[: len(normal)], order[len(normal) :]
-    first = np.lexsort((np.random.default_rng(0).random(len(scores)), -order))  # and come in any order
+    ranks = _ranked(normal, odd)
+    order = np.concatenate(ranks)
+    first = np.lexsort((np.random.default_rng(0).random(len(order)), -order))  # equals come in any order
     is_odd = first >= len(normal)
 
     return {
@@ -126,9 +129,7 @@ def ahead(normal: dict[str, np.ndarray], odd: dict[str, dict[str, np.ndarray]]) 
     """
 
     def ranks(name: str) -> list[np.ndarray]:
-        scores = [normal[name], *(scores[name] for scores in odd.values())]
-        order = stats.rankdata(np.nan_to_num(np.concatenate(scores), nan=np.inf, posinf=np.inf))
-        return np.split(order, np.cumsum([len(part) for part in scores])[:-1])
+        return _ranked(normal[name], *(scores[name] for scores in odd.values()))
 
     def gained(usual: np.ndarray, *strange: np.ndarray) -> float:
         return float(np.mean([auc(kind[:, 0], usual[:, 0]) - auc(kind[:, 1], usual[:, 1]) for kind in strange]))

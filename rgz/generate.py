@@ -37,7 +37,7 @@ __all__ = ["between", "check_ending", "full_peak", "load_prior", "new", "painted
 
 BATCH = 128
 SHOWN = 32768  # images whose codes a flow is fitted to
-PRIOR = Config(kept=128, hidden=256, dropout=0.0, decay=1e-4, learning_rate=3e-3, batch=512, epochs=40)
+PRIOR = Config(kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, decay=1e-4, learning_rate=3e-3, batch=512, epochs=40)
 MOST = 4096  # latents of a model whose codes can be whitened in memory
 BLANK = 10  # draws for one galaxy at which to give up
 GRAIN = 0.9  # pixels, σ: reconstructed training images are then hardest to tell from others; about FIRST's beam in a middling pixel

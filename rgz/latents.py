@@ -56,6 +56,7 @@ __all__ = [
     "rank",
     "read_codes",
     "read_space",
+    "read_variants",
     "write_codes",
 ]
 
@@ -287,16 +288,11 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, similar.Space]:
-    """Table, codes (N, 10 D + 10 C) and the space to compare them in, of all samples of a codes file; the committed one by default.
-
-    Codes are those of :func:`for_comparison`.
-    """
+    """Table, codes as of :func:`for_comparison`, and their space, of all samples of a codes file; the committed one by default."""
     path = paths.artifact("codes.h5") if path is None else path
     tables, codes = {}, []
     for name in readers.SAMPLES:
-        parts = {}
-        for part in COMPARED:
-            tables[name], parts[part], _ = read_codes(path, name, part)
+        tables[name], parts, _ = read_variants(path, name, COMPARED)
         codes.append(beside(parts))
     return similar.stacked(tables), np.vstack(codes), read_space(SPACE, path)
 
@@ -373,7 +369,13 @@ def _set(place, attributes):
 
 
 def read_codes(path: Path, name: str, variant: str = "code") -> tuple[Table, np.ndarray, dict]:
-    """Table, codes (N, D) float32 and attributes of one sample in a codes file.
+    """Table, codes (N, D) float32 and attributes of one sample in a codes file; raises as :func:`read_variants` does."""
+    table, codes, about = read_variants(path, name, (variant,))
+    return table, codes[variant], about
+
+
+def read_variants(path: Path, name: str, variants: Sequence[str]) -> tuple[Table, dict[str, np.ndarray], dict]:
+    """Table, several codes (N, ·) float32 by their names, and attributes of one sample in a codes file.
 
     Raises
     ------
@@ -382,12 +384,13 @@ def read_codes(path: Path, name: str, variant: str = "code") -> tuple[Table, np.
     """
     try:
         with h5py.File(path, "r") as file:
-            if name not in file or variant not in file[name]:
-                known = [f"{group}/{key}" for group in file for key in file[group] if key.startswith("code")]
-                raise BadInput(f"{path} has no {name}/{variant}: it has {', '.join(known) or 'no codes'}")
+            for variant in variants:
+                if name not in file or variant not in file[name]:
+                    known = [f"{group}/{key}" for group in file for key in file[group] if key.startswith("code")]
+                    raise BadInput(f"{path} has no {name}/{variant}: it has {', '.join(known) or 'no codes'}")
             group = file[name]
-            columns = [key for key in group if not key.startswith("code")]
-            return read_columns(group, columns), group[variant][()], dict(file.attrs) | dict(group.attrs)
+            table = read_columns(group, [key for key in group if not key.startswith("code")])
+            return table, {variant: group[variant][()] for variant in variants}, dict(file.attrs) | dict(group.attrs)
     except BadInput:
         raise
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
