@@ -11,17 +11,24 @@ from scipy import ndimage
 
 from rgz import images
 
-__all__ = ["BEAM", "clipped_higher", "farther", "mirrored", "observed_again", "shifted", "turned"]
+__all__ = ["BEAM", "clipped_higher", "farther", "mirrored", "observed_again", "shifted", "turn", "turned"]
 
 BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum
 
 
-def turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Turned by a random angle, in one cubic interpolation, and clipped at its old level; half a lit pixel stays lit."""
-    image, degrees = np.asarray(image, dtype=float), rng.uniform(0, 360)
+def turn(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turned by an angle, in one cubic interpolation, and clipped at its old level; half a lit pixel stays lit."""
+    image = np.asarray(image, dtype=float)
+    if not degrees:
+        return image
     lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
     values = ndimage.rotate(image, degrees, reshape=False, order=3)
     return np.where(lit, np.maximum(values, image[image > 0].min(initial=np.inf)), 0.0)
+
+
+def turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turned by a random angle, as :func:`turn` does it."""
+    return turn(image, rng.uniform(0, 360))
 
 
 def mirrored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

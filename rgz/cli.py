@@ -226,7 +226,7 @@ def encode(
     import numpy as np
     from safetensors.numpy import save as to_bytes
 
-    from rgz import checkpoints, fetch, latents, paths, provenance, readers, sample, similar
+    from rgz import checkpoints, compared, fetch, latents, paths, provenance, readers, sample, similar
     from rgz import report as reporting
 
     weights = weights or paths.artifact(WEIGHTS)
@@ -238,33 +238,38 @@ def encode(
     seen = known[known.table["split"] == "train"]
     shown = sample.prepared(seen, recipe)
     means, _ = latents.full_codes(model, shown)
-    chosen, basis = latents.rank(means)[:dimensions], latents.principal(shown)
+    chosen, basis = latents.rank(means)[:dimensions], compared.principal(shown)
+
+    def describe(galaxies):
+        return compared.describe(model, recipe, galaxies, chosen, basis)
+
     groups = {}
     for name in readers.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
         galaxies = readers.load(name)
         if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
             galaxies = readers.placed(galaxies, readers.load("mirabest"))
-        table, codes, left_out = latents.encode(model, recipe, galaxies, chosen, basis)
-        groups[name] = table, codes, {"left_out": left_out}
+        kept, codes, left_out = latents.encode(model, recipe, galaxies, chosen)
+        codes["code_compared"] = describe(kept)
+        groups[name] = kept.table, codes, {"left_out": left_out}
     typer.echo("altering images", err=True)
-    changes = latents.changes(lambda one: latents.for_comparison(model, recipe, one, chosen, basis), recipe, seen)
-    compared = np.vstack([latents.beside(codes) for _, codes, _ in groups.values()])
-    alone = latents.alone(chosen)
+    changes = compared.changes(describe, recipe, seen)
+    whole = np.vstack([codes["code_compared"] for _, codes, _ in groups.values()])
+    alone = compared.alone(chosen)
     spaces = {
-        latents.BASIS: basis,
-        latents.SPACE: similar.tolerant(compared, changes),
-        latents.ALONE: similar.tolerant(compared[:, alone], changes[:, alone]),
+        compared.BASIS: basis,
+        compared.SPACE: compared.space(whole, changes, alone),
+        compared.ALONE: similar.tolerant(whole[:, :alone], changes[:, :alone]),
     }
     attributes = provenance.describe(
         weights_sha256=fetch.sha256(weights),
         rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over twelve views; code_frames: the same about the centroid of the emission, 115″ wide about the middle and about the "
-        "centroid, and 58″ wide about the centroid; code_components: principal components of the same views in all five frames, "
-        "pooled alike; code_asymmetry: logarithm of the rms difference between codes of mirrored views; basis: what to subtract "
-        "from a flat prepared image and multiply it with for the components; space: what to subtract from and multiply with "
-        "code_views, code_frames and code_components, side by side, before they are compared; space_alone: the same for code_views "
-        "and code_frames",
+        "over twelve views; code_asymmetry: logarithm of the rms difference between codes of mirrored views; code_compared: mean "
+        "and mean absolute value over twelve views, four of them of the image as it is, four of it turned by 30° and four by 60°, "
+        "in five frames, side by side: as posed, about the centroid of the emission, 115″ wide about the middle and about the "
+        "centroid, and 58″ wide about the centroid; then of principal components of the same views; basis: what to subtract from "
+        "a flat prepared image and multiply it with for the components; space: what to subtract from and multiply with "
+        "code_compared before it is compared; space_alone: the same for its part that comes from the latents",
         latents=chosen,
         blocks=latents.blocks_of(model, chosen),
         variance=means.var(axis=0),

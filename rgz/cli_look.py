@@ -22,10 +22,10 @@ def similar(
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
-    from rgz import latents, readers
+    from rgz import compared, readers
     from rgz import similar as searching
 
-    index = latents.index()
+    index = compared.index()
     row = index.row(name)
     if unknown := sorted(set(sample or ()) - set(readers.SAMPLES)):
         raise BadInput(f"no sample is called {', '.join(unknown)}: known are {', '.join(readers.SAMPLES)}")

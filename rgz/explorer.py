@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.manifold import TSNE
 
-from rgz import latents, paths, plots, readers, similar
+from rgz import compared, latents, paths, plots, readers, similar
 from rgz.errors import BadInput
 
 __all__ = ["LARGEST", "build", "nearest", "payload", "quantised", "sheet", "write"]
@@ -120,7 +120,7 @@ def build(folder: Path, page: Path) -> int:
     page
         Folder of the hand-written ``index.html``, ``explorer.css`` and ``explorer.js``.
     """
-    index = latents.index()
+    index = compared.index()
     parts = [latents.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in readers.SAMPLES]
     what = " and ".join(dict.fromkeys(what for _, what in parts))
     return write(folder, page, payload(index, what), np.concatenate([images for images, _ in parts]))

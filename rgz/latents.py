@@ -6,13 +6,13 @@ no label needed, and the first ones are kept. A code can be decoded again, the l
 
 A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
 to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.images.VIEWS`) and
-the mean size: what does not depend on the choice. A search also wants what tells one point-like galaxy from the next, which a code
-forgets: a few principal components of the same views stand beside the codes (``code_components``). And a density wants to know how
-symmetric a galaxy is: how much its code changes from mirrored view to mirrored view (``code_asymmetry``).
+the mean size: what does not depend on the choice. A density also wants to know how symmetric a galaxy is: how much its code changes
+from mirrored view to mirrored view (``code_asymmetry``). What a search compares is more (``code_compared``): see
+:mod:`rgz.compared`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,36 +23,24 @@ from astropy.table import Table
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rgz import altered, checkpoints, fetch, images, paths, readers, similar
+from rgz import checkpoints, fetch, images, paths, readers, similar
 from rgz.errors import BadInput, first_line
-from rgz.images import FRAMES, Frame
 from rgz.likelihood import mixture_log_prob
 from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_columns
 from rgz.vdvae import VDVAE
 
 __all__ = [
-    "ALONE",
-    "BASIS",
-    "COMPONENTS",
-    "SPACE",
-    "alone",
     "asymmetry",
-    "beside",
     "blocks_of",
-    "changes",
     "chosen",
-    "components",
     "decode",
     "encode",
     "fitted",
-    "for_comparison",
     "for_density",
-    "for_search",
     "full_codes",
-    "index",
     "of_views",
     "pictures",
-    "principal",
+    "posterior_means",
     "rank",
     "read_codes",
     "read_space",
@@ -61,14 +49,7 @@ __all__ = [
 ]
 
 BATCH = 128
-RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
-TOLERATED = altered.turned, altered.shifted, altered.observed_again, altered.clipped_higher, altered.farther
-"""What is done to a galaxy to see what its code tolerates."""
 EXACT = 0.02  # difference between codes of mirrored views that is as good as none; the median galaxy has about 0.5
-COMPONENTS = 12  # principal components beside the codes; more find a little more, and take more room
-COMPARED = "code_views", "code_frames", "code_components"  # what a search compares, side by side
-SPACE, ALONE, BASIS = "space", "space_alone", "basis"
-"""Names in a codes file of the space to search in, of the same for codes without components, and of what components are."""
 
 
 def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray, np.ndarray]:
@@ -138,29 +119,25 @@ def blocks_of(model: VDVAE, chosen: np.ndarray) -> np.ndarray:
 
 
 def encode(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, basis: similar.Space
-) -> tuple[Table, dict[str, np.ndarray], list[str]]:
-    """Codes of a sample, made of the latents ``chosen`` (D,), and the C components of a :func:`principal` basis.
+    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray
+) -> tuple[Sample, dict[str, np.ndarray], list[str]]:
+    """Codes of a sample, made of the latents ``chosen`` (D,).
 
     Returns
     -------
-    table, codes, left_out
-        Rows that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images; float32
-        arrays ``code`` (N, D), of the pose itself, and, pooled over the views, ``code_views`` (N, 2 D), ``code_frames``
-        (N, 8 D), of the other four :data:`rgz.images.FRAMES`, and ``code_components`` (N, 10 C), of all five; ``code_asymmetry``
+    sample, codes, left_out
+        The part of the sample that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images;
+        float32 arrays ``code`` (N, D), of the pose itself, ``code_views`` (N, 2 D), pooled over the views, and ``code_asymmetry``
         (N, 3), of the mirrored views (:func:`asymmetry`); names of the rows without emission in their middle.
     """
     found = usable(sample, recipe)
     kept = sample[found]
-    shown = _framed(recipe, kept)
-    first, *others = (_means(model, one, chosen) for one in shown)
-    codes = {"code": first[0], "code_views": images.pool(first), "code_asymmetry": asymmetry(first)}
-    codes["code_frames"] = np.hstack([images.pool(means) for means in others])
-    codes["code_components"] = _projected(shown, basis)
+    views = of_views(model, recipe, kept, chosen)
+    codes = {"code": views[0], "code_views": images.pool(views), "code_asymmetry": asymmetry(views)}
     table = kept.table.copy()
     table["length"] = [images.length(image, kept.pixel, recipe) for image in kept.images]
     table["length"].unit = "arcsec"
-    return table, codes, [str(name) for name in sample.table["name"][~found]]
+    return replace(kept, table=table), codes, [str(name) for name in sample.table["name"][~found]]
 
 
 def of_views(
@@ -169,14 +146,14 @@ def of_views(
     sample: Sample,
     chosen: np.ndarray,
     views: Sequence[images.Pose] = images.VIEWS,
-    frame: Frame = FRAMES[0],
 ) -> np.ndarray:
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
-    shown = [images.views(image, sample.pixel, recipe, views, frame) for image in sample.images]
-    return _means(model, np.stack(shown, axis=1), chosen)
+    bar = tqdm(sample.images, desc="posing", unit="image", leave=False, disable=None)
+    shown = [images.views(image, sample.pixel, recipe, views) for image in bar]
+    return posterior_means(model, np.stack(shown, axis=1), chosen)
 
 
-def _means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def posterior_means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) of prepared images (views, N, H, W)."""
     parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
     latents = torch.from_numpy(np.ascontiguousarray(chosen))
@@ -185,47 +162,6 @@ def _means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         [model.encode(part)[0][:, latents] for part in bar]
     )  # all latents of all views would fill the memory
     return means.reshape(*shown.shape[:2], len(chosen)).numpy()
-
-
-def _framed(recipe: images.Recipe, sample: Sample) -> np.ndarray:
-    """All views of all images in all frames, (frames, views, N, H, W) uint8; all images must have a source."""
-    bar = tqdm(sample.images, desc="posing", unit="image", leave=False, disable=None)
-    return np.stack([images.framed(image, sample.pixel, recipe) for image in bar], axis=2)
-
-
-def principal(pixels: np.ndarray, count: int = COMPONENTS) -> similar.Space:
-    """The first ``count`` principal components of prepared images (N, H, W), peaks at one, as a space for flat images (·, H W)."""
-    from sklearn.decomposition import PCA  # a second that a search need not wait
-
-    pca = PCA(count, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
-    return similar.Space(pca.mean_, pca.components_.T / 255, cosine=False)
-
-
-def components(recipe: images.Recipe, sample: Sample, basis: similar.Space) -> np.ndarray:
-    """C components in a :func:`principal` basis, pooled over views, all frames side by side, (N, 10 C)."""
-    return _projected(_framed(recipe, sample), basis)
-
-
-def _projected(shown: np.ndarray, basis: similar.Space) -> np.ndarray:
-    flat = (one.reshape(-1, len(basis.centre)) for one in shown)
-    return np.hstack([images.pool(basis.place(views).reshape(*shown.shape[1:3], -1)) for views in flat])
-
-
-def for_comparison(
-    model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray, basis: similar.Space
-) -> np.ndarray:
-    """What a search compares, (N, 10 D + 10 C), of a sample whose images can all be prepared.
-
-    Codes of the latents ``chosen`` (D,) in all :data:`rgz.images.FRAMES`, side by side: so it does not matter where exactly the
-    image was cut, nor, for three of them, how long the source seems. Then the C components of the same views (:func:`components`).
-    """
-    shown = _framed(recipe, sample)
-    return np.hstack([*(images.pool(_means(model, one, chosen)) for one in shown), _projected(shown, basis)])
-
-
-def beside(codes: dict[str, np.ndarray]) -> np.ndarray:
-    """What :func:`encode` found, in the order of :func:`for_comparison`, (N, 10 D + 10 C)."""
-    return np.hstack([codes[part] for part in COMPARED])
 
 
 def asymmetry(views: np.ndarray) -> np.ndarray:
@@ -249,31 +185,6 @@ def for_density(codes: dict[str, np.ndarray]) -> np.ndarray:
     return np.hstack([views[:, : views.shape[1] // 2], codes["code_asymmetry"]])
 
 
-def alone(chosen: np.ndarray) -> slice:
-    """Where, in what a search compares, the codes of the latents ``chosen`` (D,) stand, without components."""
-    return slice(2 * len(FRAMES) * len(chosen))
-
-
-def changes(
-    describe: Callable[[Sample], np.ndarray], recipe: images.Recipe, sample: Sample, count: int = 800, seed: int = 0
-) -> np.ndarray:
-    """What it does to a description of galaxies (M, ·) when resolved sources of a sample are altered as ``TOLERATED`` says.
-
-    One row a source and alteration, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
-    ``describe`` makes (N, ·) numbers of a sample of N.
-    """
-    rng = np.random.default_rng(seed)
-    long = [images.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
-    rows = np.flatnonzero(long)
-    asked = sample[np.sort(rng.permutation(rows)[:count])]
-    before, found = describe(asked), []
-    for alter in TOLERATED:
-        after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
-        kept = usable(after, recipe)
-        found.append(describe(after[kept]) - before[kept])
-    return np.concatenate(found)
-
-
 def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     """Prepared images (N, H, W) of rows of a committed sample, and what they are.
 
@@ -285,16 +196,6 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     if fetch.locate(readers.SAMPLES[name][0]) is None:
         return decode(model, code[rows], about["latents"]), "decoded from codes"
     return prepared(readers.load(name).named(table["name"][rows]), recipe), "survey images"
-
-
-def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, similar.Space]:
-    """Table, codes as of :func:`for_comparison`, and their space, of all samples of a codes file; the committed one by default."""
-    path = paths.artifact("codes.h5") if path is None else path
-    tables, codes = {}, []
-    for name in readers.SAMPLES:
-        tables[name], parts, _ = read_variants(path, name, COMPARED)
-        codes.append(beside(parts))
-    return similar.stacked(tables), np.vstack(codes), read_space(SPACE, path)
 
 
 def read_space(name: str, path: Path | None = None) -> similar.Space:
@@ -319,12 +220,6 @@ def chosen(path: Path | None = None) -> np.ndarray:
     return read_codes(paths.artifact("codes.h5") if path is None else path, next(iter(readers.SAMPLES)))[2]["latents"]
 
 
-def index(path: Path | None = None) -> similar.Index:
-    """The galaxies of all samples of a codes file, ready to be searched; the committed one by default."""
-    table, codes, space = for_search(path)
-    return similar.build(codes, table, space)
-
-
 def write_codes(
     path: Path,
     groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]],
@@ -337,7 +232,7 @@ def write_codes(
     ----------
     groups
         Sample name to its table, its datasets (``code``, ``code_…``; one row a table row) and its attributes. Codes are
-        rounded to half precision, the precision of the weights, which halves the file.
+        rounded to eleven binary digits, those compared in a search to a 32nd of their spread: it finds the same.
     attributes
         How all were made: strings and numbers as they are, anything else as JSON.
     spaces
@@ -349,18 +244,26 @@ def write_codes(
             group = file.create_group(name)
             write_columns(group, table)
             for key, code in codes.items():
-                group.create_dataset(key, data=_halved(code), **CHECKED)
+                group.create_dataset(key, data=(_stepped if key == "code_compared" else _rounded)(code), **CHECKED)
             _set(group, about)
         for name, space in (spaces or {}).items():
             group = file.create_group(name)
             group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
-            group.create_dataset("matrix", data=_halved(space.matrix), **CHECKED)
+            group.create_dataset("matrix", data=_rounded(space.matrix), **CHECKED)
             group.attrs["cosine"] = space.cosine
 
 
-def _halved(values: np.ndarray) -> np.ndarray:
-    """Rounded to half precision, kept in single precision: half the file."""
-    return values.astype(np.float16).astype(np.float32)
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Rounded to eleven binary digits, as many as half precision has, kept in single precision: half the file."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent).astype(np.float32)
+
+
+def _stepped(values: np.ndarray) -> np.ndarray:
+    """Each column of values (N, D) rounded to a power of two, at most a 32nd of its spread: a quarter of the file."""
+    spread = values.std(axis=0)
+    step = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1) / 32))
+    return (np.rint(values / step) * step).astype(np.float32)
 
 
 def _set(place, attributes):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import expit
 
-from rgz import checkpoints, density, images, latents, observe, paths
+from rgz import checkpoints, compared, density, images, latents, observe, paths
 from rgz.errors import BadInput, first_line
 from rgz.sample import COLUMNS as REQUIRED
 from rgz.sample import Sample
@@ -39,7 +39,7 @@ class Look:
     prepared, rebuilt
         What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
     code
-        What to search with, (10 D + 10 C,), as :func:`rgz.latents.for_comparison` makes it.
+        What to search with, (10 D + 10 C,), as :func:`rgz.compared.describe` makes it.
     frii
         Probability of an FRII and its interval, ``(value, low, high)``.
     taught
@@ -69,19 +69,19 @@ def look(fields: Sequence[observe.Field], k: int = 10) -> list[Look]:
         An artifact is missing or damaged.
     """
     model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
-    index, chosen, basis = latents.index(), latents.chosen(), latents.read_space(latents.BASIS)
+    index, chosen, basis = compared.index(), latents.chosen(), latents.read_space(compared.BASIS)
     flows, _ = density.load(paths.artifact("density.safetensors"))
     seen = []
     for field in fields:
         one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
-        _, codes, _ = latents.encode(model, recipe, one, chosen, basis)
+        _, codes, _ = latents.encode(model, recipe, one, chosen)
         prepared = images.prepare(field.pixels, field.pixel, recipe)
         means, _ = latents.full_codes(model, prepared[None])
         (rebuilt,) = latents.decode(model, means, np.arange(model.dimensions))
         taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
         frii = _probability(codes["code_views"][0], taught)
         likely = _likelihood(flows, latents.for_density(codes))
-        code = latents.beside(codes)[0]
+        (code,) = compared.describe(model, recipe, one, chosen, basis)
         seen.append(Look(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
     return seen
 

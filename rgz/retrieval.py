@@ -16,7 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from scipy import ndimage
 
-from rgz import altered, images, latents, readers, similar
+from rgz import altered, compared, images, latents, readers, similar
 from rgz.classify import confident
 from rgz.fields import SAME_SOURCE
 from rgz.readers import FIRST_PIXEL, NVSS_PIXEL
@@ -63,7 +63,6 @@ PAIRS = (
 """Sample of the queries and sample that is searched, for the question of kind."""
 
 TITLES = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FR-DEEP FIRST", "frdeep-nvss": "FR-DEEP NVSS"}
-QUERIES = 300
 SEED = 0
 
 
@@ -147,13 +146,12 @@ def measure(table: Table, vectors: np.ndarray, changed: dict[str, tuple[np.ndarr
     return found
 
 
-def alter(sample: Sample, kind: str, rows: np.ndarray, recipe: images.Recipe) -> tuple[np.ndarray, Sample]:
+def alter(sample: Sample, kind: str, recipe: images.Recipe) -> tuple[np.ndarray, Sample]:
     """Rows of a sample that can still be prepared after an alteration, and a sample of the altered images."""
     rng = np.random.default_rng((SEED, *kind.encode()))
-    pictures = np.stack([ALTERED[kind](image, rng) for image in sample.images[rows]])
-    changed = Sample(pictures, sample.table[rows], sample.pixel)
+    changed = replace(sample, images=np.stack([ALTERED[kind](image, rng) for image in sample.images]))
     kept = usable(changed, recipe)
-    return rows[kept], changed[kept]
+    return np.flatnonzero(kept), changed[kept]
 
 
 def seen_twice(first: Sample, nvss: Sample) -> dict:
@@ -241,11 +239,10 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
         ``rows``, each ``features``, ``space``, ``dimensions`` and what :func:`measure` found; ``seen_twice``; ``altered``, how
         many images of each kind of alteration could still be prepared.
     """
-    (table, codes, space), chosen = latents.for_search(path), latents.chosen(path)
+    (table, whole, space), chosen = compared.for_search(path), latents.chosen(path)
     samples = {name: readers.load(name) for name in readers.SAMPLES}
-    whole = {name: one.named(table["name"][table["sample"] == name]) for name, one in samples.items()}
-    asked = np.sort(np.random.default_rng(SEED).permutation(len(whole["mirabest"]))[:QUERIES])
-    changed = {kind: alter(whole["mirabest"], kind, asked, recipe) for kind in ALTERED}
+    kept = {name: one.named(table["name"][table["sample"] == name]) for name, one in samples.items()}
+    changed = {kind: alter(kept["mirabest"], kind, recipe) for kind in ALTERED}
 
     def rows(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, similar.Space]):
         for name, one in spaces.items():
@@ -253,25 +250,27 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
             about = {"features": title, "space": name, "dimensions": one.matrix.shape[1]}
             yield about | measure(table, one.place(values), placed)
 
-    def altered_by(describe: Callable[[Sample], np.ndarray]) -> dict[str, np.ndarray]:
-        return {kind: describe(one) for kind, (_, one) in changed.items()}
+    basis, alone = latents.read_space(compared.BASIS, path), compared.alone(chosen)
+    shown = {kind: compared.shown(recipe, one) for kind, (_, one) in changed.items()}
+    codes = {kind: compared.codes(model, views, chosen) for kind, views in shown.items()}
+    after = {kind: np.hstack([code, compared.components(shown[kind], basis)]) for kind, code in codes.items()}
+    found = list(rows(TOGETHER, whole, after, _tolerant(space)))
+    spaces = _plainly(whole[:, :alone]) | _tolerant(latents.read_space(compared.ALONE, path))
+    found += rows(CODES, whole[:, :alone], codes, spaces)
 
-    basis, alone = latents.read_space(latents.BASIS, path), latents.alone(chosen)
-    after = altered_by(lambda one: latents.for_comparison(model, recipe, one, chosen, basis))
-    found = list(rows(TOGETHER, codes, after, _tolerant(space)))
-    codes, after = codes[:, alone], {kind: value[:, alone] for kind, value in after.items()}
-    spaces = _plainly(codes) | _tolerant(latents.read_space(latents.ALONE, path))
-    found += rows(CODES, codes, after, spaces)
-
-    pixels = np.concatenate([prepared(one, recipe) for one in whole.values()])
-    own_basis = latents.principal(pixels, len(chosen))
+    pixels = np.concatenate([prepared(one, recipe) for one in kept.values()])
+    own_basis = compared.principal(pixels, len(chosen))
 
     def components(one: Sample) -> np.ndarray:
-        return latents.components(recipe, one, own_basis)
+        return compared.components(compared.shown(recipe, one), own_basis)
 
-    values = np.concatenate([components(one) for one in whole.values()])
-    tolerant = similar.tolerant(values, latents.changes(components, recipe, training))
-    found += rows(COMPONENTS, values, altered_by(components), _plainly(values) | _tolerant(tolerant))
+    values = np.concatenate([components(one) for one in kept.values()])
+    learned = compared.space(values, compared.changes(components, recipe, training), 0)
+    after = {kind: compared.components(views, own_basis) for kind, views in shown.items()}
+    found += rows(COMPONENTS, values, after, _plainly(values) | _tolerant(learned))
+
+    def altered_by(described: Callable[[Sample], np.ndarray]) -> dict[str, np.ndarray]:
+        return {kind: described(one) for kind, (_, one) in changed.items()}
 
     def flat(one: Sample) -> np.ndarray:
         return prepared(one, recipe).reshape(len(one), -1).astype(np.float32)
@@ -282,7 +281,7 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
     def as_they_lie(one: Sample) -> np.ndarray:
         return np.stack([_on_the_sky(image, one.pixel, recipe) for image in one.images]).reshape(len(one), -1)
 
-    values = np.concatenate([as_they_lie(one) for one in whole.values()])
+    values = np.concatenate([as_they_lie(one) for one in kept.values()])
     found += rows("pixels, as they lie", values, altered_by(as_they_lie), _plainly(values, ("as they are",)))
     return {
         "rows": found,

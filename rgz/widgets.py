@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Table
 from PIL import Image
 
-from rgz import checkpoints, latents, look, observe, paths, plots, readers, similar
+from rgz import checkpoints, compared, latents, look, observe, paths, plots, readers, similar
 from rgz.errors import BadInput
 
 __all__ = ["COMPARISONS", "browse", "listing", "picture"]
@@ -59,7 +59,7 @@ def browse(name: str | None = None) -> controls.VBox:
     ``name`` is the galaxy to begin with.
     """
     model, _, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
-    table, codes, space = latents.for_search()
+    table, codes, space = compared.for_search()
     parts = [latents.read_codes(paths.artifact("codes.h5"), sample) for sample in readers.SAMPLES]
     single, chosen = np.vstack([code for _, code, _ in parts]), parts[0][2]["latents"]
     row_of = {one: row for row, one in enumerate(table["name"])}

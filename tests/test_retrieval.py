@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import altered, images, latents, plots, readers, report, retrieval, similar, synthetic
+from rgz import altered, compared, images, latents, plots, readers, report, retrieval, similar, synthetic
 from rgz.sample import prepared
 
 
@@ -66,7 +66,7 @@ def test_the_interval_holds_the_share():
 
 @pytest.mark.parametrize("kind", retrieval.ALTERED)
 def test_altered_images_still_show_the_galaxy(simulated, kind):
-    rows, sample = retrieval.alter(simulated, kind, np.arange(12), images.Recipe())
+    rows, sample = retrieval.alter(simulated[:12], kind, images.Recipe())
     assert len(rows) == len(sample) >= 11
     for row, image in zip(rows, sample.images, strict=True):
         before = simulated.images[row].astype(float)
@@ -95,7 +95,7 @@ def test_alterations_do_what_they_say():
 
 
 def test_alterations_are_the_same_each_time(simulated):
-    one, other = (retrieval.alter(simulated, "turned", np.arange(5), images.Recipe())[1].images for _ in range(2))
+    one, other = (retrieval.alter(simulated[:5], "turned", images.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
@@ -116,18 +116,19 @@ def archives(monkeypatch):
 
 def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tmp_path):
     recipe, chosen, model = images.Recipe(), np.array([3, 130, 7, 300]), tiny.eval()
-    basis = latents.principal(prepared(simulated, recipe), 3)
+    basis = compared.principal(prepared(simulated, recipe), 3)
 
     def describe(one):
-        return latents.for_comparison(model, recipe, one, chosen, basis)
+        return compared.describe(model, recipe, one, chosen, basis)
 
-    groups = {name: (*latents.encode(model, recipe, one, chosen, basis)[:2], {}) for name, one in archives.items()}
-    codes = np.vstack([latents.beside(code) for _, code, _ in groups.values()])
-    changes, alone = latents.changes(describe, recipe, simulated), latents.alone(chosen)
+    whole = {name: describe(one) for name, one in archives.items()}
+    groups = {name: (archives[name].table, {"code": code, "code_compared": code}, {}) for name, code in whole.items()}
+    codes = np.vstack(list(whole.values()))
+    changes, alone = compared.changes(describe, recipe, simulated), compared.alone(chosen)
     spaces = {
-        latents.BASIS: basis,
-        latents.SPACE: similar.tolerant(codes, changes, kept=6),
-        latents.ALONE: similar.tolerant(codes[:, alone], changes[:, alone], kept=5),
+        compared.BASIS: basis,
+        compared.SPACE: compared.space(codes, changes, alone),
+        compared.ALONE: similar.tolerant(codes[:, :alone], changes[:, :alone], kept=5),
     }
     latents.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
     found = retrieval.study(model, recipe, tmp_path / "c.h5", simulated)
@@ -135,7 +136,7 @@ def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tm
     learned = [key for key in asked if key[1].startswith("tolerant")]
     assert {features for features, _ in learned} == {retrieval.TOGETHER, retrieval.CODES, retrieval.COMPONENTS}
     assert len(asked) == len(found["rows"]) == 2 + 6 + 6 + 2 + 2
-    assert [asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)] == [6, 5]
+    assert [asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)] == [64 + 18, 5]
     for row in found["rows"]:
         assert row["same"]["mirabest → rgd"][0][0] == 1  # the very same images
         assert set(row["itself"]) == set(found["altered"]) == set(retrieval.ALTERED)
