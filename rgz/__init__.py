@@ -6,4 +6,4 @@ page that it serves. Importing :mod:`rgz` costs nothing; take the rooms that you
     from rgz import readers, images, vdvae
 """
 
-__version__ = "0.10.0"
+__version__ = "0.11.0"
