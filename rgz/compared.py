@@ -12,6 +12,7 @@ Which differences between such numbers mean nothing is learned from training ima
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +63,9 @@ def shown(recipe: images.Recipe, sample: Sample) -> np.ndarray:
             [images.framed(one, sample.pixel, recipe, views) for one, (_, views) in zip(seen, TURNED, strict=True)]
         )
 
-    bar = tqdm(sample.images, desc="posing", unit="image", leave=False, disable=None)
-    return np.stack([of(image) for image in bar], axis=2)
+    with ThreadPoolExecutor() as pool:  # most of the time goes into scipy, which lets other threads work
+        bar = tqdm(pool.map(of, sample.images), total=len(sample), desc="posing", unit="image", leave=False, disable=None)
+        return np.stack(list(bar), axis=2)
 
 
 def describe(
