@@ -220,7 +220,7 @@ def encode(
 ):
     """Write the codes of all samples, one group each, row for row, and beside them the committees that name a class.
 
-    Where the codes are compared, in a search, is learned from training images that are altered on purpose; a quarter of an hour
+    Where the codes are compared, in a search, is learned from training images that are altered on purpose; half an hour
     on two cores.
     """
     import numpy as np

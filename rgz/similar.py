@@ -54,7 +54,8 @@ FORMATS = {".csv": "ascii.csv", ".vot": "votable", ".xml": "votable", ".parquet"
 
 @dataclass(frozen=True)
 class Space:
-    """Where codes are compared: made by :func:`plain`, :func:`whitened` or :func:`tolerant`.
+    """Where codes are compared: made by :func:`plain`, :func:`whitened`, :func:`tolerant`,
+    :func:`rgz.compared.space` or, of images, :func:`rgz.compared.principal`.
 
     Parameters
     ----------
