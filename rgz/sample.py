@@ -25,8 +25,6 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from rgz import images, paths
 from rgz.errors import BadInput, first_line
@@ -142,6 +140,9 @@ def same_source(table: Table, arcsec: float) -> np.ndarray:
 
     Rows within ``arcsec`` of each other are one source, and so are those that a chain of such rows connects.
     """
+    from scipy.sparse import coo_array  # a tenth of a second that reading a sample need not wait
+    from scipy.sparse.csgraph import connected_components
+
     first = np.arange(len(table))
     known = np.flatnonzero(np.isfinite(table["ra"]))
     if len(known):
