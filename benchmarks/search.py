@@ -21,7 +21,7 @@ from astropy.table import Table
 from rgz import similar, synthetic
 
 TURNS = 15
-RUNS = 5
+RUNS = 9
 
 
 def seconds(what) -> float:
@@ -72,7 +72,7 @@ def look():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, default=1_000_000, help="codes to search")
-    parser.add_argument("--dimensions", type=int, default=128, help="numbers of each code")
+    parser.add_argument("--dimensions", type=int, default=192, help="numbers of each code, as it is compared")
     asked = parser.parse_args()
     search(asked.codes, asked.dimensions)
     look()

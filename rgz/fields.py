@@ -24,7 +24,6 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table, vstack
 from astropy.wcs import WCS
 from scipy import ndimage
-from scipy.cluster.hierarchy import fcluster, linkage
 from tqdm import tqdm
 
 from rgz import cutouts, fetch, images, readers, sample
@@ -206,8 +205,19 @@ def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
 
 
 def linked(places: np.ndarray, arcsec: float = LINK) -> np.ndarray:
-    """Number of the group of each place (N, 2), in arcsec: a chain of places less than ``arcsec`` apart is one group."""
-    return fcluster(linkage(places, "single"), arcsec, "distance") if len(places) > 1 else np.ones(len(places), int)
+    """Row of the first place of the group of each place (N, 2), in arcsec: a chain of places at most ``arcsec`` apart is a group.
+
+    >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
+    array([0, 1, 0, 0])
+    """
+    group = np.full(len(places), -1)  # scipy.cluster does this too, but rgz look would wait for its import longer than for the network
+    for first in range(len(places)):
+        reached = np.array([first])[group[first : first + 1] < 0]
+        while len(reached):
+            group[reached] = first
+            away = np.linalg.norm(places[:, None] - places[reached], axis=-1).min(axis=1)
+            reached = np.flatnonzero((away <= arcsec) & (group < 0))
+    return group
 
 
 def cut(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
