@@ -210,7 +210,7 @@ def linked(places: np.ndarray, arcsec: float = LINK) -> np.ndarray:
     >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
     array([0, 1, 0, 0])
     """
-    group = np.full(len(places), -1)  # scipy.cluster does this too, but rgz look would wait for its import longer than for the network
+    group = np.full(len(places), -1)  # scipy.cluster does this too, but rgz look would wait long for its import
     for first in range(len(places)):
         reached = np.array([first])[group[first : first + 1] < 0]
         while len(reached):
