@@ -141,11 +141,14 @@ def islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
     """
     labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
     numbers = np.arange(1, count + 1)
-    peaks = np.asarray(ndimage.maximum(pixels, labels, numbers), dtype=float)
+    if not count:
+        return Table({key: np.empty(0) for key in ("y", "x", "peak", "number", "flux")}), labels
+    lit = labels > 0
+    peaks = np.asarray(ndimage.maximum(pixels[lit], labels[lit], numbers), dtype=float)
     numbers = numbers[~(peaks < PEAK * rms)]
     centres = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2)
     found = Table({"y": centres[:, 0], "x": centres[:, 1], "peak": peaks[numbers - 1], "number": numbers})
-    found["flux"] = ndimage.sum_labels(pixels, labels, numbers)
+    found["flux"] = ndimage.sum_labels(pixels[lit], labels[lit], numbers)
     return found, labels
 
 
@@ -168,23 +171,44 @@ def find(field: Field, known: Table) -> Table:
         ``ra``, ``dec`` (deg), ``peak`` (the field's units) and ``snr`` (NaN where the rms is unknown), one row a source.
     """
     lit, labels = islands(field.pixels, field.rms)
-    owners = _owners(field.wcs.pixel_to_world(lit["x"], lit["y"]), known) if len(lit) else []
+    if not len(lit):
+        return _sources([], field)
+    owners = _owners(field.wcs.pixel_to_world(lit["x"], lit["y"]), known)
+    own = np.array(list(dict.fromkeys(owners)))
+    (x, y), sky = _places(lit, owners, own, field.wcs, known)
+    down, across = np.nonzero(labels)
+    light, owner_of = field.pixels[down, across], np.full(labels.max() + 1, -1)
+    owner_of[lit["number"]] = owners
+    owner = owner_of[labels[down, across]]
     (height, width), rows = field.pixels.shape, []
-    down, across = np.mgrid[:height, :width]
-    for owner in dict.fromkeys(owners):
-        own = lit[owners == owner]
-        if owner < len(known):
-            place = SkyCoord(known["ra"][owner], known["dec"][owner], unit="deg")
-        else:
-            place = field.wcs.pixel_to_world(*(np.average(own[axis], weights=own["flux"]) for axis in ("x", "y")))
-        x, y = field.wcs.world_to_pixel(place)
-        near = np.hypot(across - x, down - y) <= images.Recipe().radius / readers.FIRST_PIXEL
-        mine = field.pixels[near & np.isin(labels, own["number"])].sum()
-        if min(x, y, width - 1 - x, height - 1 - y) >= EDGE and mine > 0.5 * field.pixels[near].sum():
-            rows.append((place.ra.deg, place.dec.deg, own["peak"].max()))
+    for row, one in enumerate(own):
+        near = np.hypot(across - x[row], down - y[row]) <= images.Recipe().radius / readers.FIRST_PIXEL
+        inside = min(x[row], y[row], width - 1 - x[row], height - 1 - y[row]) >= EDGE
+        if inside and light[near & (owner == one)].sum() > 0.5 * light[near].sum():
+            rows.append((*sky[:, row], lit["peak"][owners == one].max()))
+    return _sources(rows, field)
+
+
+def _sources(rows: list[tuple], field: Field) -> Table:
     table = Table(rows=rows or None, names=("ra", "dec", "peak"), dtype=(float, float, float))
     table["snr"] = table["peak"] / field.rms
     return table
+
+
+def _places(lit: Table, owners: np.ndarray, own: np.ndarray, wcs: WCS, known: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and degrees, (2, N) each, of sources ``own`` (N,): known ones as catalogued, others in the middle of their flux.
+
+    Of a whole field at once: astropy takes as long for one place as for many.
+    """
+    rows = [owners == one for one in own]
+    middle = [[np.average(lit[axis][mine], weights=lit["flux"][mine]) for mine in rows] for axis in ("x", "y")]
+    found, listed = wcs.pixel_to_world(*middle), own < len(known)
+    pixels, sky = np.stack(wcs.world_to_pixel(found)), np.stack([found.ra.deg, found.dec.deg])
+    if listed.any():
+        catalogued = known[own[listed]]
+        pixels[:, listed] = wcs.world_to_pixel(_sky(catalogued))
+        sky[:, listed] = catalogued["ra"], catalogued["dec"]
+    return pixels, sky
 
 
 def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
@@ -261,7 +285,7 @@ def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterato
             found["origin"] = field.name
             if np.isnan(field.rms):
                 found["peak"] = np.nan  # grey levels, no flux density
-            cuts = np.stack([cut(field.pixels, *field.wcs.world_to_pixel(place)) for place in places])
+            cuts = np.stack([cut(field.pixels, x, y) for x, y in zip(*field.wcs.world_to_pixel(places), strict=True)])
             brightest = cuts.max((1, 2))
             found["rms"] = field.rms / brightest
             yield found, cuts / brightest[:, None, None]
