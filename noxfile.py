@@ -1,56 +1,68 @@
-"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s train``, ``nox -s measure``,
-``nox -s bench``, ``nox -s lint``."""
+"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s book``, ``nox -s train``,
+``nox -s measure``, ``nox -s bench``, ``nox -s lint``. All of them share the environment in ``.venv``."""
 
+import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["tests"]
-nox.options.reuse_existing_virtualenvs = True
-nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "none"
 nox.needs_version = ">=2025.2.9"
 
 HERE = Path(__file__).parent
+VENV = HERE / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+STUDIES = ("classification", "reconstruction", "retrieval", "map")  # what ``--fresh`` computes; ``nox -s measure`` the rest
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
-def _install(session, extra):
-    session.install("--quiet", "-e", f".[{extra}]", "-c", "constraints.txt")
+def _install(session):
+    """Put rgz and all that is pinned into .venv, and run from there."""
+    if not VENV.exists():
+        session.run(sys.executable, "-m", "venv", str(VENV))
+    session.env["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    session.run("python", "-m", "pip", "install", "--quiet", "-e", ".[dev]", "-c", "constraints.txt")
 
 
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
-    _install(session, "test")
-    session.run("pytest", *session.posargs)
+    _install(session)
+    session.run("pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
 
 
 @nox.session
 def execute(session):
-    """Rebuild the results: classify the codes, run every notebook, build the book, say where it is."""
-    _install(session, "book")
+    """Bring the results up to date, print them, run every notebook, build the book and say where it is.
+
+    Steps whose inputs are those of the committed results are not run again; ``nox -s execute -- --fresh`` runs them all.
+    """
+    _install(session)
+    if session.posargs not in ([], ["--fresh"]):
+        session.error(f"nox -s execute takes --fresh or nothing; these came: {' '.join(session.posargs)}")
+    if session.posargs:
+        session.run("doit", "forget", *STUDIES)
+    session.run("doit")
     session.run("rgz", "report")
-    session.run("rgz", "reconstruct")
-    session.run("rgz", "retrieve")
     _stage()
-    for notebook in sorted((HERE / "notebooks").glob("*.ipynb")):
-        session.run(
-            "papermill",
-            "--no-progress-bar",
-            "--cwd",
-            str(STAGE / "notebooks"),
-            str(notebook),
-            str(STAGE / "notebooks" / notebook.name),
-        )
+    notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for notebook, ended in zip(notebooks, pool.map(lambda path: _papermill(path, session.env), notebooks), strict=True):
+            if ended.returncode:
+                session.error(f"{notebook.name} failed:\n{ended.stderr}")
     _build(session)
 
 
 @nox.session
 def book(session):
     """Build the book from the notebooks that ``nox -s execute`` has run."""
-    _install(session, "book")
+    _install(session)
     if not STAGE.exists():
         session.error("no notebook has been run yet: nox -s execute does that, and builds the book too")
     _build(session)
@@ -66,36 +78,35 @@ def _stage():
     (STAGE / "notebooks").mkdir()
 
 
+def _papermill(notebook, env):
+    """Run one notebook; several run side by side, so each on one thread."""
+    folder = STAGE / "notebooks"
+    command = ["papermill", "--no-progress-bar", "--cwd", str(folder), str(notebook), str(folder / notebook.name)]
+    print(f"running {notebook.name}", flush=True)
+    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(command, env=os.environ | env | single, capture_output=True, text=True)
+
+
 def _build(session):
     session.run("rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
-    session.run(
-        "jupyter-book",
-        "build",
-        "--quiet",
-        "-n",
-        "-W",
-        "--keep-going",
-        "--path-output",
-        str(HERE / "_build"),
-        str(STAGE),
-    )
+    options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
+    session.run("jupyter-book", "build", *options, str(STAGE))
     session.log(f"the book: {HTML.as_uri()}")
 
 
 @nox.session
 def train(session):
     """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
-    _install(session, "test")
+    _install(session)
     session.run("rgz", "train", "--preset", "small", *session.posargs)
 
 
 @nox.session
 def measure(session):
     """Fit the flows, measure how real drawn galaxies are and what of the odd ones is found; 40 minutes on two cores."""
-    _install(session, "test")
-    session.run("rgz", "prior")
-    session.run("rgz", "realism")
-    session.run("rgz", "density")
+    _install(session)
+    session.run("doit", "forget", "prior", "generation", "anomalies")
+    session.run("doit", "generation", "anomalies")
 
 
 @nox.session
@@ -104,7 +115,7 @@ def bench(session):
 
     ``nox -s bench -- --presets tiny`` takes seconds for the first.
     """
-    _install(session, "test")
+    _install(session)
     session.run("python", "benchmarks/speed.py", *session.posargs)
     session.run("python", "benchmarks/search.py")
 
@@ -112,5 +123,6 @@ def bench(session):
 @nox.session
 def lint(session):
     """Check the style."""
-    _install(session, "dev")
+    _install(session)
     session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")

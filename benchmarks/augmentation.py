@@ -36,9 +36,9 @@ import torch
 import torch.nn.functional as F
 from astropy.table import Table
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rgz import checkpoints, classify, generate, images, paths, readers, report, sample
+from rgz.progress import progress
 
 LABELS = (50, 100, 200)
 KEPT = (4, 3, 1)  # blocks
@@ -164,7 +164,7 @@ def main(out: Path, seeds: int, steps: int):
     galaxies = galaxies[sample.usable(galaxies, recipe)]
     labels = classify.is_frii(galaxies.table)
     views = np.stack([sample.prepared(galaxies, recipe, view) for view in images.MIRRORED])
-    bar = tqdm(total=len(missing), desc="training CNNs", unit="network", disable=None)
+    bar = progress(total=len(missing), desc="training CNNs", unit="network")
     for seed in range(seeds):
         mine = [one for one in missing if one[1] == seed]
         if not mine:

@@ -6,4 +6,8 @@ page that it serves. Importing :mod:`rgz` costs nothing; take the rooms that you
     from rgz import readers, images, vdvae
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads sleep: spinning, they stall where others work too
+
 __version__ = "0.11.0"

@@ -26,10 +26,10 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
-from tqdm import tqdm
 
 from rgz import density, images, latents, oddities, readers
 from rgz.density import Density
+from rgz.progress import progress
 from rgz.realism import auc, interval
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
@@ -59,7 +59,7 @@ FOLDS = 5
 def codes_of(model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.ndarray) -> np.ndarray:
     """What a density is of (:func:`rgz.latents.for_density`), (N, D + 3), of a sample whose images can all be prepared."""
     parts, found = [slice(start, start + 500) for start in range(0, len(sample), 500)], []
-    for part in tqdm(parts, desc="encoding", unit="500 sources", disable=None):
+    for part in progress(parts, desc="encoding", unit="500 sources"):
         views = latents.of_views(model, recipe, sample[part], chosen)
         found.append(latents.for_density({"code_views": images.pool(views), "code_asymmetry": latents.asymmetry(views)}))
     return np.vstack(found).astype(float)
@@ -253,7 +253,7 @@ def study(
     asked = Asked(model, flows, taught, known, grey)
     long = np.array([images.length(image, sources.pixel, recipe) for image in sources.images]) > RESOLVED
     normal, chosen, rows, planted = asked.scores(known, grey), latents.chosen(), [], {}
-    for kind, sample in tqdm(_planted(recipe, sources[long]).items(), "planting", unit="kind", disable=None):
+    for kind, sample in progress(_planted(recipe, sources[long]).items(), "planting", unit="kind"):
         odd = planted[kind] = asked.scores(codes_of(model, recipe, sample, chosen), prepared(sample, recipe))
         rows += [{"task": kind, "detector": name} | judged(normal[name], odd[name]) for name in odd]
         rows += [

@@ -27,10 +27,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from tqdm import tqdm
 
 from rgz.errors import BadInput
 from rgz.fields import SAME_SOURCE
+from rgz.progress import progress
 from rgz.sample import same_source
 
 __all__ = [
@@ -246,7 +246,7 @@ def predict(
     """
     classifiers = CLASSIFIERS if classifiers is None else classifiers
     done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)
-    found = list(tqdm(done, desc=features.name, total=len(rounds), unit="fold", leave=False, disable=None))
+    found = list(progress(done, desc=features.name, total=len(rounds), unit="fold"))
     return {name: [one[name] for one in found] for name in classifiers}
 
 
@@ -274,7 +274,7 @@ def committee(values: np.ndarray, labels: np.ndarray, group: np.ndarray, members
     rng, weights = np.random.default_rng(SEED), np.empty((members, values.shape[1] + 1))
     rows = {one: np.flatnonzero(group == one) for one in np.unique(group)}
     classes = [[rows[one] for one in np.unique(group[labels == kind])] for kind in (0, 1)]
-    for row in tqdm(weights, desc="fitting the committee", unit="member", leave=False, disable=None):
+    for row in progress(weights, desc="fitting the committee", unit="member"):
         drawn = np.concatenate([own[one] for own in classes for one in rng.integers(len(own), size=len(own))])
         fitted = clone(_discriminant).fit(values[drawn], labels[drawn])
         row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]

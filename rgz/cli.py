@@ -9,7 +9,9 @@ rgz probe          a run judged by what its codes tell, to choose between runs
 rgz encode         codes of every sample
 rgz reconstruct    what the codes keep of the images, measured
 rgz retrieve       whether a search finds what it should, measured
-rgz report         classify the codes, print the table, write the results
+rgz classify       FRI or FRII, by classifiers on the codes, measured
+rgz map            all galaxies on one map, for the explorer
+rgz report         the results, printed
 rgz generate       galaxies that nobody has seen
 rgz realism        how real they look, measured
 rgz density        flows that say how likely a galaxy is, and which are odd
@@ -28,7 +30,7 @@ import typer
 
 import rgz
 from rgz import cli_data, cli_look, cli_new
-from rgz.cli_data import figures_stand, sources
+from rgz.cli_data import sources
 from rgz.errors import BadInput
 
 __all__ = ["app", "main"]
@@ -295,13 +297,11 @@ def reconstruct_samples(
         "runs/train.h5"
     ),
 ):
-    """Measure how well images are rebuilt from their codes; without the survey images the committed figures are kept."""
+    """Measure how well images are rebuilt from their codes."""
     from rgz import checkpoints, fetch, paths, reconstruct
     from rgz import report as reporting
 
     weights, plain = weights or paths.artifact(WEIGHTS), plain or paths.artifact(PLAIN)
-    if figures_stand(training_set):
-        return
     known = sources(training_set)
     seen = known[known.table["split"] == "train"]
     (model, recipe, _), (other, its_recipe, _) = checkpoints.load(weights), checkpoints.load(plain)
@@ -323,12 +323,10 @@ def retrieve(
         "runs/train.h5"
     ),
 ):
-    """Measure whether the search finds what it should; without the survey images the committed figures are kept."""
+    """Measure whether the search finds what it should."""
     from rgz import checkpoints, fetch, paths, retrieval
     from rgz import report as reporting
 
-    if figures_stand(training_set):
-        return
     codes, known = codes or paths.artifact(CODES), sources(training_set)
     model, recipe, _ = checkpoints.load(paths.artifact(WEIGHTS))
     found = retrieval.study(model, recipe, codes, known[known.table["split"] == "train"])
@@ -338,22 +336,43 @@ def retrieve(
 
 
 @app.command()
-def report(
+def classify(
     codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write; artifacts/results.json when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of the 5-fold cross-validation.")] = 10,
 ):
-    """Classify FRI and FRII on the codes and on features that need no network; print the table, write the results.
-
-    What rgz reconstruct, retrieve, realism and density have measured is printed too, as the file has it.
-    """
-    from rgz import anomalies, emulation, paths, reconstruct, retrieval
+    """Classify FRI and FRII on the codes, and on features of the images that need no network."""
+    from rgz import paths
     from rgz import report as reporting
 
     results, out = reporting.classes(codes or paths.artifact(CODES), repeats), out or paths.artifacts() / RESULTS
     reporting.write(results, out)
     typer.echo(reporting.table(results))
-    kept = reporting.read(out)
+
+
+@app.command("map")
+def lay_out(
+    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; artifacts/map.csv when left out.")] = None,
+):
+    """Lay all galaxies out on the explorer's map, by t-SNE; half a minute."""
+    from rgz import compared, explorer, paths
+
+    out, index = out or paths.artifacts() / "map.csv", compared.index(codes)
+    explorer.lay_out(index, out)
+    typer.echo(f"{out}: {len(index)} galaxies")
+
+
+@app.command()
+def report(
+    results: Annotated[Path | None, typer.Option(help="JSON file; artifacts/results.json when left out.")] = None,
+):
+    """Print the results that rgz classify, reconstruct, retrieve, realism and density have measured."""
+    from rgz import anomalies, emulation, reconstruct, retrieval
+    from rgz import report as reporting
+
+    kept = reporting.read(results)
+    typer.echo(reporting.table(kept))
     studies = {"reconstruction": reconstruct, "retrieval": retrieval, "generation": emulation, "anomalies": anomalies}
     for name in filter(kept.__contains__, studies):
         typer.echo(f"\n{name}\n\n{studies[name].table(kept[name])}")

@@ -7,7 +7,7 @@ import typer
 
 from rgz.errors import BadInput
 
-__all__ = ["app", "build", "figures_stand", "sources"]
+__all__ = ["app", "build", "sources"]
 
 app = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
 
@@ -96,18 +96,6 @@ def download(
     if len(failures) == len(table):
         raise BadInput(f"{folder}: none of {len(table)} sources: {listed}")
     typer.echo(f"{folder}: {len(table) - len(failures)} of {len(table)} sources" + (f"; {listed}" if failures else ""))
-
-
-def figures_stand(training_set: Path | None = None) -> bool:
-    """Whether survey images are missing to measure anew, which is then said; with ``training_set`` also those to build it from."""
-    from rgz import fetch, fields, readers
-
-    needed = [file for file, _ in readers.SAMPLES.values()]
-    needed += [fields.FITS_FIELDS, fields.ZOO] if training_set and not training_set.exists() else []
-    missing = [file for file in needed if fetch.locate(file) is None]
-    if missing:
-        typer.echo(f"not measured anew, without {', '.join(missing)}: the committed figures stand")
-    return bool(missing)
 
 
 def sources(training_set: Path):

@@ -85,13 +85,11 @@ def realism(
     ),
     out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
 ):
-    """Measure how real generated galaxies look; without the survey images the committed figures are kept."""
+    """Measure how real generated galaxies look."""
     from rgz import checkpoints, emulation, fetch, generate, paths
     from rgz import report as reporting
-    from rgz.cli_data import figures_stand, sources
+    from rgz.cli_data import sources
 
-    if figures_stand(training_set):
-        return
     files = {name: paths.artifact(f"{name}.safetensors") for name in ("vdvae", "plain", "prior")}
     (model, recipe, _), (plain, _, _) = (checkpoints.load(files[name]) for name in ("vdvae", "plain"))
     flow = generate.load_prior(files["prior"], files["vdvae"])

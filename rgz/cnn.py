@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from rgz.progress import progress
 
 __all__ = ["network", "predict", "train", "turned"]
 
@@ -73,7 +74,7 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int = 60, seed: int = 
     target = torch.from_numpy(np.asarray(labels, dtype=np.float32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(pixels) / BATCH))
-    for _ in tqdm(range(epochs), desc="training the CNN", unit="epoch", leave=False, disable=None):
+    for _ in progress(range(epochs), desc="training the CNN", unit="epoch", leave=False, disable=None):
         for rows in torch.randperm(len(pixels)).split(BATCH):
             if len(rows) < 2:  # batch normalisation needs two
                 continue

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
-from tqdm import tqdm
 
 from rgz import altered, images, latents, paths, readers, similar
 from rgz.images import FRAMES, VIEWS
+from rgz.progress import progress
 from rgz.sample import Sample, usable
 from rgz.vdvae import VDVAE
 
@@ -64,7 +64,7 @@ def shown(recipe: images.Recipe, sample: Sample) -> np.ndarray:
         )
 
     with ThreadPoolExecutor() as pool:  # most of the time goes into scipy, which lets other threads work
-        bar = tqdm(pool.map(of, sample.images), total=len(sample), desc="posing", unit="image", leave=False, disable=None)
+        bar = progress(pool.map(of, sample.images), total=len(sample), desc="posing", unit="image")
         return np.stack(list(bar), axis=2)
 
 

@@ -25,11 +25,11 @@ from astropy.nddata import Cutout2D
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
-from tqdm import tqdm
 
 import rgz
 from rgz import images, paths, readers
 from rgz.errors import BadInput, first_line
+from rgz.progress import progress
 from rgz.sample import Sample, unique
 
 __all__ = ["FAILURES", "SERVICE", "collect", "download", "file_name", "read_catalogue"]
@@ -208,7 +208,7 @@ def download(
     places = SkyCoord(missing["ra"], missing["dec"], unit="deg").to_string("hmsdms", sep=" ", precision=3)
     in_a_row = 0
     try:
-        for row, place in zip(tqdm(missing, desc="cut-outs", unit="source", disable=None), places, strict=True):
+        for row, place in zip(progress(missing, desc="cut-outs", unit="source"), places, strict=True):
             name, ra, dec = str(row["name"]), float(row["ra"]), float(row["dec"])
             form = {"RA": place, "Equinox": "J2000", "ImageSize": size_arcmin, "ImageType": "FITS File"}
             try:
@@ -257,7 +257,7 @@ def collect(folder: Path, table: Table, size: int = 150) -> Sample:
         raise BadInput(f"{folder} has no image of any of these {len(table)} sources: download them first")
     table, files = table[found], [file for file, here in zip(files, found, strict=True) if here]
     fields, pixel = np.zeros((len(files), size, size), np.float32), None
-    rows = tqdm(table, desc="reading", unit="source", leave=False, disable=None)
+    rows = progress(table, desc="reading", unit="source")
     for file, row, field in zip(files, rows, fields, strict=True):
         image, place, width = _image(file, row["ra"], row["dec"])
         pixel = pixel or width

@@ -30,11 +30,11 @@ from nflows.transforms import (
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rgz import checkpoints, paths
 from rgz.errors import BadInput, first_line
 from rgz.likelihood import truncated_noise
+from rgz.progress import progress
 
 __all__ = ["Config", "Density", "Flow", "calibrated", "first_fold", "fit", "fit_flow", "folds", "load", "save", "whitening"]
 
@@ -280,7 +280,7 @@ def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), member
         for seed, (taught, asked) in enumerate(folds(values, groups, members))
     )
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
-    flows, _ = zip(*tqdm(done, desc="fitting flows", total=members, unit="flow", disable=None), strict=True)
+    flows, _ = zip(*progress(done, desc="fitting flows", total=members, unit="flow"), strict=True)
     return Density(config, centre, matrix, flows, np.zeros(0))
 
 

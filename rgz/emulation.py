@@ -17,12 +17,12 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from tqdm import tqdm
 
 from rgz import augment, classify, generate, images, latents, readers, realism
 from rgz.density import Density
 from rgz.errors import BadInput
 from rgz.plain import PlainVAE
+from rgz.progress import progress
 from rgz.sample import Sample, prepared, usable
 from rgz.vdvae import VDVAE
 
@@ -141,7 +141,7 @@ def study(model: VDVAE, flow: Density, plain: PlainVAE, recipe: images.Recipe, s
     encode, classified = lambda grey: latents.full_codes(plain, grey)[0], _class_of(recipe)
     training, rows = prepared(taught, recipe), []
     every = [(REAL, np.concatenate([reference, other])[: COUNT + TAUGHT])]
-    bar = tqdm((*every, *ways(model, flow, plain, other, pictures[1])), "judging", 10, unit="way", disable=None)
+    bar = progress((*every, *ways(model, flow, plain, other, pictures[1])), "judging", 10, unit="way")
     for way, made in bar:
         row = {"way": way} | realism.compare(real, source, made[:COUNT], training, encode, classified)
         for name, one in row["properties"].items():

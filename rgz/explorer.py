@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from astropy.table import Table
 from PIL import Image
-from sklearn.manifold import TSNE
 
 from rgz import compared, latents, paths, plots, readers, similar
 from rgz.errors import BadInput
 
-__all__ = ["LARGEST", "build", "nearest", "payload", "quantised", "sheet", "write"]
+__all__ = ["LARGEST", "build", "lay_out", "nearest", "payload", "quantised", "sheet", "write"]
 
 LARGEST = 3_000_000  # bytes, for all files of the page
 COLUMNS = 68
@@ -45,13 +45,29 @@ def nearest(codes: np.ndarray, row: int, k: int = 10) -> tuple[np.ndarray, np.nd
     return order, far[order]
 
 
-def payload(index: similar.Index, pictures: str) -> dict:
-    """All that the page knows, ready for JSON; ``pictures`` says what the pictures are."""
+def lay_out(index: similar.Index, path: Path):
+    """Write a map of an index as CSV: ``name`` and places ``x`` and ``y``, 0 … 9999, where neighbours stay neighbours (t-SNE)."""
+    from sklearn.manifold import TSNE
+
+    flat = TSNE(init="pca", perplexity=40, random_state=0, n_jobs=-1).fit_transform(index.vectors)
+    flat = np.rint(9999 * (flat - flat.min(axis=0)) / np.ptp(flat, axis=0).max()).astype(int)
+    with paths.atomic(path) as partial:
+        Table({"name": index.table["name"], "x": flat[:, 0], "y": flat[:, 1]}).write(partial, format="ascii.csv")
+
+
+def payload(index: similar.Index, pictures: str, places: Table) -> dict:
+    """All that the page knows, ready for JSON; ``pictures`` says what the pictures are, ``places`` as of :func:`lay_out`.
+
+    Raises
+    ------
+    BadInput
+        The map is of other galaxies.
+    """
     table, codes = index.table, quantised(index.vectors)
     samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
     labels += [""] * ("" in set(table["label"]))
-    flat = TSNE(init="pca", perplexity=40, random_state=0).fit_transform(index.vectors)
-    flat = (flat - flat.min(axis=0)) / np.ptp(flat, axis=0).max()
+    if list(places["name"]) != list(table["name"]):
+        raise BadInput("the map is of other galaxies than the codes: make it again with rgz map")
 
     def known(column):
         return [round(float(v), 5) if np.isfinite(v) else None for v in table[column]]
@@ -69,8 +85,8 @@ def payload(index: similar.Index, pictures: str) -> dict:
         "label": [labels.index(label) for label in table["label"]],
         "ra": known("ra"),
         "dec": known("dec"),
-        "x": [round(9999 * float(v)) for v in flat[:, 0]],
-        "y": [round(9999 * float(v)) for v in flat[:, 1]],
+        "x": [int(v) for v in places["x"]],
+        "y": [int(v) for v in places["y"]],
         "dimensions": codes.shape[1],
         "codes": base64.b64encode(codes.tobytes()).decode("ascii"),
     }
@@ -123,4 +139,5 @@ def build(folder: Path, page: Path) -> int:
     index = compared.index()
     parts = [latents.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in readers.SAMPLES]
     what = " and ".join(dict.fromkeys(what for _, what in parts))
-    return write(folder, page, payload(index, what), np.concatenate([images for images, _ in parts]))
+    places = Table.read(paths.artifact("map.csv"), format="ascii.csv")
+    return write(folder, page, payload(index, what, places), np.concatenate([images for images, _ in parts]))

@@ -24,10 +24,10 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table, vstack
 from astropy.wcs import WCS
 from scipy import ndimage
-from tqdm import tqdm
 
 from rgz import cutouts, fetch, images, readers, sample
 from rgz.errors import BadInput
+from rgz.progress import progress
 
 __all__ = [
     "KEEP_AWAY",
@@ -277,7 +277,7 @@ def _central(samples: list[sample.Sample]) -> tuple[Table, np.ndarray]:
 def _found(mirabest: sample.Sample, rgd: sample.Sample, known: Table) -> Iterator[tuple[Table, np.ndarray]]:
     """The sources of each field of both archives."""
     fields, count = chain(_fits_fields(), _rgd_fields(rgd)), len(mirabest) + len(rgd)
-    for field in tqdm(fields, "finding sources", count, unit="field", disable=None):
+    for field in progress(fields, "finding sources", count, unit="field"):
         found = find(field, known)
         if len(found):
             places = _sky(found)

@@ -24,12 +24,12 @@ import torch
 from astropy.io import fits
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from rgz import augment, fetch, images, latents, paths, plots
 from rgz.density import MEMBERS, Config, Density, first_fold, fit_flow, load, whitening
 from rgz.errors import BadInput
 from rgz.likelihood import mixture_sample
+from rgz.progress import progress
 from rgz.sample import CHECKED, Sample
 from rgz.vdvae import VDVAE
 
@@ -82,7 +82,7 @@ def new(
         return painted(model, flow.draw(BATCH, temperature, truncation))
 
     kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
-    bar = tqdm(total=count, desc="drawing galaxies", unit="galaxy", leave=False, disable=None)
+    bar = progress(total=count, desc="drawing galaxies", unit="galaxy")
     with torch.random.fork_rng(devices=[]), bar:
         torch.manual_seed(seed)
         while len(kept) < count:

@@ -19,6 +19,7 @@ authors; FITS cut-outs do not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
@@ -195,8 +196,8 @@ def despeckle(image: np.ndarray, radius: float = np.inf) -> np.ndarray:
     labels, _ = ndimage.label(image > 0, structure=np.ones((3, 3)))
     keep = np.bincount(labels.ravel()) >= SMALLEST_ISLAND
     keep[0] = False
-    y, x = _offsets(image.shape)
-    return np.where(keep[labels], image, 0) if keep[labels[np.hypot(x, y) <= radius]].any() else image
+    _, _, distance = _offsets(image.shape)
+    return np.where(keep[labels], image, 0) if keep[labels[distance <= radius]].any() else image
 
 
 def lower(image: np.ndarray) -> np.ndarray:
@@ -227,16 +228,17 @@ def crop(image: np.ndarray, size: int) -> np.ndarray:
     return image[..., top : top + size, left : left + size]
 
 
-def _offsets(shape):
-    return (
-        np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
-    )  # (2, H, W): y, x from the centre
+@lru_cache(8)
+def _offsets(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances of each pixel from the centre along y and x, and as the crow flies, (H, W) each, for images of one shape."""
+    y, x = np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
+    return y, x, np.hypot(x, y)
 
 
 def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
     """Whether an image with pixels of ``pixel`` arcsec has emission within the recipe's radius, so that it can be prepared."""
-    y, x = _offsets(image.shape)
-    return bool((image[np.hypot(x, y) <= recipe.radius / pixel] > 0).any())
+    _, _, distance = _offsets(image.shape)
+    return bool((image[distance <= recipe.radius / pixel] > 0).any())
 
 
 def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
@@ -252,8 +254,9 @@ def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
     BadInput
         There is no emission within the radius.
     """
-    y, x = _offsets(image.shape)
-    light, shift = np.clip(image, 0, None), (0.0, 0.0)
+    lit = image > 0  # a small part of a clipped field
+    y, x = (offset[lit] for offset in _offsets(image.shape)[:2])
+    light, shift = image[lit], (0.0, 0.0)
     for _ in range(ROUNDS if centred else 1):
         weight = np.where(np.hypot(x - shift[0], y - shift[1]) <= radius, light, 0.0)
         total, before = weight.sum(), shift
@@ -381,13 +384,16 @@ def _shown(
 ) -> np.ndarray:
     if frame.width is not None:
         recipe = replace(recipe, narrowest=frame.width, widest=frame.width)
-    smoothed, prepared = {}, []
+    smoothed, squares, prepared = {}, {}, []
     for turn in turns:
         turned = pose.turned(turn)
         scale = recipe.pixel(turned.length * pixel, pixel) / pixel
-        if scale not in smoothed:
-            smoothed[scale] = smooth(field, scale)
-        square = render(smoothed[scale], turned, recipe.size, scale)
-        black = frame.width is not None and not square.any()
-        prepared.append(np.zeros(square.shape, np.uint8) if black else stretch(square))
+        upright = replace(turned, along=1, across=1)
+        if upright not in squares:  # mirrored views are flips of one square
+            if scale not in smoothed:
+                smoothed[scale] = smooth(field, scale)
+            square = render(smoothed[scale], upright, recipe.size, scale)
+            black = frame.width is not None and not square.any()
+            squares[upright] = np.zeros(square.shape, np.uint8) if black else stretch(square)
+        prepared.append(squares[upright][:: turned.across, :: turned.along])
     return np.stack(prepared)

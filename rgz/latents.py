@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from astropy.table import Table
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rgz import checkpoints, fetch, images, paths, readers, similar
 from rgz.errors import BadInput, first_line
 from rgz.likelihood import mixture_log_prob
+from rgz.progress import progress
 from rgz.sample import CHECKED, Sample, prepared, read_columns, usable, write_columns
 from rgz.vdvae import VDVAE
 
@@ -59,7 +59,7 @@ def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray,
     """
     parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
     encoded = [
-        model.encode(part, **how) for part in tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
+        model.encode(part, **how) for part in progress(parts, desc="encoding", unit="batch")
     ]
     means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
     return means, rates
@@ -90,7 +90,7 @@ def _full(model: nn.Module, code: Tensor, chosen: np.ndarray) -> Tensor:
     return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(chosen)), code)
 
 
-def fitted(model: nn.Module, pixels: np.ndarray, code: np.ndarray, chosen: np.ndarray, steps: int = 60) -> np.ndarray:
+def fitted(model: nn.Module, pixels: np.ndarray, code: np.ndarray, chosen: np.ndarray, steps: int = 30) -> np.ndarray:
     """Codes (N, D) of the latents ``chosen`` (D,), moved to where the decoder gives prepared images (N, H, W) back best.
 
     An encoder answers at once, and so a little beside the best code (the amortisation gap: Cremer, Li & Duvenaud 2018,
@@ -100,7 +100,7 @@ def fitted(model: nn.Module, pixels: np.ndarray, code: np.ndarray, chosen: np.nd
     found = []
     images_ = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
     starts = torch.from_numpy(np.asarray(code, dtype=np.float32)).split(BATCH)
-    with tqdm(total=len(starts) * steps, desc="fitting codes", unit="step", leave=False, disable=None) as bar:
+    with progress(total=len(starts) * steps, desc="fitting codes", unit="step") as bar:
         for part, start in zip(images_, starts, strict=True):
             moving = start.clone().requires_grad_()
             optimizer = torch.optim.Adam([moving], lr=0.02)
@@ -148,7 +148,7 @@ def of_views(
     views: Sequence[images.Pose] = images.VIEWS,
 ) -> np.ndarray:
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
-    bar = tqdm(sample.images, desc="posing", unit="image", leave=False, disable=None)
+    bar = progress(sample.images, desc="posing", unit="image")
     shown = [images.views(image, sample.pixel, recipe, views) for image in bar]
     return posterior_means(model, np.stack(shown, axis=1), chosen)
 
@@ -157,7 +157,7 @@ def posterior_means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.n
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) of prepared images (views, N, H, W)."""
     parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
     latents = torch.from_numpy(np.ascontiguousarray(chosen))
-    bar = tqdm(parts, desc="encoding", unit="batch", leave=False, disable=None)
+    bar = progress(parts, desc="encoding", unit="batch")
     means = torch.cat(
         [model.encode(part)[0][:, latents] for part in bar]
     )  # all latents of all views would fill the memory

@@ -25,10 +25,10 @@ from skimage.measure import regionprops
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
 from torch import Tensor
-from tqdm import tqdm
 
 from rgz import images, latents, paths, plots, readers, train
 from rgz.plain import PlainVAE
+from rgz.progress import progress
 from rgz.sample import Sample, pixel_widths, prepared, usable
 from rgz.vdvae import VDVAE
 
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)
+FITTED = 0.1  # the shortest codes that are fitted too, as a fraction of all latents; fitting takes most of the study's time
 STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels; to which principal components are rounded when they are sent
 FAINTEST = 0.01  # of the peak: what counts as part of a source when its size is measured
 
@@ -135,7 +136,7 @@ def study(
     squares = {name: prepared(sample, recipe) for name, sample in tests.items()}
     widths = {name: pixel_widths(sample, recipe) for name, sample in tests.items()}
     samples = {}
-    for name, truth in tqdm(squares.items(), desc="reconstructing", unit="sample", disable=None):
+    for name, truth in progress(squares.items(), desc="reconstructing", unit="sample"):
         samples[name] = {"n": len(truth)} | train.describe(model, torch.from_numpy(truth[:, None]))
         samples[name] |= summary(measure(truth, rebuilt(model, truth), widths[name]))
     first = next(iter(tests))
@@ -145,7 +146,8 @@ def study(
     components = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(seen.reshape(len(seen), -1))
     means, _ = latents.full_codes(model, truth)
     made = {("VDVAE", k): latents.decode(model, means[:, order[:k]], order[:k]) for k in sizes}
-    made |= {("VDVAE, fitted", k): _refitted(model, truth, means[:, order[:k]], order[:k]) for k in sizes}
+    for k in sorted({round(FITTED * model.dimensions), code, model.dimensions}):
+        made["VDVAE, fitted", k] = _refitted(model, truth, means[:, order[:k]], order[:k])
     made |= {("PCA", k): _of_components(components, truth, k) for k in sizes if k < seen[0].size}
     all_of_it = latents.full_codes(plain, truth)[0], np.arange(plain.dimensions)
     made["plain VAE", plain.dimensions] = latents.decode(plain, *all_of_it)

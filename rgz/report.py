@@ -1,9 +1,7 @@
 """The results: every classifier on the codes and on the features that need no network, in one run.
 
-The numbers in the book and in the README are read from the file that :func:`write` makes, so each can be had
-again with ``rgz report``. Features that need the survey images are computed where these are at hand; elsewhere their rows are
-carried over from the committed results and marked, so that a table without the comparison is never shown. What the CNN says of
-each held-out galaxy is kept in ``artifacts/cnn.csv``, from ``benchmarks/cnn.py``.
+The numbers in the book and in the README are read from the file that :func:`write` makes, so each can be had again with
+``rgz classify``. What the CNN says of each held-out galaxy is kept in ``artifacts/cnn.csv``, from ``benchmarks/cnn.py``.
 """
 
 import csv
@@ -51,7 +49,7 @@ def classes(codes: Path, repeats: int = 10) -> dict:
     Raises
     ------
     BadInput
-        The codes cannot be read, or hold no MiraBest.
+        The codes cannot be read, or hold no MiraBest; or the survey images are neither here nor to be had.
     """
     with parallel_config(n_jobs=-1):
         found = {name: _sample(codes, name, max(1, repeats // (1 if name == "mirabest" else 3))) for name in SAMPLES}
@@ -87,10 +85,8 @@ def committees(codes: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _images(name: str, known: Table) -> Sample | None:
-    """The survey images of rows of a sample, where they are on this machine."""
-    if fetch.locate(readers.SAMPLES[name][0]) is None:
-        return None
+def _images(name: str, known: Table) -> Sample:
+    """The survey images of rows of a sample."""
     return readers.load(name).named(known["name"])
 
 
@@ -104,11 +100,7 @@ def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
     plain = tuple(baselines.BASELINES) if name == "mirabest" else (baselines.BEST,)
     if name == "mirabest":
         features.append((classify.Features(SIZE, np.log(np.asarray(known["size"]))[:, None]), classify.BRIEF))
-    pictures, carried = _images(name, known), []
-    if pictures is None:
-        carried = [row | {"carried": True} for row in rows(read(), name) if row["features"] in plain]
-    else:
-        features += [(one, classify.BRIEF) for one in baselines.describe(pictures, plain)]
+    features += [(one, classify.BRIEF) for one in baselines.describe(_images(name, known), plain)]
     rival, supervised = _supervised(known, name, labels, group, test)
     found = []
     for one, classifiers in features:
@@ -121,7 +113,7 @@ def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
         "official_test": int(test.sum()),
         "repeats": repeats,
     }
-    return about, [{"sample": SAMPLES[name]} | row for row in found + carried + supervised]
+    return about, [{"sample": SAMPLES[name]} | row for row in found + supervised]
 
 
 def _supervised(known: Table, name: str, labels, group, test) -> tuple[np.ndarray | None, list[dict]]:
@@ -151,11 +143,8 @@ def _behind(codes: Path) -> dict:
     known, code = _known(codes, "mirabest", "code_views")
     labels, group = classify.is_frii(known), classify.groups(known)
     features = [classify.Features(VARIANTS["code_views"], code)]
-    if (pictures := _images("mirabest", known)) is not None:
-        features += baselines.describe(pictures, (baselines.BEST,))
+    features += baselines.describe(_images("mirabest", known), (baselines.BEST,))
     curve = [row for one in features for row in evidence.learning_curve(one, labels, group)]
-    if pictures is None:
-        curve += [r | {"carried": True} for r in read()["behind"]["learning_curve"] if r["features"] == baselines.BEST]
     surveys = {name: _known(codes, name, "code_views") for name in ("frdeep-first", "frdeep-nvss")}
     first, nvss = ((t, classify.Features(SAMPLES[name], c)) for name, (t, c) in surveys.items())
     return {
@@ -203,7 +192,7 @@ def add_line(line: dict, path: Path):
 
 
 def write(results: dict, path: Path):
-    """Write results as JSON with four decimals, atomically; which rows were carried over is not written.
+    """Write results as JSON with four decimals, atomically.
 
     Entries of a file that is there already stay where ``results`` has none of that name.
     """
@@ -217,7 +206,7 @@ def write(results: dict, path: Path):
 
 def _rounded(value):
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items() if key != "carried"}
+        return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_rounded(entry) for entry in value]
     return round(value, 4) if isinstance(value, float) else value
@@ -236,7 +225,7 @@ def read(path: Path | None = None) -> dict:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
         return results | {"rows": list(results["rows"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} is not a results file ({first_line(error)}): make it with rgz report") from error
+        raise BadInput(f"{path} is not a results file ({first_line(error)}): make it with rgz classify") from error
 
 
 def rows(results: dict, sample: str, features: str | None = None) -> list[dict]:
@@ -319,7 +308,7 @@ def table(results: dict) -> str:
         ]
         previous = None
         for row in rows(results, name):
-            title = row["features"] + (" †" if row.get("carried") else "")
+            title = row["features"]
             lines += [""] if previous not in (None, title) else []
             accuracy, low, high = row["official"]["accuracy"]
             lines.append(
@@ -329,8 +318,6 @@ def table(results: dict) -> str:
             )
             previous = title
         lines.append("")
-    if any(row.get("carried") for row in results["rows"]):
-        lines.append("† carried over from the committed results: these need the survey images (rgz data fetch)")
     return "\n".join(lines)
 
 

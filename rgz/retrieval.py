@@ -64,6 +64,7 @@ PAIRS = (
 
 TITLES = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FR-DEEP FIRST", "frdeep-nvss": "FR-DEEP NVSS"}
 SEED = 0
+QUERIES = 300  # galaxies drawn at random that are altered and have to find themselves
 
 
 def share(found: np.ndarray, draws: int = 1000) -> list[float]:
@@ -242,9 +243,13 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
     (table, whole, space), chosen = compared.for_search(path), latents.chosen(path)
     samples = {name: readers.load(name) for name in readers.SAMPLES}
     kept = {name: one.named(table["name"][table["sample"] == name]) for name, one in samples.items()}
-    changed = {kind: alter(kept["mirabest"], kind, recipe) for kind in ALTERED}
+    drawn = np.sort(np.random.default_rng(SEED).permutation(len(kept["mirabest"]))[:QUERIES])
+    changed = {}
+    for kind in ALTERED:
+        rows, sample = alter(kept["mirabest"][drawn], kind, recipe)
+        changed[kind] = np.flatnonzero(table["sample"] == "mirabest")[drawn[rows]], sample
 
-    def rows(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, similar.Space]):
+    def asked(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, similar.Space]):
         for name, one in spaces.items():
             placed = {kind: (changed[kind][0], one.place(value)) for kind, value in after.items()}
             about = {"features": title, "space": name, "dimensions": one.matrix.shape[1]}
@@ -254,9 +259,9 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
     shown = {kind: compared.shown(recipe, one) for kind, (_, one) in changed.items()}
     codes = {kind: compared.codes(model, views, chosen) for kind, views in shown.items()}
     after = {kind: np.hstack([code, compared.components(shown[kind], basis)]) for kind, code in codes.items()}
-    found = list(rows(TOGETHER, whole, after, _tolerant(space)))
+    found = list(asked(TOGETHER, whole, after, _tolerant(space)))
     spaces = _plainly(whole[:, :alone]) | _tolerant(latents.read_space(compared.ALONE, path))
-    found += rows(CODES, whole[:, :alone], codes, spaces)
+    found += asked(CODES, whole[:, :alone], codes, spaces)
 
     pixels = np.concatenate([prepared(one, recipe) for one in kept.values()])
     own_basis = compared.principal(pixels, len(chosen))
@@ -267,7 +272,7 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
     values = np.concatenate([components(one) for one in kept.values()])
     learned = compared.space(values, compared.changes(components, recipe, training), 0)
     after = {kind: compared.components(views, own_basis) for kind, views in shown.items()}
-    found += rows(COMPONENTS, values, after, _plainly(values) | _tolerant(learned))
+    found += asked(COMPONENTS, values, after, _plainly(values) | _tolerant(learned))
 
     def altered_by(described: Callable[[Sample], np.ndarray]) -> dict[str, np.ndarray]:
         return {kind: described(one) for kind, (_, one) in changed.items()}
@@ -276,13 +281,13 @@ def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> 
         return prepared(one, recipe).reshape(len(one), -1).astype(np.float32)
 
     values = pixels.reshape(len(table), -1).astype(np.float32)
-    found += rows("pixels, posed", values, altered_by(flat), _plainly(values, ("as they are",)))
+    found += asked("pixels, posed", values, altered_by(flat), _plainly(values, ("as they are",)))
 
     def as_they_lie(one: Sample) -> np.ndarray:
         return np.stack([_on_the_sky(image, one.pixel, recipe) for image in one.images]).reshape(len(one), -1)
 
     values = np.concatenate([as_they_lie(one) for one in kept.values()])
-    found += rows("pixels, as they lie", values, altered_by(as_they_lie), _plainly(values, ("as they are",)))
+    found += asked("pixels, as they lie", values, altered_by(as_they_lie), _plainly(values, ("as they are",)))
     return {
         "rows": found,
         "altered": {kind: len(of) for kind, (of, _) in changed.items()},

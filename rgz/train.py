@@ -16,7 +16,6 @@ import csv
 import io
 import math
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,10 +26,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
-from tqdm import tqdm
 
 from rgz import paths
 from rgz.errors import BadInput, first_line
+from rgz.progress import progress
 from rgz.vdvae import VDVAE
 
 __all__ = ["Schedule", "describe", "fit", "processes", "validation_loss"]
@@ -176,8 +175,7 @@ def fit(
         board = (
             _tensorboard(folder / "tensorboard", step) if tensorboard and rank == 0 else nullcontext(lambda row: None)
         )
-        quiet = rank > 0 or not sys.stderr.isatty()
-        with board as add_row, tqdm(total=schedule.steps, initial=step, unit="step", disable=quiet) as bar:
+        with board as add_row, progress(total=schedule.steps, initial=step, unit="step", disable=rank > 0) as bar:
             logged, since = step, time.monotonic()
             end, going = since + 60 * minutes, minutes > 0
             while step < schedule.steps and going:

@@ -14,6 +14,13 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)  # two crawl where another process is at work
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what asks for survey images, so that ``-m "not data"`` leaves it out."""
+    for item in items:
+        if "survey" in item.fixturenames:
+            item.add_marker("data")
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     def refuse(host, *_args, **_kwargs):

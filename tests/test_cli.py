@@ -21,7 +21,9 @@ from rgz import __version__, checkpoints, fetch, fields, images, latents, paths,
         ("train",),
         ("encode",),
         ("reconstruct",),
+        ("classify",),
         ("report",),
+        ("map",),
     ],
 )
 def test_every_verb_has_help(run, verb):
@@ -36,7 +38,7 @@ def test_the_module_is_the_command():
 
 
 def test_a_wrong_option_is_exit_status_2(run):
-    assert run("report", "--repeats", "0")[0] == 2
+    assert run("classify", "--repeats", "0")[0] == 2
 
 
 def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
@@ -96,21 +98,14 @@ def test_a_probe_adds_one_line_and_keeps_the_others(tmp_path, monkeypatch, run, 
     assert 0 <= float(second["code_views_accuracy"]) <= 1
 
 
-def test_a_reconstruction_without_the_images_changes_nothing(tmp_path, monkeypatch, run, tiny):
-    monkeypatch.setattr(fetch, "locate", lambda name: None)
-    for name in ("m", "p"):
-        checkpoints.save(tmp_path / f"{name}.safetensors", tiny, images.Recipe(), {})
-    status, out, _ = run(
-        "reconstruct",
-        "--weights",
-        tmp_path / "m.safetensors",
-        "--plain",
-        tmp_path / "p.safetensors",
-        "--out",
-        tmp_path / "r.json",
-    )
-    assert status == 0
-    assert "not measured anew" in out
+@pytest.mark.parametrize("study", ["classify", "reconstruct", "retrieve"])
+def test_a_study_without_the_images_is_one_line_and_writes_nothing(tmp_path, monkeypatch, run, study):
+    monkeypatch.delenv("RGZ_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("RGZ_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(study, "--out", tmp_path / "r.json")
+    assert status == 1
+    assert "RGZ_DATA_MIRROR" in err.splitlines()[-1]
     assert not (tmp_path / "r.json").exists()
 
 

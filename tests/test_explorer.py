@@ -36,8 +36,15 @@ def galaxies():
 def built(galaxies, tmp_path_factory):
     index, pictures = galaxies
     folder = tmp_path_factory.mktemp("explorer")
-    explorer.write(folder, PAGE, explorer.payload(index, "simulated"), pictures)
+    explorer.write(folder, PAGE, explorer.payload(index, "simulated", places(index)), pictures)
     return folder
+
+
+def places(index):
+    """A map of an index, by two of its numbers."""
+    flat = index.vectors[:, :2] - index.vectors[:, :2].min(axis=0)
+    x, y = (9999 * flat / flat.max()).astype(int).T
+    return Table({"name": index.table["name"], "x": x, "y": y})
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +178,26 @@ def test_on_a_phone_nothing_hangs_over_the_edge(page):
 
 def test_a_page_too_large_or_without_its_template_is_refused(galaxies, tmp_path, monkeypatch):
     index, pictures = galaxies
-    data = explorer.payload(index, "simulated")
+    data = explorer.payload(index, "simulated", places(index))
     with pytest.raises(BadInput, match=r"index\.html is missing"):
         explorer.write(tmp_path, tmp_path, data, pictures)
     monkeypatch.setattr(explorer, "LARGEST", 1000)
     with pytest.raises(BadInput, match="more than"):
         explorer.write(tmp_path, PAGE, data, pictures)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_keeps_neighbours_together_and_belongs_to_its_codes(galaxies, tmp_path):
+    index, _ = galaxies
+    explorer.lay_out(index, tmp_path / "map.csv")
+    laid = Table.read(tmp_path / "map.csv", format="ascii.csv")
+    assert list(laid["name"]) == list(index.table["name"])
+    flat = np.column_stack([laid["x"], laid["y"]]).astype(float)
+    assert flat.min() == 0
+    assert flat.max() == 9999
+    nearest = index.neighbours(index.vectors @ np.linalg.pinv(index.space.matrix) + index.space.centre, k=2)[0][:, 1]
+    near = np.hypot(*(flat - flat[nearest]).T)
+    apart = np.hypot(*(flat - np.roll(flat, 7, axis=0)).T)
+    assert np.median(near) < 0.3 * np.median(apart)
+    with pytest.raises(BadInput, match="other galaxies"):
+        explorer.payload(index, "simulated", laid[1:])
