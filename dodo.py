@@ -13,10 +13,11 @@ from doit.dependency import FileChangedChecker, JSONCodec
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
-from rgz import fetch, fields, readers
+from rgz import artifacts
+from rgz.data import datasets, fetch, training_set
 
-SAMPLES = tuple(archive for archive, _ in readers.SAMPLES.values())
-SOURCES = (SAMPLES[0], SAMPLES[3], fields.FITS_FIELDS, fields.ZOO)
+SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
+SOURCES = (SAMPLES[0], SAMPLES[3], training_set.FITS_FIELDS, training_set.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, PRIOR, DENSITY = "artifacts/codes.h5", "artifacts/prior.safetensors", "artifacts/density.safetensors"
 
@@ -70,11 +71,11 @@ class Hashes(FileChangedChecker):
 
     def check_modified(self, path, _stat, recorded):
         """Whether a file has changed."""
-        return fetch.sha256(path) != recorded
+        return artifacts.sha256(path) != recorded
 
     def get_state(self, path, _recorded):
         """What is recorded of a file."""
-        return fetch.sha256(path)
+        return artifacts.sha256(path)
 
 
 class Lines(JSONCodec):

@@ -11,10 +11,10 @@ turned
     these, and four more views of each, turned by a few degrees, scaled by a few per cent and shifted by up to a pixel,
 redrawn after 4, 3, 1
     these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 8 blocks and drew
-    the later ones anew (``rgz.generate.redrawn``): of the four blocks that say anything one, two and three are drawn. That the
+    the later ones anew (``rgz.tasks.generate.redrawn``): of the four blocks that say anything one, two and three are drawn. That the
     class stays is what is on trial.
 
-The network is that of ``rgz.cnn``, five convolutions and three dense layers with the same optimiser, made smaller for prepared
+The network is that of ``studies.cnn``, five convolutions and three dense layers with the same optimiser, made smaller for prepared
 images of 32 pixels, for the VDVAE generates no others. These lie along the rows already, so that in all arms they are mirrored
 along and across and not turned further, and a probability is the mean over the four mirrored views.
 
@@ -37,8 +37,13 @@ import torch.nn.functional as F
 from astropy.table import Table
 from torch import Tensor, nn
 
-from rgz import checkpoints, classify, generate, images, paths, readers, report, sample
+from rgz import artifacts
+from rgz.data import datasets, sample
+from rgz.models import checkpoint
 from rgz.progress import progress
+from rgz.tasks import classify, generate
+from rgz.transforms import prepare
+from studies import classification
 
 LABELS = (50, 100, 200)
 KEPT = (4, 3, 1)  # blocks
@@ -79,7 +84,7 @@ def _scaled(pixels: np.ndarray) -> Tensor:
 
 
 def train(pixels: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> nn.Sequential:
-    """Fit a :func:`network` to prepared images (N, 32, 32) and labels (N,), 1 for FRII, as :func:`rgz.cnn.train` does."""
+    """Fit a :func:`network` to prepared images (N, 32, 32) and labels (N,), 1 for FRII, as :func:`studies.cnn.train` does."""
     torch.manual_seed(seed)
     model, shown = network(), _scaled(pixels)
     target = torch.from_numpy(np.asarray(labels, dtype=np.float32))
@@ -115,19 +120,19 @@ def draw(table: Table, seed: int) -> tuple[dict[int, np.ndarray], np.ndarray]:
     return drawn, np.flatnonzero(~np.isin(group, group[drawn[max(LABELS)]]))
 
 
-def turned(galaxies: sample.Sample, recipe: images.Recipe, seed: int) -> np.ndarray:
-    """Each galaxy ``TIMES`` times as :func:`rgz.augment.batches` shows it, but for mirroring: (TIMES, N, 32, 32)."""
+def turned(galaxies: sample.Sample, recipe: prepare.Recipe, seed: int) -> np.ndarray:
+    """Each galaxy ``TIMES`` times as :func:`rgz.data.loader.batches` shows it, but for mirroring: (TIMES, N, 32, 32)."""
     rng, found = np.random.default_rng(seed), []
     for image in galaxies.images:
         turns = [
-            images.Pose(
+            prepare.Pose(
                 rng.normal(0, np.radians(6)),
                 length=float(np.exp(rng.normal(0, 0.05))),
                 shift=tuple(rng.uniform(-1, 1, 2)),
             )
             for _ in range(TIMES)
         ]
-        found.append(images.views(image, galaxies.pixel, recipe, turns))
+        found.append(prepare.views(image, galaxies.pixel, recipe, turns))
     return np.stack(found, axis=1)
 
 
@@ -158,12 +163,12 @@ def main(out: Path, seeds: int, steps: int):
     done = Table.read(out, format="ascii.csv") if out.exists() else ()
     done = {(int(line["labels"]), int(line["seed"]), str(line["arm"])) for line in done}
     missing = [one for one in product(LABELS, range(seeds), ARMS) if one not in done]
-    model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
-    galaxies = readers.load("mirabest")
+    model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
+    galaxies = datasets.load("mirabest")
     galaxies = galaxies[classify.confident(galaxies.table)]
     galaxies = galaxies[sample.usable(galaxies, recipe)]
     labels = classify.is_frii(galaxies.table)
-    views = np.stack([sample.prepared(galaxies, recipe, view) for view in images.MIRRORED])
+    views = np.stack([sample.prepared(galaxies, recipe, view) for view in prepare.MIRRORED])
     bar = progress(total=len(missing), desc="training CNNs", unit="network")
     for seed in range(seeds):
         mine = [one for one in missing if one[1] == seed]
@@ -184,7 +189,7 @@ def main(out: Path, seeds: int, steps: int):
             fitted = train(shown, np.resize(told, len(shown)), steps, seed)
             found = classify.scores(labels[judged], predict(fitted, views[:, judged]))
             line = {"labels": number, "seed": seed, "arm": arm}
-            report.add_line(line | {name: round(found[name], 4) for name in ("accuracy", "roc_auc")}, out)
+            classification.add_line(line | {name: round(found[name], 4) for name in ("accuracy", "roc_auc")}, out)
             bar.update()
     bar.close()
     print(summary(Table.read(out, format="ascii.csv")))

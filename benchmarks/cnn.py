@@ -12,7 +12,11 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table, vstack
 
-from rgz import classify, cnn, latents, paths, readers
+from rgz import artifacts
+from rgz.data import datasets
+from rgz.features import codes
+from rgz.tasks import classify
+from studies import cnn
 
 SAMPLES = ("frdeep-nvss", "mirabest", "frdeep-first")
 
@@ -29,9 +33,9 @@ def main(out: Path, epochs: int):
     """Train what is missing in ``out``."""
     found = Table.read(out, format="ascii.csv") if out.exists() else None
     for name in SAMPLES:
-        known, _, _ = latents.read_codes(paths.artifact("codes.h5"), name)
+        known, _, _ = codes.read_codes(artifacts.artifact("codes.h5"), name)
         known = known[classify.confident(known)]  # the rows, in the order, on which codes are judged
-        images, labels = readers.load(name).named(known["name"]).images, classify.is_frii(known)
+        images, labels = datasets.load(name).named(known["name"]).images, classify.is_frii(known)
         for number, (part, train, held_out) in enumerate(rounds(known)):
             if found is not None and ((found["sample"] == name) & (found["round"] == part)).any():
                 continue
@@ -39,7 +43,7 @@ def main(out: Path, epochs: int):
             rows = Table({"name": known["name"][held_out], "probability": np.round(probability, 4)})
             rows["sample"], rows["round"] = name, part
             found = rows if found is None else vstack([found, rows])
-            with paths.atomic(out) as partial:
+            with artifacts.atomic(out) as partial:
                 found["sample", "round", "name", "probability"].write(partial, format="ascii.csv", overwrite=True)
             print(name, part, classify.scores(labels[held_out], probability), flush=True)
 

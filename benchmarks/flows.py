@@ -18,16 +18,21 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from rgz import anomalies, checkpoints, density, fields, latents, paths, report
-from rgz.cli_data import sources
+from rgz import artifacts
+from rgz.app.cli_data import sources
+from rgz.data import training_set
+from rgz.features import codes
+from rgz.models import checkpoint
+from rgz.models import flow as flows
+from studies import anomalies, classification
 
 RATES = (1e-3, 3e-3, 1e-2)
 
 
 class Zuko(nn.Module):
-    """zuko's masked autoregressive flow, as wide and as deep as a :class:`rgz.density.Flow`."""
+    """zuko's masked autoregressive flow, as wide and as deep as a :class:`rgz.models.flow.Flow`."""
 
-    def __init__(self, config: density.Config):
+    def __init__(self, config: flows.Config):
         super().__init__()
         hidden = [config.hidden] * (1 + config.blocks)
         self.flow = zuko.flows.MAF(config.kept, transforms=config.layers, hidden_features=hidden, residual=True)
@@ -39,34 +44,34 @@ class Zuko(nn.Module):
 
 def run(data: Path, out: Path):
     """Fit both to every fold, and add a line for each to the table."""
-    config = density.Config()
-    model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
+    config = flows.Config()
+    model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
     everything = sources(data)
     seen, unseen = (everything[everything.table["split"] == split] for split in ("train", "valid"))
-    taught, known = (anomalies.codes_of(model, recipe, part, latents.chosen()) for part in (seen, unseen))
-    groups = fields.cells(seen.table)
-    centre, matrix = density.whitening(taught, config.kept)
+    taught, known = (anomalies.codes_of(model, recipe, part, codes.chosen()) for part in (seen, unseen))
+    groups = training_set.cells(seen.table)
+    centre, matrix = flows.whitening(taught, config.kept)
     values, asked = (taught - centre) @ matrix, torch.from_numpy(((known - centre) @ matrix).astype(np.float32))
-    each = list(density.folds(values, groups))
-    for name, make in (("nflows", density.Flow), ("zuko", Zuko)):
+    each = list(flows.folds(values, groups))
+    for name, make in (("nflows", flows.Flow), ("zuko", Zuko)):
         best = max(
             (replace(config, learning_rate=rate) for rate in RATES), key=lambda c: _reached(values, each[0], c, make)
         )
         for fold, (rows, stop) in enumerate(each):
             start = time.perf_counter()
-            flow, _ = density.fit_flow(values[rows], values[stop], best, fold, make)
+            flow, _ = flows.fit_flow(values[rows], values[stop], best, fold, make)
             with torch.no_grad():
                 nats = flow(asked).mean().item()
             line = {"fold": fold, "flow": name, "learning_rate": best.learning_rate, "nats": round(nats, 3)}
             line["seconds"] = round(time.perf_counter() - start)
-            report.add_line(line, out)
+            classification.add_line(line, out)
             print(line, flush=True)
 
 
-def _reached(values: np.ndarray, fold: tuple[np.ndarray, np.ndarray], config: density.Config, make) -> float:
+def _reached(values: np.ndarray, fold: tuple[np.ndarray, np.ndarray], config: flows.Config, make) -> float:
     """Nats on the fold that stops a flow."""
     rows, stop = fold
-    return density.fit_flow(values[rows], values[stop], config, 0, make)[1]
+    return flows.fit_flow(values[rows], values[stop], config, 0, make)[1]
 
 
 if __name__ == "__main__":

@@ -13,28 +13,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rgz import augment, checkpoints, density, fields, generate, latents, paths, realism
-from rgz.cli_data import sources
+from rgz import artifacts
+from rgz.app.cli_data import sources
+from rgz.data import loader, training_set
+from rgz.features import embed
+from rgz.models import checkpoint, flow
+from rgz.tasks import generate
+from studies import realism
 
 WIDTHS = (None, 0.0, 0.6, 0.8, 0.9, 1.0, 1.2)  # pixels, σ
 
 
 def run(data: Path, count: int):
     """Print a line for each of ``WIDTHS``; the forest is taught with ``count`` images of each kind, and asked of half that."""
-    model, recipe, _ = checkpoints.load(paths.artifact("vdvae.safetensors"))
+    model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
     everything = sources(data)
     seen = everything[everything.table["split"] == "train"]
-    taught, asked = density.first_fold(fields.cells(seen.table))
-    shown = augment.batches(seen[taught], recipe, count, 0)
+    taught, asked = flow.first_fold(training_set.cells(seen.table))
+    shown = loader.batches(seen[taught], recipe, count, 0)
     real, other = shown(0)[:, 0].numpy(), np.concatenate([shown(n)[:, 0].numpy() for n in (1, 2)])[: count + count // 2]
     unseen, _ = realism.shown(seen[asked], recipe, 0)
     torch.manual_seed(0)
-    codes, _ = latents.full_codes(model, other, drawn=True)
-    mean = np.rint(latents.decode(model, codes, np.arange(model.dimensions)))
+    codes, _ = embed.full_codes(model, other, drawn=True)
+    mean = np.rint(embed.decode(model, codes, np.arange(model.dimensions)))
     for width in WIDTHS:
         made = generate.full_peak(mean if width is None else generate.painted(model, codes, width))
         said = realism.by_forest(real, made[:count], np.concatenate([unseen, made[count:]]))
-        print(f"{'mean' if width is None else width:>5}  {realism.auc(said[: len(unseen)], said[len(unseen) :]):.3f}", flush=True)
+        print(
+            f"{'mean' if width is None else width:>5}  {realism.auc(said[: len(unseen)], said[len(unseen) :]):.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

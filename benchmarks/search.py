@@ -18,7 +18,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from rgz import similar, synthetic
+from rgz.data import simulate
+from rgz.features import metric
+from rgz.tasks import search as searching
 
 TURNS = 15
 RUNS = 9
@@ -37,7 +39,7 @@ def search(count: int, dimensions: int):
     codes = rng.standard_normal((count, dimensions), dtype=np.float32)
     names = Table({"name": np.arange(count).astype(str), "sample": np.full(count, "made")})
     for cosine in (True, False):
-        index = similar.build(codes, names, similar.plain(codes[:1000], cosine))
+        index = searching.build(codes, names, metric.plain(codes[:1000], cosine))
         own, bare, ratio = _turns(index, index.vectors[:1].copy())
         print(
             f"ten nearest of {count:,} × {dimensions}, {'cosine' if cosine else 'Euclidean'}: {1e3 * own:.1f} ms, bare product "
@@ -45,7 +47,7 @@ def search(count: int, dimensions: int):
         )
 
 
-def _turns(index: similar.Index, query: np.ndarray) -> tuple[float, float, float]:
+def _turns(index: searching.Index, query: np.ndarray) -> tuple[float, float, float]:
     """Median seconds of the search and of the product, and the median of their ratios."""
     index.nearest(query)
     pairs = [(seconds(lambda: index.nearest(query)), seconds(lambda: index.vectors @ query[0])) for _ in range(TURNS)]
@@ -58,7 +60,7 @@ def look():
         path = Path(folder) / "galaxy.fits"
         header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 20.0}
         header |= {"CRPIX1": 150.5, "CRPIX2": 150.5, "CDELT1": -0.0005, "CDELT2": 0.0005}
-        pixels = synthetic.source("FRII", np.random.default_rng(0), size=300).astype(np.float32)
+        pixels = simulate.source("FRII", np.random.default_rng(0), size=300).astype(np.float32)
         fits.PrimaryHDU(pixels, fits.Header(header)).writeto(path)
         commands = ([sys.executable, "-m", "rgz", "look", str(path)], [sys.executable, "-c", "import torch"])
         runs = [

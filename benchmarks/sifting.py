@@ -14,34 +14,42 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from rgz import augment, checkpoints, density, emulation, fields, generate, paths, realism
-from rgz.cli_data import sources
+from rgz import artifacts
+from rgz.app.cli_data import sources
+from rgz.data import loader, training_set
+from rgz.models import checkpoint
+from rgz.models import flow as flows
+from rgz.tasks import generate
+from studies import generation, realism
 
 RIGOURS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
 
 
 def run(data: Path, count: int):
     """Print a line for each of ``RIGOURS``; ``count`` images of each kind."""
-    weights = paths.artifact("vdvae.safetensors")
-    model, recipe, _ = checkpoints.load(weights)
-    flow = generate.load_prior(paths.artifact("prior.safetensors"), weights)
+    weights = artifacts.artifact("vdvae.safetensors")
+    model, recipe, _ = checkpoint.load(weights)
+    flow = generate.load_prior(artifacts.artifact("prior.safetensors"), weights)
     everything = sources(data)
     seen = everything[everything.table["split"] == "train"]
-    taught, asked = density.first_fold(fields.cells(seen.table))
-    shown = augment.batches(seen[taught], recipe, count, 1)(1)[:, 0].numpy()
+    taught, asked = flows.first_fold(training_set.cells(seen.table))
+    shown = loader.batches(seen[taught], recipe, count, 1)(1)[:, 0].numpy()
     real, _ = realism.shown(seen[asked], recipe, 0)
     drawn, more = (generate.new(model, count, seed=seed, flow=flow) for seed in (1, 2))
     inside = realism.scales(recipe.size)
     known, own = realism.properties(real), realism.properties(more)
     power, its_power = realism.power(real).mean(0), realism.power(more)
-    odds = emulation.odds_of(shown, drawn, more)
+    odds = generation.odds_of(shown, drawn, more)
     for rigour in RIGOURS:
-        kept = emulation.keep(odds, rigour)
+        kept = generation.keep(odds, rigour)
         distance = {name: stats.ks_2samp(known[name], own[name][kept]).statistic for name in known}
         off = (its_power[kept].mean(0) / power - 1)[inside]
         each = ", ".join(f"{name} {value:.3f}" for name, value in distance.items())
         mean = np.mean(list(distance.values()))
-        print(f"{rigour:>5}  kept {kept.mean():.0%}  mean {mean:.3f} ({each})  power off by {np.abs(off).max():.0%}", flush=True)
+        print(
+            f"{rigour:>5}  kept {kept.mean():.0%}  mean {mean:.3f} ({each})  power off by {np.abs(off).max():.0%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,11 @@ import torch
 from ceiling import alone, now, record, seconds
 from torch import nn
 
-from rgz import latents, paths, provenance, synthetic, train
-from rgz.vdvae import PRESETS, VDVAE, Config
+from rgz import artifacts
+from rgz.data import simulate
+from rgz.features import embed
+from rgz.models import train
+from rgz.models.vdvae import PRESETS, VDVAE, Config
 
 BATCH = {"tiny": 64, "small": 64, "base64": 32, "imagenet64": 4}  # images of a step, for a machine of 16 GB
 TURNS = 5  # at least
@@ -82,7 +85,7 @@ def measure(name: str, kind: str, batch: int, device: str, budget: float) -> dic
         reason = f"training on {batch} images may need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         return result | {"skipped": reason}
     torch.manual_seed(0)
-    fields = synthetic.sources(batch).images
+    fields = simulate.sources(batch).images
     middle = slice((fields.shape[-1] - config.size) // 2, (fields.shape[-1] + config.size) // 2)
     pixels = np.ascontiguousarray(fields[:, middle, middle])
     images = torch.from_numpy(pixels[:, None])
@@ -99,7 +102,7 @@ def measure(name: str, kind: str, batch: int, device: str, budget: float) -> dic
         model.eval().requires_grad_(False)
         with bars:
             for _ in passes:
-                latents.full_codes(model, pixels) if device == "cpu" else model.encode(images.to(device))
+                embed.full_codes(model, pixels) if device == "cpu" else model.encode(images.to(device))
     return result
 
 
@@ -168,7 +171,7 @@ def main():
     options = parser.parse_args()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the processes to come
-    about = provenance.describe(device=options.device, **apart(machine, options.device), presets={})
+    about = artifacts.describe(device=options.device, **apart(machine, options.device), presets={})
     print(about["processor"], f"{about['threads']} threads", f"torch {about['torch']}", sep=", ")
     print("a square matmul, GFLOP/s:", about["matmul_gflop_per_s"])
     heads = ("preset", "parameters", "batch", "train img/s", "% of ceiling", "encode img/s", "% of ceiling")
@@ -187,7 +190,7 @@ def main():
         else:
             size, peak = f"{it['parameters']:,}", done["train"]["peak_memory_mb"]
             print(ROW.format(name, size, it["batch"], *cells, peak), flush=True)
-    with paths.atomic(options.out) as partial_file:
+    with artifacts.atomic(options.out) as partial_file:
         partial_file.write_text(json.dumps(about, indent=1) + "\n")
 
 

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rgz import augment, checkpoints, fetch, images, provenance, report, sample, train
-from rgz.vdvae import PRESETS, VDVAE, Config
+from rgz import artifacts
+from rgz.data import loader, sample
+from rgz.models import checkpoint, train
+from rgz.models.vdvae import PRESETS, VDVAE, Config
+from rgz.transforms import prepare
+from studies import classification
 
-THREE = replace(
-    PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0
-)
+THREE = replace(PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0)
 HALF = replace(THREE, width=96)
 FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
 LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside
@@ -47,9 +49,9 @@ class Reweighed(nn.Module):
         return out | {"loss": loss}
 
 
-def on_the_sky(image: np.ndarray, radius: float, find=images.find_pose) -> images.Pose:
+def on_the_sky(image: np.ndarray, radius: float, find=prepare.find_pose) -> prepare.Pose:
     """The length of a source alone: it stays as it lies on the sky."""
-    return images.Pose(length=find(image, radius).length)
+    return prepare.Pose(length=find(image, radius).length)
 
 
 def stretched(curve) -> callable:
@@ -62,7 +64,7 @@ class Try:
     """One thing changed: the shape, the images' recipe, the loss, the schedule, or a step of the preparation."""
 
     config: Config = HALF
-    recipe: images.Recipe = field(default_factory=images.Recipe)
+    recipe: prepare.Recipe = field(default_factory=prepare.Recipe)
     schedule: train.Schedule = field(default_factory=lambda: train.Schedule(steps=500))
     weights: dict[int, float] = field(default_factory=dict)
     free: float = 0.0
@@ -79,8 +81,8 @@ TRIES = {
     "free bits: ½ nat a block": Try(free=0.5),
     "rate at 1 and 4 weighs ¼": Try(weights={1: 0.25, 4: 0.25}),
     "rate weighs ¼ everywhere": Try(weights=dict.fromkeys((1, 4, 8), 0.25)),
-    "all at 115″": Try(recipe=images.Recipe(narrowest=115.2, widest=115.2)),
-    "64 × 64 pixels": Try(LARGER, images.Recipe(64)),
+    "all at 115″": Try(recipe=prepare.Recipe(narrowest=115.2, widest=115.2)),
+    "64 × 64 pixels": Try(LARGER, prepare.Recipe(64)),
     "as they lie on the sky": Try(steps={"find_pose": on_the_sky}),
     "no stretch": Try(steps={"stretch": stretched(lambda x: x)}),
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
@@ -100,22 +102,22 @@ def run(name: str, one: Try, sources: sample.Sample, digest: str, folder: Path, 
     """Train one try, or go on with it, and add its line to the table."""
     with ExitStack() as changed:
         for step, function in one.steps.items():
-            changed.enter_context(patch.object(images, step, function))
+            changed.enter_context(patch.object(prepare, step, function))
         seen, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
         pixels = torch.from_numpy(sample.prepared(held_out, one.recipe)[:, None])
         torch.manual_seed(one.schedule.seed)
         model, done = train.fit(
             Reweighed(VDVAE(one.config), one.weights, one.free),
-            augment.batches(seen, one.recipe, one.schedule.batch, one.schedule.seed),
+            loader.batches(seen, one.recipe, one.schedule.batch, one.schedule.seed),
             one.schedule,
             folder,
             validation=pixels,
             inputs={"training_set_sha256": digest, "try": name},
         )
-        about = provenance.describe(preset=name, steps=done, validation=train.describe(model.model, pixels))
-        checkpoints.save(folder / "vdvae.safetensors", model.model, one.recipe, about)
-        line = report.probe(folder / "vdvae.safetensors", sources, dimensions=128)
-    report.add_line(line | {"note": name}, out)
+        about = artifacts.describe(preset=name, steps=done, validation=train.describe(model.model, pixels))
+        checkpoint.save(folder / "vdvae.safetensors", model.model, one.recipe, about)
+        line = classification.probe(folder / "vdvae.safetensors", sources, dimensions=128)
+    classification.add_line(line | {"note": name}, out)
     print(name, line, flush=True)
 
 
@@ -127,7 +129,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(TRIES):
         parser.error(f"no try is called {', '.join(map(repr, unknown))}")
-    sources, digest = sample.read(asked.data), fetch.sha256(asked.data)
+    sources, digest = sample.read(asked.data), artifacts.sha256(asked.data)
     for number, (name, one) in enumerate(TRIES.items()):
         if not asked.names or name in asked.names:
             run(name, one, sources, digest, Path("runs/tries") / f"{number:02}", asked.out)

@@ -1,6 +1,6 @@
 """``python -m rgz``: the same verbs as the ``rgz`` command."""
 
-from rgz.cli import main
+from rgz.app.cli import main
 
 if __name__ == "__main__":
     main()

@@ -81,7 +81,7 @@ def reconstructions(truth: np.ndarray, made: np.ndarray, titles=None, cell: floa
 def growth(rows: list[dict], measure: str, label: str, size: str = "dimensions", ax: Axes | None = None) -> Axes:
     """A measure of reconstruction against the size of the code, one line a method; bands from the 16th to 84th percentile.
 
-    ``rows`` are the entries ``growth`` or, with ``size="bits"``, ``sent`` of :func:`rgz.reconstruct.study`.
+    ``rows`` are the entries ``growth`` or, with ``size="bits"``, ``sent`` of :func:`studies.reconstruction.study`.
     """
     ax = _axes(ax, (4.4, 3.4))
     looks = {"VDVAE": ("#0072B2", "o"), "PCA": ("#E69F00", "s"), "plain VAE": ("#009E73", "^")}
@@ -131,7 +131,9 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None
     ``groups`` maps a group to its items, each ``[value, spread]``; more than seven cannot be told apart.
     """
     if len(groups) > len(PALETTE):
-        raise ValueError(f"{len(groups)} groups are more than the {len(PALETTE)} that can be told apart: choose some of them")
+        raise ValueError(
+            f"{len(groups)} groups are more than the {len(PALETTE)} that can be told apart: choose some of them"
+        )
     items = list(dict.fromkeys(item for group in groups.values() for item in group))
     ax = _axes(ax, (7.5, 0.6 + len(items) * (0.16 + 0.09 * len(groups))))
     for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):
@@ -149,7 +151,7 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None
 def learning_curve(rows: list[dict], metric: str, label: str, ax: Axes | None = None) -> Axes:
     """A score against the number of labels, one line a kind of features; bands are the standard deviation over draws.
 
-    ``rows`` as :func:`rgz.evidence.learning_curve` gives them.
+    ``rows`` as :func:`studies.evidence.learning_curve` gives them.
     """
     ax = _axes(ax, (5.2, 3.6))
     for name, colour, marker in zip(dict.fromkeys(row["features"] for row in rows), PALETTE, "oDsv", strict=False):
@@ -280,7 +282,15 @@ def ratios(lines: dict[str, list], band: tuple[int, int], ax: Axes | None = None
         middle, low, high = np.array(values).T
         periods = np.arange(1, len(middle) + 1)
         ax.errorbar(
-            periods, middle, (middle - low, high - middle), color=colour, marker=marker, ms=4, lw=1, capsize=2, label=name
+            periods,
+            middle,
+            (middle - low, high - middle),
+            color=colour,
+            marker=marker,
+            ms=4,
+            lw=1,
+            capsize=2,
+            label=name,
         )
     ax.set(xscale="log", xlabel="periods across the image", ylabel="power, generated / real")
     ax.set_xticks([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])
@@ -294,7 +304,9 @@ def grid(values: np.ndarray, rows: list[str], columns: list[str], label: str, ax
     picture = ax.imshow(values, cmap="cividis", vmin=0.3, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k")
+            ax.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k"
+            )
     ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label=label)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import fetch, images, readers, synthetic, vdvae
+from rgz.data import datasets, fetch, simulate
+from rgz.models import vdvae
+from rgz.transforms import prepare
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # two crawl where another process is at work
@@ -31,14 +33,14 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def simulated():
-    return synthetic.sources(24, seed=1)
+    return simulate.sources(24, seed=1)
 
 
 @pytest.fixture(scope="session")
 def pixels(simulated):
     """Prepared simulated images, (24, 1, 32, 32) uint8."""
     return torch.from_numpy(
-        np.stack([images.prepare(i, simulated.pixel, images.Recipe()) for i in simulated.images])[:, None]
+        np.stack([prepare.prepare(i, simulated.pixel, prepare.Recipe()) for i in simulated.images])[:, None]
     )
 
 
@@ -53,9 +55,9 @@ def survey():
     """Read a survey sample, or skip where its archive is not on this machine."""
 
     def load(name):
-        if fetch.locate(readers.SAMPLES[name][0]) is None:
+        if fetch.locate(datasets.SAMPLES[name][0]) is None:
             pytest.skip(f"the images of {name} are not here: set RGZ_DATA_MIRROR or run rgz data fetch")
-        return readers.load(name)
+        return datasets.load(name)
 
     return load
 
@@ -63,9 +65,12 @@ def survey():
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run the command line in this process: ``run("data", "fetch")`` gives exit status, stdout, stderr."""
-    from rgz import cli, report
+    from rgz.app import cli
+    from studies import classification
 
-    monkeypatch.setattr(report, "parallel_config", lambda **_: nullcontext())  # in this process, where a test can look
+    monkeypatch.setattr(
+        classification, "parallel_config", lambda **_: nullcontext()
+    )  # in this process, where a test can look
 
     def command(*arguments):
         monkeypatch.setattr("sys.argv", ["rgz", *map(str, arguments)])

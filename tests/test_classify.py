@@ -10,8 +10,12 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
-from rgz import baselines, classify, evidence, latents, paths, readers, report, sample, synthetic
+from rgz import artifacts
+from rgz.data import datasets, sample, simulate
 from rgz.errors import BadInput
+from rgz.features import codes as codefile
+from rgz.tasks import classify
+from studies import baselines, classification, evidence
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}
 
@@ -68,7 +72,7 @@ def test_every_classifier_finds_a_clear_signal():
 @pytest.mark.slow
 def test_shuffled_labels_score_as_chance():
     """Whatever a classifier picks, scales and calibrates, it does on training folds: on real codes labels drawn by lot are lost."""
-    table, code, _ = latents.read_codes(paths.artifact("codes.h5"), "mirabest", "code_views")
+    table, code, _ = codefile.read_codes(artifacts.artifact("codes.h5"), "mirabest", "code_views")
     code = code[classify.confident(table)]
     features = classify.Features("shuffled", code, PCA(60, svd_solver="covariance_eigh"))
     drawn = [
@@ -156,9 +160,9 @@ def codes(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "UNCALIBRATED", FAST)
     monkeypatch.setattr(evidence.learning_curve, "__defaults__", ((10, 50), 2))
     groups, archives = {}, {}
-    for number, name in enumerate(report.SAMPLES):
+    for number, name in enumerate(classification.SAMPLES):
         table = catalogue(seed=number)
-        made = synthetic.sources(12, seed=number)
+        made = simulate.sources(12, seed=number)
         archives[name] = sample.Sample(made.images[np.arange(len(table)) % 12], table, made.pixel)
         if name == "mirabest":
             table["confident"][:30] = False
@@ -168,8 +172,8 @@ def codes(tmp_path, monkeypatch):
         else:
             table["object"], code = table["name"], features(table, 3.0).values
         groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
-    monkeypatch.setattr(readers, "load", archives.__getitem__)
-    latents.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
+    monkeypatch.setattr(datasets, "load", archives.__getitem__)
+    codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     return tmp_path / "codes.h5"
 
 
@@ -177,20 +181,24 @@ def test_results_have_codes_and_baselines_of_every_sample(codes, run, tmp_path):
     status, out, _ = run("classify", "--codes", codes, "--out", tmp_path / "r.json", "--repeats", 1)
     assert status == 0
     written = json.loads((tmp_path / "r.json").read_text())
-    kinds = {*report.VARIANTS.values(), baselines.BEST}
-    assert {r["features"] for r in report.rows(written, "mirabest")} == {*kinds, report.SIZE, *baselines.BASELINES}
-    assert {r["features"] for r in report.rows(written, "frdeep-nvss")} == kinds
+    kinds = {*classification.VARIANTS.values(), baselines.BEST}
+    assert {r["features"] for r in classification.rows(written, "mirabest")} == {
+        *kinds,
+        classification.SIZE,
+        *baselines.BASELINES,
+    }
+    assert {r["features"] for r in classification.rows(written, "frdeep-nvss")} == kinds
     assert all(title in out for title in kinds)
     assert written["samples"]["MiraBest Confident"]["n"] == 90
     told = [(row["blocks"], row["dimensions"]) for row in written["behind"]["blocks"]]
     assert told == [(1, 4), (4, 6)]
-    shown = report.floors(written, {"accuracy": 0.76, "roc_auc": 0.86})
+    shown = classification.floors(written, {"accuracy": 0.76, "roc_auc": 0.86})
     assert {len(column) for column in shown.values()} == {2}
-    quoted = report.quoted(written)
+    quoted = classification.quoted(written)
     assert quoted["mirabest-n"] == 90
     assert (
         quoted["mirabest-own-accuracy"]
-        == report.best(written, "VDVAE code, 12 views")["cross_validation"]["accuracy"][0]
+        == classification.best(written, "VDVAE code, 12 views")["cross_validation"]["accuracy"][0]
     )
     assert quoted["hybrid-n"] == 10
 
@@ -205,7 +213,7 @@ def test_results_twice_are_the_same_file(codes, run, tmp_path):
 def test_results_that_are_no_results(tmp_path):
     (tmp_path / "r.json").write_text("[1, 2")
     with pytest.raises(BadInput, match="rgz classify"):
-        report.read(tmp_path / "r.json")
+        classification.read(tmp_path / "r.json")
 
 
 def test_pooled_components_do_not_depend_on_the_order_of_views():

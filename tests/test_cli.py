@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
-from rgz import __version__, checkpoints, fetch, fields, images, latents, paths, readers, sample, synthetic
+from rgz import __version__, artifacts
+from rgz.data import datasets, sample, simulate, training_set
+from rgz.features import codes
+from rgz.models import checkpoint
+from rgz.transforms import prepare
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_a_wrong_option_is_exit_status_2(run):
 
 
 def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
-    built = synthetic.sources(40, seed=3)
+    built = simulate.sources(40, seed=3)
     built.table["split"] = ["valid" if i % 8 == 0 else "train" for i in range(40)]
     sample.write(tmp_path / "train.h5", built)
     status, out, err = run(
@@ -53,7 +57,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     assert (tmp_path / "run" / "reconstructions.png").exists()
     status, out, _ = run("data", "check", tmp_path / "run" / "vdvae.safetensors")
     assert "3 steps" in out
-    monkeypatch.setattr(readers, "load", lambda name: synthetic.sources(6, seed=len(name)))
+    monkeypatch.setattr(datasets, "load", lambda name: simulate.sources(6, seed=len(name)))
     status, out, err = run(
         "encode",
         "--weights",
@@ -66,8 +70,8 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         tmp_path / "train.h5",
     )
     assert status == 0, err
-    for name in readers.SAMPLES:
-        table, code, about = latents.read_codes(tmp_path / "codes.h5", name)
+    for name in datasets.SAMPLES:
+        table, code, about = codes.read_codes(tmp_path / "codes.h5", name)
         assert code.shape == (6, 5)
         assert {"name", "ra", "dec", "label", "split"} <= set(table.colnames)
         assert len(about["latents"]) == 5
@@ -76,11 +80,11 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
 
 
 def test_a_probe_adds_one_line_and_keeps_the_others(tmp_path, monkeypatch, run, tiny):
-    built = synthetic.sources(30, seed=3)
+    built = simulate.sources(30, seed=3)
     sample.write(tmp_path / "train.h5", built)
     validation = {"bits_per_dimension": 2.5, "rate_nats": {"1": 0.5, "8": 3.0}}
-    checkpoints.save(tmp_path / "m.safetensors", tiny, images.Recipe(), {"steps": 7, "validation": validation})
-    monkeypatch.setattr(readers, "load", lambda name: synthetic.sources(40, seed=5))
+    checkpoint.save(tmp_path / "m.safetensors", tiny, prepare.Recipe(), {"steps": 7, "validation": validation})
+    monkeypatch.setattr(datasets, "load", lambda name: simulate.sources(40, seed=5))
     (tmp_path / "tries.csv").write_text("note,other\nearlier,1\n")
     status, _out, err = run(
         "probe", tmp_path / "m.safetensors", "--note", "now", "--dimensions", 4,
@@ -118,7 +122,7 @@ def test_training_on_nothing_is_one_line(tmp_path, monkeypatch, run):
 
 
 def test_training_needs_rows_to_validate_on(tmp_path, run):
-    sample.write(tmp_path / "train.h5", synthetic.sources(4))
+    sample.write(tmp_path / "train.h5", simulate.sources(4))
     status, _, err = run("train", "--preset", "tiny", "--data", tmp_path / "train.h5", "--out", tmp_path / "run")
     assert status == 1
     assert "0 valid rows" in err
@@ -135,8 +139,8 @@ def test_artifacts_that_are_not_there(tmp_path, monkeypatch, run):
     status, _, err = run("report")
     assert status == 1
     assert "RGZ_ARTIFACTS" in err
-    assert paths.artifacts() == tmp_path
+    assert artifacts.artifacts() == tmp_path
 
 
 def test_keep_away_is_thirty_arcsec():
-    assert fields.KEEP_AWAY == 30
+    assert training_set.KEEP_AWAY == 30

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import cnn, synthetic
+from rgz.data import simulate
+from studies import cnn
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
@@ -19,7 +20,7 @@ def test_a_quarter_turn_is_a_quarter_turn():
 
 @pytest.mark.slow
 def test_it_learns_a_clear_difference():
-    sample = synthetic.sources(64, seed=0)
+    sample = simulate.sources(64, seed=0)
     labels = np.arange(64) % 2
     images = sample.images.copy()
     images[labels == 1] = np.roll(images[labels == 1], 40, axis=2)
@@ -28,6 +29,6 @@ def test_it_learns_a_clear_difference():
 
 
 def test_the_same_seed_gives_the_same_network():
-    images = synthetic.sources(6, seed=1).images
+    images = simulate.sources(6, seed=1).images
     one, two = (cnn.predict(cnn.train(images, np.arange(6) % 2, 1, seed=3), images) for _ in range(2))
     np.testing.assert_array_equal(one, two)

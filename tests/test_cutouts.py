@@ -17,10 +17,15 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from rgz import cutouts, fetch
+from rgz.data import download, fetch
 from rgz.errors import BadInput
 
-HASTE = {"pause": 0.0, "timeout": 30.0, "total": 60.0, "retries": 1}  # seconds that a busy machine may take for a good answer
+HASTE = {
+    "pause": 0.0,
+    "timeout": 30.0,
+    "total": 60.0,
+    "retries": 1,
+}  # seconds that a busy machine may take for a good answer
 IMPATIENT = {"timeout": 2.0, "total": 3.0}  # where the service is to be too slow
 
 
@@ -118,12 +123,12 @@ def sources(number):
 
 
 def listed(folder):
-    with open(folder / cutouts.FAILURES, newline="") as stream:
+    with open(folder / download.FAILURES, newline="") as stream:
         return {row["name"]: row["reason"] for row in csv.DictReader(stream)}
 
 
 def kept(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != cutouts.FAILURES)
+    return sorted(path.name for path in folder.iterdir() if path.name != download.FAILURES)
 
 
 def catalogue(path, rows, header="rgz_name,ra,dec,las_arcsec"):
@@ -133,7 +138,7 @@ def catalogue(path, rows, header="rgz_name,ra,dec,las_arcsec"):
 
 def test_the_catalogue_has_unique_names_and_units(tmp_path):
     rows = ["a,1.5,-2.5,26.0", "b,2,3,40", "a,359.9,4,30"]
-    table = cutouts.read_catalogue(catalogue(tmp_path / "dr1.csv.gz", rows))
+    table = download.read_catalogue(catalogue(tmp_path / "dr1.csv.gz", rows))
     assert list(table["name"]) == ["a", "b", "a-2"]
     assert table["ra"][2] == 359.9
     assert [table[column].unit for column in ("ra", "dec", "las")] == ["deg", "deg", "arcsec"]
@@ -145,24 +150,24 @@ def test_the_catalogue_has_unique_names_and_units(tmp_path):
 )
 def test_a_catalogue_with_a_bad_row_is_refused(tmp_path, rows):
     with pytest.raises(BadInput, match="not a catalogue"):
-        cutouts.read_catalogue(catalogue(tmp_path / "dr1.csv.gz", rows))
+        download.read_catalogue(catalogue(tmp_path / "dr1.csv.gz", rows))
 
 
 def test_a_foreign_or_damaged_catalogue_is_refused(tmp_path):
     path = catalogue(tmp_path / "dr1.csv.gz", ["1,2"], header="ra,dec")
     with pytest.raises(BadInput, match="rgz_name"):
-        cutouts.read_catalogue(path)
+        download.read_catalogue(path)
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(BadInput, match="fetch it again"):
-        cutouts.read_catalogue(path)
+        download.read_catalogue(path)
     path.write_bytes(b"\x00\xff<html>")
     with pytest.raises(BadInput, match="fetch it again"):
-        cutouts.read_catalogue(path)
+        download.read_catalogue(path)
 
 
 def test_what_comes_is_kept_and_collected(service, tmp_path):
     table = sources(3)
-    assert cutouts.download(table, tmp_path, service.address, **HASTE) == {}
+    assert download.download(table, tmp_path, service.address, **HASTE) == {}
     assert kept(tmp_path) == ["s1.fits", "s2.fits", "s3.fits"]
     assert listed(tmp_path) == {}
     assert service.forms[0] == {
@@ -173,7 +178,7 @@ def test_what_comes_is_kept_and_collected(service, tmp_path):
     }
     assert service.headers["User-Agent"].startswith("rgz/")
     (tmp_path / "s2.fits").unlink()
-    sample = cutouts.collect(tmp_path, table)
+    sample = download.collect(tmp_path, table)
     assert list(sample.table["name"]) == ["s1", "s3"]
     assert sample.images.shape == (2, 150, 150)
     assert sample.images.dtype == np.float32
@@ -184,7 +189,7 @@ def test_what_comes_is_kept_and_collected(service, tmp_path):
 
 def test_a_field_beyond_the_edge_of_a_cut_out_is_zero(tmp_path):
     (tmp_path / "s1.fits").write_bytes(image(1.0, -5.0, width=40))
-    field = cutouts.collect(tmp_path, sources(1), size=60).images[0]
+    field = download.collect(tmp_path, sources(1), size=60).images[0]
     assert field.max() == field[30, 30] == 1
     assert not field[:9].any()
 
@@ -193,18 +198,18 @@ def test_images_of_different_pixels_do_not_mix(tmp_path):
     for n, pixel in ((1, 1.8), (2, 5.0)):
         (tmp_path / f"s{n}.fits").write_bytes(image(n, (-5, 60)[n - 1], pixel=pixel))
     with pytest.raises(BadInput, match=r"s2.fits has pixels of 5.000″"):
-        cutouts.collect(tmp_path, sources(2))
+        download.collect(tmp_path, sources(2))
 
 
 def test_nothing_to_collect(tmp_path):
     with pytest.raises(BadInput, match="download them first"):
-        cutouts.collect(tmp_path, sources(2))
+        download.collect(tmp_path, sources(2))
 
 
 def test_a_last_block_that_is_not_padded_is_no_fault(service, tmp_path):
     service.behave = {1: [lambda h, ra, dec: h.answer(image(ra, dec)[:-500])]}
-    assert cutouts.download(sources(1), tmp_path, service.address, **HASTE) == {}
-    assert cutouts.collect(tmp_path, sources(1)).images.max() == 1
+    assert download.download(sources(1), tmp_path, service.address, **HASTE) == {}
+    assert download.collect(tmp_path, sources(1)).images.max() == 1
 
 
 def stall(handler, ra, dec):
@@ -252,10 +257,10 @@ def zipped(handler, ra, dec):
     ],
 )
 def test_a_failure_is_listed_and_leaves_no_file(service, tmp_path, monkeypatch, behave, reason, asked):
-    monkeypatch.setattr(cutouts, "LARGEST", 1 << 20)
+    monkeypatch.setattr(download, "LARGEST", 1 << 20)
     service.behave = {1: [behave]}
     haste = HASTE | (IMPATIENT if behave in (stall, drip) else {})
-    failures = cutouts.download(sources(2), tmp_path, service.address, **haste)
+    failures = download.download(sources(2), tmp_path, service.address, **haste)
     assert list(failures) == ["s1"]
     assert reason in failures["s1"]
     assert listed(tmp_path) == failures
@@ -266,32 +271,32 @@ def test_a_failure_is_listed_and_leaves_no_file(service, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(("asks", "waits"), [("7", 7), ("99999999", 300), ("soon", 4), (None, 4)])
 def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(service, tmp_path, monkeypatch, asks, waits):
     slept = []
-    monkeypatch.setattr(cutouts, "sleep", slept.append)
+    monkeypatch.setattr(download, "sleep", slept.append)
     headers = {"Retry_After": asks} if asks else {}
     service.behave = {1: [lambda h, ra, dec: h.answer(b"", 503, **headers), good]}
-    assert cutouts.download(sources(1), tmp_path, service.address, **HASTE | {"pause": 2.0}) == {}
+    assert download.download(sources(1), tmp_path, service.address, **HASTE | {"pause": 2.0}) == {}
     assert slept == [waits, 2]
     assert kept(tmp_path) == ["s1.fits"]
 
 
 def test_waits_double(service, tmp_path, monkeypatch):
     slept = []
-    monkeypatch.setattr(cutouts, "sleep", slept.append)
+    monkeypatch.setattr(download, "sleep", slept.append)
     service.behave = {1: [lambda h, ra, dec: h.answer(b"", 429)]}
-    cutouts.download(sources(1), tmp_path, service.address, **HASTE | {"pause": 1.0, "retries": 3})
+    download.download(sources(1), tmp_path, service.address, **HASTE | {"pause": 1.0, "retries": 3})
     assert slept == [2, 4, 8, 1]
 
 
 def test_a_second_run_asks_only_for_what_is_missing(service, tmp_path):
     service.behave = {2: [lambda h, ra, dec: h.answer(b"", 404), good]}
-    assert list(cutouts.download(sources(4), tmp_path, service.address, **HASTE)) == ["s2"]
+    assert list(download.download(sources(4), tmp_path, service.address, **HASTE)) == ["s2"]
     service.asked.clear()
     service.behave = {}
-    assert cutouts.download(sources(5), tmp_path, service.address, **HASTE) == {}
+    assert download.download(sources(5), tmp_path, service.address, **HASTE) == {}
     assert list(service.asked) == [5, 2]  # the one that failed comes last
     assert listed(tmp_path) == {}
     service.asked.clear()
-    assert cutouts.download(sources(5), tmp_path, service.address, **HASTE) == {}
+    assert download.download(sources(5), tmp_path, service.address, **HASTE) == {}
     assert not service.asked
 
 
@@ -300,10 +305,10 @@ def test_an_interrupted_run_keeps_what_is_finished_and_lists_failures(service, t
         if len(service.asked) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cutouts, "sleep", interrupt)
+    monkeypatch.setattr(download, "sleep", interrupt)
     service.behave = {2: [lambda h, ra, dec: h.answer(b"", 404)]}
     with pytest.raises(KeyboardInterrupt):
-        cutouts.download(sources(5), tmp_path, service.address, **HASTE)
+        download.download(sources(5), tmp_path, service.address, **HASTE)
     assert kept(tmp_path) == ["s1.fits", "s3.fits"]
     assert list(listed(tmp_path)) == ["s2"]
 
@@ -312,27 +317,27 @@ def test_no_name_leaves_the_folder(service, tmp_path):
     table = sources(5)
     table["name"] = ["../escaped", "/etc/passwd", "..", "a\x00b\n", "x" * 300]
     folder = tmp_path / "inside"
-    assert cutouts.download(table, folder, service.address, **HASTE) == {}
+    assert download.download(table, folder, service.address, **HASTE) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     assert len(kept(folder)) == 5
-    assert list(cutouts.collect(folder, table).table["name"]) == list(table["name"])
+    assert list(download.collect(folder, table).table["name"]) == list(table["name"])
 
 
 def test_a_service_that_is_down_is_not_hammered(service, tmp_path):
     service.stop()
     with pytest.raises(BadInput, match=r"10 sources in a row .* refused.*run again later"):
-        cutouts.download(sources(30), tmp_path, service.address, **HASTE)
+        download.download(sources(30), tmp_path, service.address, **HASTE)
     assert len(listed(tmp_path)) == 10
     with pytest.raises(BadInput, match="10 sources in a row"):
-        cutouts.download(sources(30), tmp_path, service.address, **HASTE)
+        download.download(sources(30), tmp_path, service.address, **HASTE)
     assert len(listed(tmp_path)) == 20
 
 
 def test_a_page_in_place_of_every_image_ends_the_run_once(service, tmp_path):
     service.behave = {n: [lambda h, ra, dec: h.answer(b"<html>")] for n in range(1, 13)}
     with pytest.raises(BadInput, match="10 sources in a row"):
-        cutouts.download(sources(14), tmp_path, service.address, **HASTE)
-    failures = cutouts.download(sources(14), tmp_path, service.address, **HASTE)
+        download.download(sources(14), tmp_path, service.address, **HASTE)
+    failures = download.download(sources(14), tmp_path, service.address, **HASTE)
     assert len(failures) == 12  # gaps that are known do not count again
     assert kept(tmp_path) == ["s13.fits", "s14.fits"]
 
@@ -340,19 +345,19 @@ def test_a_page_in_place_of_every_image_ends_the_run_once(service, tmp_path):
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "third.ucllnl.org", ""])
 def test_an_address_is_one_of_the_web(tmp_path, address):
     with pytest.raises(BadInput, match="http"):
-        cutouts.download(sources(1), tmp_path, address)
+        download.download(sources(1), tmp_path, address)
 
 
 def test_a_list_of_failures_that_is_none(service, tmp_path):
-    (tmp_path / cutouts.FAILURES).write_text("something,else\n1,2\n")
+    (tmp_path / download.FAILURES).write_text("something,else\n1,2\n")
     with pytest.raises(BadInput, match="remove it"):
-        cutouts.download(sources(1), tmp_path, service.address, **HASTE)
+        download.download(sources(1), tmp_path, service.address, **HASTE)
 
 
 def test_a_folder_that_cannot_be_written_to(service, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="cannot write"):
-        cutouts.download(sources(1), tmp_path / "file", service.address, **HASTE)
+        download.download(sources(1), tmp_path / "file", service.address, **HASTE)
 
 
 @pytest.fixture
@@ -364,7 +369,7 @@ def dr1(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("dr1")
 def test_the_command_line_says_what_came(service, tmp_path, monkeypatch, run):
-    monkeypatch.setattr(cutouts, "sleep", lambda _: None)
+    monkeypatch.setattr(download, "sleep", lambda _: None)
     service.behave = {2: [lambda h, ra, dec: h.answer(b"", 404), good]}
     command = ("data", "cutouts", "--folder", tmp_path / "first", "--service", service.address)
     status, out, _ = run(*command)
@@ -377,7 +382,7 @@ def test_the_command_line_says_what_came(service, tmp_path, monkeypatch, run):
 
 @pytest.mark.usefixtures("dr1")
 def test_the_command_line_without_any_image_is_exit_status_1(service, tmp_path, monkeypatch, run):
-    monkeypatch.setattr(cutouts, "sleep", lambda _: None)
+    monkeypatch.setattr(download, "sleep", lambda _: None)
     service.behave = {n: [lambda h, ra, dec: h.answer(b"", 404)] for n in (1, 2)}
     status, out, err = run("data", "cutouts", "--folder", tmp_path / "first", "--service", service.address)
     assert status == 1

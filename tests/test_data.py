@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rgz import classify, fetch, fields, images, readers, sample
+from rgz.data import archives, datasets, fetch, sample, training_set
+from rgz.tasks import classify
+from rgz.transforms import prepare
 
 pytestmark = pytest.mark.data
 HOUSE = Path(__file__).parents[1]
@@ -70,16 +72,18 @@ def test_radio_galaxy_dataset(survey):
 
 @pytest.fixture(scope="module")
 def built(survey):
-    for name in readers.SAMPLES:
+    for name in datasets.SAMPLES:
         survey(name)
-    for name in (fields.FITS_FIELDS, fields.ZOO):
+    for name in (training_set.FITS_FIELDS, training_set.ZOO):
         if fetch.locate(name) is None:
             pytest.skip(f"{name} is not here")
-    subprocess.run([sys.executable, "-m", "doit", "training-set"], cwd=HOUSE, check=True)  # built once for tests and studies
+    subprocess.run(
+        [sys.executable, "-m", "doit", "training-set"], cwd=HOUSE, check=True
+    )  # built once for tests and studies
     return sample.read(HOUSE / "runs" / "train.h5")
 
 
-@pytest.mark.parametrize("name", list(readers.SAMPLES))
+@pytest.mark.parametrize("name", list(datasets.SAMPLES))
 def test_nothing_near_a_test_source_is_trained_on(survey, built, name):
     table = survey(name).table
     test = table[(table["split"] == "test") & np.isfinite(table["ra"])]
@@ -93,7 +97,7 @@ def test_nothing_near_a_test_source_is_trained_on(survey, built, name):
 def test_the_training_set_has_every_source_once(built):
     assert len(built) >= 4000
     assert (built.table["rgz_name"] != "").sum() > 500
-    assert fields.once_each(built.table, 10).all()
+    assert training_set.once_each(built.table, 10).all()
     assert set(built.table["label"]) == {""}
     assert 0.03 < (built.table["split"] == "valid").mean() < 0.07
     assert built.images.max() == 1
@@ -113,7 +117,7 @@ def test_the_same_galaxy_looks_alike_in_two_archives(survey):
             (mirabest.table["ra"] - rgd.table["ra"][row]) ** 2 + (mirabest.table["dec"] - rgd.table["dec"][row]) ** 2
         )
         pair = [
-            images.prepare(s.images[r], s.pixel, images.Recipe()).ravel().astype(float)
+            prepare.prepare(s.images[r], s.pixel, prepare.Recipe()).ravel().astype(float)
             for s, r in ((mirabest, partner), (rgd, row))
         ]
         alike.append(np.corrcoef(*pair)[0, 1])
@@ -125,10 +129,10 @@ def test_a_field_of_mirabest_is_read_with_its_position(survey):
     name = "MiraBest_FIRST_FITS.tar"
     if fetch.locate(name) is None:
         pytest.skip(f"{name} is not here")
-    file, data = next(readers.members(fetch.fetch(name)))
-    pixels, wcs = readers.read_fits(data)
-    found = readers.MIRABEST_NAME.match(file.removesuffix(".fits.fz"))
+    file, data = next(archives.members(fetch.fetch(name)))
+    pixels, wcs = archives.read_fits(data)
+    found = datasets.MIRABEST_NAME.match(file.removesuffix(".fits.fz"))
     sky = wcs.pixel_to_world(149.5, 149.5)
     assert pixels.shape == (300, 300)
     assert abs(sky.ra.deg - float(found["ra"])) < 0.01
-    assert images.prepare(images.clip(images.fill(pixels)), 1.8, images.Recipe()).max() == 255
+    assert prepare.prepare(prepare.clip(prepare.fill(pixels)), 1.8, prepare.Recipe()).max() == 255

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from scipy import stats
 from test_vdvae import stir
 
-from rgz import density
-from rgz.density import Config
 from rgz.errors import BadInput
+from rgz.models import flow as flows
+from rgz.models.flow import Config
 
 MIX = np.array([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [0.3, -0.4, 2.0]])
 SMALL = Config(kept=3, layers=2, hidden=32, dropout=0.0, epochs=20, batch=256)
@@ -49,23 +49,23 @@ def one_process():
 
 @pytest.fixture(scope="module")
 def gaussian(one_process):
-    return density.fit(ball(3000, 0), np.arange(3000), SMALL, members=2)
+    return flows.fit(ball(3000, 0), np.arange(3000), SMALL, members=2)
 
 
 @pytest.fixture(scope="module")
 def bent(one_process):
-    return density.fit(banana(3000, 0), np.arange(3000), BENT, members=2)
+    return flows.fit(banana(3000, 0), np.arange(3000), BENT, members=2)
 
 
 @pytest.fixture(scope="module")
 def calibrated(gaussian):
-    return density.calibrated(gaussian, ball(800, 1))
+    return flows.calibrated(gaussian, ball(800, 1))
 
 
 @pytest.fixture
 def flow():
     torch.manual_seed(0)
-    return stir(density.Flow(Config(kept=5, layers=1, hidden=16)), 0.3).eval()
+    return stir(flows.Flow(Config(kept=5, layers=1, hidden=16)), 0.3).eval()
 
 
 def test_a_gaussian_has_the_entropy_of_a_gaussian(gaussian):
@@ -106,7 +106,7 @@ def test_another_library_fits_as_well(bent):
             loss.backward()
             optimizer.step()
         schedule.step()
-    flow, reached = density.fit_flow(taught.numpy(), stopping.numpy(), BENT)
+    flow, reached = flows.fit_flow(taught.numpy(), stopping.numpy(), BENT)
     with torch.no_grad():
         ours, theirs = (said(torch.from_numpy(asked)).mean().item() for said in (flow, other().log_prob))
         assert reached == pytest.approx(flow(stopping).mean().item(), abs=1e-4)
@@ -123,7 +123,7 @@ def test_each_number_looks_only_at_those_before_it(flow):
 
 def test_likelihood_is_that_of_the_noise_and_of_the_volume():
     torch.manual_seed(0)
-    flow = stir(density.Flow(Config(kept=4, layers=3, hidden=16)), 0.2).eval()
+    flow = stir(flows.Flow(Config(kept=4, layers=3, hidden=16)), 0.2).eval()
     for value in torch.randn(5, 4):
         noise = flow.steps(value[None])[0][0]
         jacobian = torch.autograd.functional.jacobian(lambda v: flow.steps(v[None])[0][0], value)
@@ -134,7 +134,7 @@ def test_likelihood_is_that_of_the_noise_and_of_the_volume():
 def test_whitened_codes_are_uncorrelated_and_of_spread_one():
     codes = ball(500, 0)
     for kept in (2, 3):
-        centre, matrix = density.whitening(codes, kept)
+        centre, matrix = flows.whitening(codes, kept)
         np.testing.assert_allclose(np.cov(((codes - centre) @ matrix).T), np.eye(kept), atol=1e-9)
     first = np.linalg.svd(codes - centre, full_matrices=False)[2][0]
     assert abs(first @ matrix[:, 0]) == pytest.approx(np.linalg.norm(matrix[:, 0]))
@@ -150,7 +150,7 @@ def test_members_are_one_density_their_mean(gaussian):
 def test_rows_of_one_group_stay_together():
     groups = np.random.default_rng(0).integers(12, size=90)
     asked = []
-    for taught, stopping in density.folds(np.zeros((90, 2)), groups, 4):
+    for taught, stopping in flows.folds(np.zeros((90, 2)), groups, 4):
         assert not set(groups[taught]) & set(groups[stopping])
         asked += list(stopping)
     assert sorted(asked) == list(range(90))
@@ -159,11 +159,11 @@ def test_rows_of_one_group_stay_together():
 def test_the_same_codes_make_the_same_flows(one_process):
     config = Config(kept=3, layers=1, hidden=8, epochs=2)
     torch.manual_seed(7)
-    one = density.fit(ball(200, 0), np.arange(200), config, members=2)
+    one = flows.fit(ball(200, 0), np.arange(200), config, members=2)
     torch.manual_seed(8)
     expected = torch.rand(3)
     torch.manual_seed(8)
-    another = density.fit(ball(200, 0), np.arange(200), config, members=2)
+    another = flows.fit(ball(200, 0), np.arange(200), config, members=2)
     np.testing.assert_array_equal(one.each(ball(9, 1)), another.each(ball(9, 1)))
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
@@ -194,11 +194,11 @@ def test_codes_that_overflow_are_drawn_again(gaussian, monkeypatch):
         drawn[::3] = torch.tensor([torch.nan, torch.inf, 1e9])
         return drawn
 
-    monkeypatch.setattr(density.Flow, "draw", often_too_far)
+    monkeypatch.setattr(flows.Flow, "draw", often_too_far)
     drawn = gaussian.draw(300)
     assert drawn.shape == (300, 3)
-    assert np.abs(gaussian.whitened(drawn)).max() < density.FARTHEST
-    monkeypatch.setattr(density.Flow, "draw", lambda self, count, *_: torch.full((count, 3), torch.nan))
+    assert np.abs(gaussian.whitened(drawn)).max() < flows.FARTHEST
+    monkeypatch.setattr(flows.Flow, "draw", lambda self, count, *_: torch.full((count, 3), torch.nan))
     with pytest.raises(BadInput, match="hardly any"):
         gaussian.draw(3)
 
@@ -206,7 +206,7 @@ def test_codes_that_overflow_are_drawn_again(gaussian, monkeypatch):
 def test_what_whitening_leaves_out_is_drawn_at_its_mean(one_process):
     config = Config(kept=1, layers=1, hidden=8, epochs=1)
     codes = ball(200, 0)
-    drawn = density.fit(codes, np.arange(200), config, members=2).draw(50) - codes.mean(0)
+    drawn = flows.fit(codes, np.arange(200), config, members=2).draw(50) - codes.mean(0)
     assert np.linalg.matrix_rank(drawn, tol=1e-6) == 1
 
 
@@ -253,29 +253,29 @@ def test_codes_to_learn_from_are_finite(value):
     codes = ball(50, 0)
     codes[7, 1] = value
     with pytest.raises(BadInput, match="finite"):
-        density.fit(codes, np.arange(50), SMALL)
+        flows.fit(codes, np.arange(50), SMALL)
 
 
 def test_too_little_to_learn_from_says_so():
     with pytest.raises(BadInput, match="groups"):
-        density.fit(ball(50, 0), np.repeat([0, 1], 25), SMALL)
+        flows.fit(ball(50, 0), np.repeat([0, 1], 25), SMALL)
     with pytest.raises(BadInput, match="components"):
-        density.fit(ball(50, 0), np.arange(50), Config(kept=4))
+        flows.fit(ball(50, 0), np.arange(50), Config(kept=4))
 
 
 def test_numbers_that_never_vary_cannot_be_whitened():
     with pytest.raises(BadInput):
-        density.whitening(np.column_stack([ball(50, 0), np.ones(50)]), 4)
+        flows.whitening(np.column_stack([ball(50, 0), np.ones(50)]), 4)
 
 
 @pytest.fixture
 def stored(tmp_path, calibrated):
-    density.save(tmp_path / "d.safetensors", calibrated, {"sources": 3000})
+    flows.save(tmp_path / "d.safetensors", calibrated, {"sources": 3000})
     return tmp_path / "d.safetensors"
 
 
 def test_a_density_is_kept_in_half_precision(stored, calibrated):
-    read, about = density.load(stored)
+    read, about = flows.load(stored)
     assert about == {"sources": 3000}
     assert read.config == calibrated.config
     codes = ball(300, 2)
@@ -283,8 +283,8 @@ def test_a_density_is_kept_in_half_precision(stored, calibrated):
     np.testing.assert_allclose(read.known, calibrated.known, rtol=1e-6)
     ranks = (one.percentile(one.log_likelihood(codes)) for one in (read, calibrated))
     np.testing.assert_allclose(*ranks, atol=1)
-    density.save(stored, read, about)
-    again, _ = density.load(stored)
+    flows.save(stored, read, about)
+    again, _ = flows.load(stored)
     np.testing.assert_array_equal(again.each(codes), read.each(codes))  # nothing more is lost
 
 
@@ -317,7 +317,7 @@ def spoilt(path, how):
 def test_a_damaged_file_is_no_density(stored, how):
     spoilt(stored, how)
     with pytest.raises(BadInput, match=r"d\.safetensors"):
-        density.load(stored)
+        flows.load(stored)
 
 
 @pytest.mark.parametrize(
@@ -327,18 +327,18 @@ def test_a_damaged_file_is_no_density(stored, how):
 def test_a_file_of_something_else_is_no_density(tmp_path, about):
     save_file({"centre": torch.zeros(3)}, tmp_path / "other.safetensors", about)
     with pytest.raises(BadInput, match="rgz density or rgz prior makes it"):
-        density.load(tmp_path / "other.safetensors")
+        flows.load(tmp_path / "other.safetensors")
 
 
 def test_no_file_is_no_density(tmp_path):
     for path in (tmp_path, tmp_path / "absent.safetensors"):
         with pytest.raises(BadInput, match="not a density"):
-            density.load(path)
+            flows.load(path)
 
 
 def test_codes_of_any_scale_can_be_kept(tmp_path, one_process):
     config, codes = Config(kept=3, layers=1, hidden=8, epochs=1), 1e-6 * ball(200, 0)
-    fitted = density.fit(codes, np.arange(200), config, members=2)
-    density.save(tmp_path / "d.safetensors", fitted, {})
-    read, _ = density.load(tmp_path / "d.safetensors")
+    fitted = flows.fit(codes, np.arange(200), config, members=2)
+    flows.save(tmp_path / "d.safetensors", fitted, {})
+    read, _ = flows.load(tmp_path / "d.safetensors")
     np.testing.assert_allclose(read.each(codes), fitted.each(codes), atol=0.05)

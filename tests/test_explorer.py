@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import explorer, similar
+from rgz.app import explorer
 from rgz.errors import BadInput
+from rgz.features import metric
+from rgz.tasks import search
 
 PAGE = Path(__file__).parents[1] / "book" / "explorer"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -29,7 +31,7 @@ def galaxies():
     table = Table({"name": names, "sample": ["mirabest"] * 250 + ["rgd"] * 150, "ra": ra, "dec": dec, "label": label})
     y, x = np.mgrid[:32, :32] - 15.5
     pictures = np.stack([255 * np.exp(-((x / (2 + kind * 3)) ** 2) - (y / 3) ** 2) for kind in kinds])
-    return similar.build(codes, table, similar.whitened(codes)), pictures
+    return search.build(codes, table, metric.whitened(codes)), pictures
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from rgz import fetch
+from rgz.data import fetch
 from rgz.errors import BadInput
 
 NAME = "MiraBest_F_batches.tar.gz"

@@ -8,8 +8,15 @@ from astropy.io import fits
 from PIL import Image
 from test_vdvae import drawn, stir
 
-from rgz import augment, checkpoints, density, fetch, generate, images, latents, reconstruct, sample
+from rgz import artifacts
+from rgz.data import loader, sample
 from rgz.errors import BadInput
+from rgz.features import embed
+from rgz.models import checkpoint
+from rgz.models import flow as flows
+from rgz.tasks import generate
+from rgz.transforms import prepare
+from studies import reconstruction
 
 
 @pytest.fixture
@@ -25,15 +32,15 @@ def three(pixels):
 @pytest.fixture
 def flow(stirred, simulated):
     """A flow over the codes of simulated galaxies."""
-    config = density.Config(kept=12, layers=2, hidden=32, epochs=30, batch=64, dropout=0.0)
+    config = flows.Config(kept=12, layers=2, hidden=32, epochs=30, batch=64, dropout=0.0)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(generate, "SHOWN", 1024)
-        return generate.prior(stirred, images.Recipe(), simulated, np.arange(len(simulated)) // 2, config)
+        return generate.prior(stirred, prepare.Recipe(), simulated, np.arange(len(simulated)) // 2, config)
 
 
 @pytest.fixture
 def weights(tmp_path, stirred):
-    checkpoints.save(tmp_path / "m.safetensors", stirred, images.Recipe(), {"commit": "abc"})
+    checkpoint.save(tmp_path / "m.safetensors", stirred, prepare.Recipe(), {"commit": "abc"})
     return tmp_path / "m.safetensors"
 
 
@@ -96,15 +103,16 @@ def test_nothing_is_drawn_beyond_the_truncation(tiny):
 
 def test_grain_makes_neighbouring_pixels_differ(stirred):
     mean, like_a_beam, grainy = (
-        np.abs(np.diff(stirred.sample(20, grain=grain)[:, 0].numpy().astype(float))).mean() for grain in (None, 0.9, 0.0)
+        np.abs(np.diff(stirred.sample(20, grain=grain)[:, 0].numpy().astype(float))).mean()
+        for grain in (None, 0.9, 0.0)
     )
     assert grainy > 1.3 * like_a_beam > 1.3 * 1.3 * mean
 
 
 def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
-    grey = augment.batches(simulated, images.Recipe(), 1024, 0)(0)[:, 0].numpy()
+    grey = loader.batches(simulated, prepare.Recipe(), 1024, 0)(0)[:, 0].numpy()
     torch.manual_seed(0)
-    known, _ = latents.full_codes(stirred, grey, drawn=True)
+    known, _ = embed.full_codes(stirred, grey, drawn=True)
     drawn = flow.draw(400)
     assert drawn.shape == (400, stirred.dimensions)
     np.testing.assert_allclose(drawn.mean(0), known.mean(0), atol=0.3 * known.std(0).max())
@@ -113,7 +121,7 @@ def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
 
 def test_grain_rides_on_the_mean_image(stirred, flow):
     code = np.repeat(flow.draw(1), 500, axis=0)
-    (mean,) = latents.decode(stirred, code[:1], np.arange(stirred.dimensions))
+    (mean,) = embed.decode(stirred, code[:1], np.arange(stirred.dimensions))
     painted = generate.painted(stirred, code).astype(float)
     assert (painted.std(axis=0) > 0).all()
     inside = (mean > 100) & (mean < 155)  # what is cut at 0 and 255 has another mean
@@ -162,12 +170,12 @@ def test_a_model_of_blank_images_is_not_asked_for_ever(tiny, monkeypatch):
 def test_with_nothing_left_to_draw_a_galaxy_is_its_reconstruction(stirred, three):
     again = generate.redrawn(stirred, three, len(stirred.levels), times=2)
     assert again.shape == (2, 3, 32, 32)
-    rebuilt = generate.full_peak(reconstruct.rebuilt(stirred, three))
+    rebuilt = generate.full_peak(reconstruction.rebuilt(stirred, three))
     assert (np.abs(again.astype(int) - rebuilt) <= 1).all()
 
 
 def test_redrawn_galaxies_keep_their_coarse_latents(stirred, three):
-    code, _ = latents.full_codes(stirred, three)
+    code, _ = embed.full_codes(stirred, three)
     received = drawn(stirred)
     one, another = generate.redrawn(stirred, three, 1, times=2)
     assert (one != another).any((1, 2)).all()
@@ -190,7 +198,7 @@ def test_more_blocks_than_there_are_cannot_be_kept(stirred, three):
 def test_the_way_between_two_galaxies_has_them_at_its_ends(stirred, three):
     way = generate.between(stirred, three[0], three[1], steps=5)
     assert way.shape == (5, 32, 32)
-    ends = generate.full_peak(reconstruct.rebuilt(stirred, three[:2]))
+    ends = generate.full_peak(reconstruction.rebuilt(stirred, three[:2]))
     assert (np.abs(way[[0, -1]].astype(int) - ends) <= 1).all()
     far = np.abs(way.astype(float) - way[0]).mean((1, 2))
     assert (np.diff(far) > 0).all()
@@ -232,7 +240,7 @@ def test_an_unknown_ending_leaves_nothing_behind(tmp_path, three, name):
 
 
 def test_the_command_draws_what_the_library_draws(tmp_path, run, weights):
-    model, *_ = checkpoints.load(weights)
+    model, *_ = checkpoint.load(weights)
     status, out, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", weights, "--seed", 4,
                            "--temperature", 0.8, "--truncation", 2)  # fmt: skip
     assert status == 0, err
@@ -261,23 +269,23 @@ def test_a_command_that_asks_too_little_is_refused(tmp_path, run, weights, argum
 
 @pytest.fixture
 def fitted(tmp_path, weights, flow):
-    about = {"weights_sha256": fetch.sha256(weights)}
-    density.save(tmp_path / "p.safetensors", flow, about)
+    about = {"weights_sha256": artifacts.sha256(weights)}
+    flows.save(tmp_path / "p.safetensors", flow, about)
     return tmp_path / "p.safetensors"
 
 
 def test_the_command_draws_from_a_flow(tmp_path, run, weights, fitted):
-    model, *_ = checkpoints.load(weights)
+    model, *_ = checkpoint.load(weights)
     status, _, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", weights, "--flow", fitted)
     assert status == 0, err
     with h5py.File(tmp_path / "g.h5") as file:
-        expected = generate.new(model, 3, flow=density.load(fitted)[0])
+        expected = generate.new(model, 3, flow=flows.load(fitted)[0])
         assert (file["images"][:] == expected).all()
-        assert file.attrs["flow"] == fetch.sha256(fitted)
+        assert file.attrs["flow"] == artifacts.sha256(fitted)
 
 
 def test_a_flow_of_other_weights_is_refused(tmp_path, run, tiny, weights, fitted):
-    checkpoints.save(tmp_path / "other.safetensors", tiny, images.Recipe(), {})
+    checkpoint.save(tmp_path / "other.safetensors", tiny, prepare.Recipe(), {})
     status, _, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", tmp_path / "other.safetensors",
                          "--flow", fitted)  # fmt: skip
     assert status == 1
@@ -286,7 +294,7 @@ def test_a_flow_of_other_weights_is_refused(tmp_path, run, tiny, weights, fitted
 
 
 def test_the_command_fits_what_the_library_fits(tmp_path, run, weights, simulated, monkeypatch):
-    few = density.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
+    few = flows.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
     monkeypatch.setattr(generate, "SHOWN", 128)
     monkeypatch.setattr(generate.prior, "__defaults__", (few,))
     table = simulated.table.copy()
@@ -299,4 +307,4 @@ def test_the_command_fits_what_the_library_fits(tmp_path, run, weights, simulate
     assert f"{len(table)} sources" in out
     flow = generate.load_prior(tmp_path / "p.safetensors", weights)
     assert flow.config == few
-    assert generate.new(checkpoints.load(weights)[0], 2, flow=flow).shape == (2, 32, 32)
+    assert generate.new(checkpoint.load(weights)[0], 2, flow=flow).shape == (2, 32, 32)

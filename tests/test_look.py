@@ -9,13 +9,17 @@ from astropy.table import Table
 from PIL import Image
 from test_observe import fits_file, wcs_of
 
-from rgz import fetch, fields, images, look, observe, oddities, paths, readers, synthetic
+from rgz import artifacts
+from rgz.data import archives, cutout, fetch, simulate, training_set
 from rgz.errors import BadInput
+from rgz.tasks import inspect
+from rgz.transforms import prepare
+from studies import injected
 
 
 @pytest.fixture(scope="module")
 def source():
-    return synthetic.source("FRII", np.random.default_rng(4), size=300, snr=80)
+    return simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
 
 
 @pytest.fixture
@@ -41,9 +45,9 @@ def test_json_says_all(run, galaxy):
 def test_simulated_classes_are_told_apart():
     rng, said = np.random.default_rng(1), []
     for kind in ("FRI", "FRII") * 4:
-        seen = observe.Observation(kind, synthetic.source(kind, rng, size=300, snr=100), 1.8)
-        said.append(observe.middle(seen))
-    p = np.array([one.frii[0] for one in look.look(said)])
+        seen = cutout.Observation(kind, simulate.source(kind, rng, size=300, snr=100), 1.8)
+        said.append(cutout.middle(seen))
+    p = np.array([one.frii[0] for one in inspect.look(said)])
     assert p[1::2].mean() > p[::2].mean() + 0.1
 
 
@@ -97,11 +101,11 @@ def test_a_damaged_committee_is_said(galaxy, monkeypatch, tmp_path):
     whole = tmp_path / "artifacts"
     whole.mkdir()
     for name in ("vdvae.safetensors", "codes.h5", "density.safetensors"):
-        (whole / name).symlink_to(paths.artifact(name))
+        (whole / name).symlink_to(artifacts.artifact(name))
     (whole / "committees.safetensors").write_bytes(b"\x00" * 40)
     monkeypatch.setenv("RGZ_ARTIFACTS", str(whole))
     with pytest.raises(BadInput, match="rgz encode makes it"):
-        look.look([observe.middle(observe.open_image(galaxy))])
+        inspect.look([cutout.middle(cutout.open_image(galaxy))])
 
 
 def test_similar_lists_the_galaxy_itself_first(run, tmp_path):
@@ -120,44 +124,44 @@ def test_an_archive_image_finds_itself(survey, tmp_path):
     found = []
     for row in range(0, len(sample), 60):
         Image.fromarray(sample.images[row]).save(tmp_path / "one.png")
-        (seen,) = look.look([observe.middle(observe.open_image(tmp_path / "one.png"))])
+        (seen,) = inspect.look([cutout.middle(cutout.open_image(tmp_path / "one.png"))])
         found.append(seen.neighbours["name"][0] == sample.table["name"][row])
     assert np.mean(found) > 0.85  # a source beside the middle is moved there
 
 
 @pytest.mark.data
 def test_a_first_field_is_the_galaxy_that_the_archive_has(tmp_path):
-    if fetch.locate(fields.FITS_FIELDS) is None:
+    if fetch.locate(training_set.FITS_FIELDS) is None:
         pytest.skip("the FITS fields of MiraBest are not here")
     hits = []
-    for number, (_, data) in enumerate(readers.members(fetch.fetch(fields.FITS_FIELDS))):
+    for number, (_, data) in enumerate(archives.members(fetch.fetch(training_set.FITS_FIELDS))):
         if number % 40 == 0:
             (tmp_path / "field.fits.fz").write_bytes(data)
-            (seen,) = look.look([observe.middle(observe.open_image(tmp_path / "field.fits.fz"))])
+            (seen,) = inspect.look([cutout.middle(cutout.open_image(tmp_path / "field.fits.fz"))])
             hits.append(bool(seen.neighbours["same"].any()))
     assert np.mean(hits) > 0.8
 
 
 def test_axes_of_length_one_and_compression_change_nothing(source, tmp_path):
-    plain = observe.middle(observe.open_image(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))))
+    plain = cutout.middle(cutout.open_image(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))))
     header = wcs_of(source.shape, 1.8).to_header()
     whole = np.rint(source * 1000).astype(np.int32)
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(whole, header)]).writeto(tmp_path / "b.fits.fz")
-    other = observe.middle(observe.open_image(tmp_path / "b.fits.fz"))
-    recipe = images.Recipe()
-    one, two = (images.prepare(f.pixels, f.pixel, recipe).astype(int) for f in (plain, other))
+    other = cutout.middle(cutout.open_image(tmp_path / "b.fits.fz"))
+    recipe = prepare.Recipe()
+    one, two = (prepare.prepare(f.pixels, f.pixel, recipe).astype(int) for f in (plain, other))
     assert np.abs(one - two).max() <= 2
 
 
 def test_what_no_galaxy_looks_like_is_called_odd(source):
     rng = np.random.default_rng(0)
-    fields = [observe.middle(observe.Observation("a galaxy", source, 1.8))]
-    ring = oddities.plant("ring", source[None], 1, rng)[0] + rng.normal(0, 1e-3, source.shape)
-    fields.append(observe.middle(observe.Observation("a ring", ring, 1.8)))
-    galaxy, odd = look.look(fields)
+    fields = [cutout.middle(cutout.Observation("a galaxy", source, 1.8))]
+    ring = injected.plant("ring", source[None], 1, rng)[0] + rng.normal(0, 1e-3, source.shape)
+    fields.append(cutout.middle(cutout.Observation("a ring", ring, 1.8)))
+    galaxy, odd = inspect.look(fields)
     assert odd.likely[2] < 5 < galaxy.likely[2] <= 100
     assert odd.likely[0] < galaxy.likely[0]
-    assert "odd: less likely than" in look.text(odd)
-    said = look.as_dict(galaxy)["log_likelihood"]
+    assert "odd: less likely than" in inspect.text(odd)
+    said = inspect.as_dict(galaxy)["log_likelihood"]
     assert said["percentile"] == pytest.approx(galaxy.likely[2])
     assert said["error"] > 0

@@ -9,8 +9,9 @@ from astropy.wcs import WCS
 from PIL import Image
 from scipy import ndimage
 
-from rgz import images, observe, synthetic
+from rgz.data import cutout, simulate
 from rgz.errors import BadInput
+from rgz.transforms import prepare
 
 SKY = (150.0, 20.0)
 
@@ -33,17 +34,17 @@ def fits_file(path, pixels, wcs=None, axes=0):
 
 @pytest.fixture(scope="module")
 def source():
-    return synthetic.source("FRII", np.random.default_rng(4), size=300, snr=80)
+    return simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
 
 
 def seen(path, at=None, pixel=None):
-    return observe.middle(observe.open_image(path, pixel), at)
+    return cutout.middle(cutout.open_image(path, pixel), at)
 
 
-def alike(one, other, frame=images.FRAMES[0]):
+def alike(one, other, frame=prepare.FRAMES[0]):
     """Correlation of two fields as the network sees them, about their middles or about the centroids of their emission."""
     squares = [
-        images.views(field.pixels, field.pixel, images.Recipe(), (images.Pose(),), frame) for field in (one, other)
+        prepare.views(field.pixels, field.pixel, prepare.Recipe(), (prepare.Pose(),), frame) for field in (one, other)
     ]
     return np.corrcoef(*(square.ravel().astype(float) for square in squares))[0, 1]
 
@@ -54,7 +55,7 @@ def test_a_plain_field_passes_as_the_archives_hold_it(source, tmp_path):
     assert field.place == pytest.approx(SKY, abs=1e-6)
     assert field.pixel == pytest.approx(1.8)
     assert field.snr == pytest.approx(80, rel=0.1)
-    own = images.despeckle(images.clip(source))[75:225, 75:225]
+    own = prepare.despeckle(prepare.clip(source))[75:225, 75:225]
     np.testing.assert_allclose(field.pixels, own, rtol=1e-4, atol=1e-3)
 
 
@@ -78,13 +79,13 @@ def test_a_source_beside_the_middle_is_moved_there(source, tmp_path):
     aside = np.roll(source, (60, -40), (0, 1))
     field = seen(fits_file(tmp_path / "b.fits", aside, wcs_of(source.shape, 1.8)))
     assert any("moved onto it" in note for note in field.notes)
-    assert alike(plain, field, images.FRAMES[1]) > 0.95
+    assert alike(plain, field, prepare.FRAMES[1]) > 0.95
     assert field.place[1] == pytest.approx(SKY[1] + 60 * 1.8 / 3600, abs=20 / 3600)
 
 
 def test_of_many_sources_the_one_asked_for_is_taken(source, tmp_path):
     rng = np.random.default_rng(9)
-    both = source + np.roll(synthetic.source("FRI", rng, size=300, snr=60), (100, 100), (0, 1))
+    both = source + np.roll(simulate.source("FRI", rng, size=300, snr=60), (100, 100), (0, 1))
     wcs = wcs_of(source.shape, 1.8)
     path = fits_file(tmp_path / "a.fits", both, wcs)
     there = wcs.pixel_to_world(149.5 + 100, 149.5 + 100)
@@ -124,7 +125,7 @@ def test_pixels_too_coarse_to_show_a_shape(source, tmp_path):
 
 
 def test_pictures_of_clipped_and_of_raw_fields(source, tmp_path):
-    clipped = images.clip(source)
+    clipped = prepare.clip(source)
     Image.fromarray(np.rint(255 * clipped / clipped.max()).astype(np.uint8)).save(tmp_path / "clipped.png")
     raw = (source - source.min()) / np.ptp(source)
     Image.fromarray(np.rint(65535 * raw).astype(np.uint16)).save(tmp_path / "raw.png")
@@ -143,10 +144,10 @@ def test_transparent_is_blank_and_colour_is_refused(source, tmp_path):
     alpha = np.full_like(grey, 255)
     alpha[:100] = 0
     Image.fromarray(np.dstack([grey, grey, grey, alpha]), "RGBA").save(tmp_path / "alpha.png")
-    assert np.isnan(observe.open_image(tmp_path / "alpha.png").pixels[:100]).all()
+    assert np.isnan(cutout.open_image(tmp_path / "alpha.png").pixels[:100]).all()
     Image.fromarray(np.dstack([grey, grey // 2, 255 - grey]), "RGB").save(tmp_path / "colour.png")
     with pytest.raises(BadInput, match="shades of grey"):
-        observe.open_image(tmp_path / "colour.png")
+        cutout.open_image(tmp_path / "colour.png")
 
 
 def test_an_image_without_a_source_is_refused(tmp_path):
@@ -172,14 +173,14 @@ def test_what_is_not_an_image_is_refused(source, tmp_path):
     (tmp_path / "half.png").write_bytes(whole.getvalue()[:3000])
     (tmp_path / "words.fits").write_text("not an image")
     with pytest.raises(BadInput, match="not a whole PNG"):
-        observe.open_image(tmp_path / "half.png")
+        cutout.open_image(tmp_path / "half.png")
     with pytest.raises(BadInput, match="not a readable FITS"):
-        observe.open_image(tmp_path / "words.fits")
+        cutout.open_image(tmp_path / "words.fits")
     with pytest.raises(BadInput, match="cannot be read"):
-        observe.open_image(tmp_path / "absent.fits")
+        cutout.open_image(tmp_path / "absent.fits")
     with pytest.raises(BadInput, match="--pixel"):
-        observe.open_image(fits_file(tmp_path / "bare.fits", source))
-    assert observe.open_image(tmp_path / "bare.fits", 1.8).pixel == 1.8
+        cutout.open_image(fits_file(tmp_path / "bare.fits", source))
+    assert cutout.open_image(tmp_path / "bare.fits", 1.8).pixel == 1.8
     with pytest.raises(BadInput, match="does not say where"):
         seen(tmp_path / "bare.fits", at=SKY, pixel=1.8)
     with pytest.raises(BadInput, match="does not show"):
@@ -189,13 +190,13 @@ def test_what_is_not_an_image_is_refused(source, tmp_path):
 @pytest.mark.parametrize("place", [("far", "away"), ("nan", "2"), ("10", "95")])
 def test_no_place_on_the_sky(place):
     with pytest.raises(BadInput, match="no place on the sky"):
-        observe.place(*place)
+        cutout.place(*place)
 
 
 def test_without_a_network_the_message_says_so():
     pytest.importorskip("astroquery")
     with pytest.raises(BadInput, match=r"FIRST: .*NVSS: .*is there a network"):
-        observe.download(*SKY)
+        cutout.download(*SKY)
 
 
 def test_the_second_survey_is_asked_where_the_first_has_nothing(source, monkeypatch):
@@ -211,8 +212,8 @@ def test_the_second_survey_is_asked_where_the_first_has_nothing(source, monkeypa
 
     monkeypatch.setattr(First, "get_images", nothing)
     monkeypatch.setattr(hips2fits, "query", image)
-    found = observe.download(*SKY)
+    found = cutout.download(*SKY)
     assert found.name.endswith("(NVSS)")
     assert found.pixel == pytest.approx(15.0)
     monkeypatch.setattr(First, "get_images", image)
-    assert observe.download(*SKY).name.endswith("(FIRST)")
+    assert cutout.download(*SKY).name.endswith("(FIRST)")

@@ -8,9 +8,10 @@ import pytest
 from astropy.table import Table
 from scipy import ndimage
 
-from rgz import anomalies, images, oddities
+from rgz.transforms import prepare
+from studies import anomalies, injected
 
-KINDS = list(oddities.KINDS)
+KINDS = list(injected.KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def hosts(simulated):
 
 
 def planted(kind, hosts, count=4, seed=0):
-    return oddities.plant(kind, hosts, count, np.random.default_rng(seed))
+    return injected.plant(kind, hosts, count, np.random.default_rng(seed))
 
 
 def to_one(image):
@@ -33,7 +34,7 @@ def test_an_oddity_is_a_clipped_field_that_can_be_prepared(kind, hosts):
     assert np.isfinite(made).all()
     assert (made >= 0).all()
     for image in made:
-        grey = images.prepare(image, 1.8, images.Recipe())
+        grey = prepare.prepare(image, 1.8, prepare.Recipe())
         assert grey.shape == (32, 32)
         assert grey.max() == 255
 
@@ -93,14 +94,14 @@ def test_a_saturated_row_is_as_bright_as_can_be(hosts):
 def test_halves_mirror_each_other(hosts):
     for image in planted("mirrored halves", hosts, 10):
         np.testing.assert_array_equal(image, image[:, ::-1])
-    odd = oddities.KINDS["mirrored halves"](hosts[0, :149, :149], np.random.default_rng(0))
+    odd = injected.KINDS["mirrored halves"](hosts[0, :149, :149], np.random.default_rng(0))
     np.testing.assert_array_equal(odd, odd[:, ::-1])
 
 
 def test_two_galaxies_shine_more_than_either(hosts):
     rng = np.random.default_rng(0)
     for host, other in pairwise(hosts):
-        both = oddities.KINDS["two galaxies"](host.astype(float), rng, other.astype(float))
+        both = injected.KINDS["two galaxies"](host.astype(float), rng, other.astype(float))
         assert (both >= to_one(host.astype(float)) - 1e-9).all()
         assert both.sum() > 1.1 * to_one(host.astype(float)).sum()
 
@@ -194,7 +195,12 @@ def test_a_detector_is_ahead_by_its_mean_over_kinds():
     usual, odd = rng.normal(size=200), {"near": rng.normal(1, 1, 100), "far": rng.normal(9, 1, 50)}
     normal = {"MAF": usual, "same": 7 * usual, "blind": rng.normal(size=200), "lost": np.full(200, np.nan)}
     scored = {
-        kind: {"MAF": strange, "same": 7 * strange, "blind": rng.normal(size=len(strange)), "lost": np.full(len(strange), np.nan)}
+        kind: {
+            "MAF": strange,
+            "same": 7 * strange,
+            "blind": rng.normal(size=len(strange)),
+            "lost": np.full(len(strange), np.nan),
+        }
         for kind, strange in odd.items()
     }
     found = anomalies.ahead(normal, scored)

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from rgz import readers, sample
+from rgz.data import archives, datasets, sample
 from rgz.errors import BadInput
 
 
@@ -50,7 +50,7 @@ def batches(tmp_path):
 def test_a_pickle_does_not_change_the_dtypes_of_numpy():
     """A dtype whose state says big-endian must not turn every int64 of this process around."""
     big = pickle.dumps({"data": np.arange(3, dtype=">i8")})
-    np.testing.assert_array_equal(readers.unpickle(big)["data"], [0, 1, 2])
+    np.testing.assert_array_equal(archives.unpickle(big)["data"], [0, 1, 2])
     assert np.dtype("i8").isnative
     assert np.arange(3).tolist() == [0, 1, 2]
 
@@ -64,7 +64,7 @@ class Command:
 
 
 def test_batches_come_in_order_with_their_split(batches):
-    images, classes, names, splits = readers.read_batches(batches)
+    images, classes, names, splits = archives.read_batches(batches)
     assert images.shape == (7, 150, 150)
     assert splits == ["train"] * 5 + ["test"] * 2
     assert (images[3] == batch(2, 50)["data"][0]).all()
@@ -97,7 +97,7 @@ def test_a_pickle_that_calls_a_command_runs_nothing(tmp_path, run):
 )
 def test_anything_but_a_dict_of_plain_data_is_refused(payload):
     with pytest.raises(BadInput):
-        readers.unpickle(payload)
+        archives.unpickle(payload)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside"])
@@ -114,14 +114,14 @@ def test_tar_link_is_refused(tmp_path):
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(entry)
     with pytest.raises(BadInput, match="link"):
-        readers.read_batches(tmp_path / "link.tar")
+        archives.read_batches(tmp_path / "link.tar")
 
 
 def test_zip_member_outside_its_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "slip.zip", "w") as file:
         file.writestr("../outside", "x")
     with pytest.raises(BadInput, match="outside"):
-        list(readers.members(tmp_path / "slip.zip"))
+        list(archives.members(tmp_path / "slip.zip"))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200, 0.5, 0.99])
@@ -140,12 +140,12 @@ def flipped(data, rng):
 
 def test_a_flipped_bit_in_batches_is_found(batches):
     rng, whole = np.random.default_rng(0), batches.read_bytes()
-    good = readers.read_batches(batches)[0]
+    good = archives.read_batches(batches)[0]
     caught = 0
     for _ in range(20):
         batches.write_bytes(flipped(whole, rng))
         try:
-            assert (readers.read_batches(batches)[0] == good).all()  # harmless: in the gzip header's name or time
+            assert (archives.read_batches(batches)[0] == good).all()  # harmless: in the gzip header's name or time
         except BadInput:
             caught += 1
     assert caught >= 18
@@ -158,7 +158,7 @@ def test_images_without_labels_are_refused(tmp_path):
         tmp_path / "short.tar.gz", {"data_batch_1": pickle.dumps(short), "test_batch": pickle.dumps(batch())}
     )
     with pytest.raises(BadInput, match="one label"):
-        readers.read_batches(path)
+        archives.read_batches(path)
 
 
 def image_hdu(shape=(40, 50)):
@@ -171,7 +171,7 @@ def image_hdu(shape=(40, 50)):
 
 def test_fits_with_degenerate_axes(tmp_path):
     fits.PrimaryHDU(np.zeros((1, 1, 30, 20), np.float32)).writeto(tmp_path / "four.fits")
-    pixels, wcs = readers.read_fits(tmp_path / "four.fits")
+    pixels, wcs = archives.read_fits(tmp_path / "four.fits")
     assert pixels.shape == (30, 20)
     assert wcs is None
 
@@ -181,7 +181,7 @@ def test_fits_compressed_with_wcs(tmp_path):
     fits.HDUList(
         [fits.PrimaryHDU(), fits.CompImageHDU(unit.data, unit.header, compression_type="RICE_1", quantize_level=16)]
     ).writeto(tmp_path / "c.fits.fz")
-    pixels, wcs = readers.read_fits(tmp_path / "c.fits.fz")
+    pixels, wcs = archives.read_fits(tmp_path / "c.fits.fz")
     assert pixels.shape == (40, 50)
     assert np.abs(pixels - unit.data).max() < 0.1
     assert wcs.pixel_to_world(24, 19).ra.deg == pytest.approx(150.0)
@@ -191,7 +191,7 @@ def test_fits_blank_pixels_are_nan(tmp_path):
     unit = image_hdu()
     unit.data[:3] = np.nan
     unit.writeto(tmp_path / "blank.fits")
-    assert np.isnan(readers.read_fits(tmp_path / "blank.fits")[0][:3]).all()
+    assert np.isnan(archives.read_fits(tmp_path / "blank.fits")[0][:3]).all()
 
 
 def test_fits_cube_is_refused(tmp_path, run):
@@ -204,7 +204,7 @@ def test_fits_cube_is_refused(tmp_path, run):
 def test_fits_table_only_is_refused(tmp_path):
     fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])]).writeto(tmp_path / "t.fits")
     with pytest.raises(BadInput, match="no image"):
-        readers.read_fits(tmp_path / "t.fits")
+        archives.read_fits(tmp_path / "t.fits")
 
 
 def test_fits_truncated_flipped_or_foreign(tmp_path, run):
@@ -232,7 +232,7 @@ def test_fits_never_fails_in_another_way(tmp_path):
     whole = path.read_bytes()
     for _ in range(40):
         try:
-            readers.read_fits(flipped(whole, rng))
+            archives.read_fits(flipped(whole, rng))
         except BadInput:
             continue
 
@@ -274,7 +274,7 @@ def test_the_same_image_has_the_same_place(simulated):
     scaled[1] = np.roll(scaled[1], (3, -5), axis=(0, 1))  # cut out about another place
     scaled[2] = scaled[2].T
     scaled[4] = 0
-    found = readers.placed(sample.Sample(scaled.astype(np.float32), bare, simulated.pixel), known).table
+    found = datasets.placed(sample.Sample(scaled.astype(np.float32), bare, simulated.pixel), known).table
     np.testing.assert_array_equal(found["ra"], [5, 2, np.nan, 300, np.nan])
     np.testing.assert_array_equal(found["dec"], [-5, -2, np.nan, 30, np.nan])
     assert np.isnan(bare["ra"][:3]).all()  # the table that came is as it was

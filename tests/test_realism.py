@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import augment, emulation, fetch, images, realism, synthetic
-from rgz.sample import prepared
+from rgz.data import loader, simulate
+from rgz.data.sample import prepared
+from rgz.transforms import prepare
+from studies import generation, realism
 
 Y, X = np.mgrid[:32, :32]
 
 
 def spots(*places, width=2.0):
     """One prepared image of Gaussian spots, equally bright, at places (row, column)."""
-    return images.stretch(sum(np.exp(-((Y - y) ** 2 + (X - x) ** 2) / (2 * width**2)) for y, x in places))
+    return prepare.stretch(sum(np.exp(-((Y - y) ** 2 + (X - x) ** 2) / (2 * width**2)) for y, x in places))
 
 
 def measured(grey):
@@ -30,7 +32,7 @@ def grey(pixels):
 @pytest.fixture(scope="module")
 def galaxies():
     """Prepared simulated images, (160, 32, 32), in an order that says nothing."""
-    return prepared(synthetic.sources(160, seed=6), images.Recipe())
+    return prepared(simulate.sources(160, seed=6), prepare.Recipe())
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_two_spots_are_two_peaks_and_as_large_as_they_are_apart():
 def test_a_faint_spot_is_no_peak():
     for ratio, count in ((0.03, 1), (0.08, 2)):
         light = (spots((16, 8)) / 255.0) ** 2 + ratio * (spots((16, 24)) / 255.0) ** 2
-        assert measured(images.stretch(light))["peaks"] == count
+        assert measured(prepare.stretch(light))["peaks"] == count
 
 
 def test_a_flat_top_is_one_peak():
@@ -105,10 +107,10 @@ def test_scales_lie_between_half_an_image_and_two_beams():
 
 
 def test_a_resolved_source_is_shown_more_often(simulated):
-    recipe, some = images.Recipe(), simulated[:6]
+    recipe, some = prepare.Recipe(), simulated[:6]
     shown, rows = realism.shown(some, recipe, 0)
-    length = np.array([images.length(image, some.pixel, recipe) for image in some.images])
-    assert np.bincount(rows).tolist() == [augment.OFTEN if far > augment.RESOLVED else 1 for far in length]
+    length = np.array([prepare.length(image, some.pixel, recipe) for image in some.images])
+    assert np.bincount(rows).tolist() == [loader.OFTEN if far > loader.RESOLVED else 1 for far in length]
     assert (np.diff(rows) >= 0).all()
     assert shown.shape == (len(rows), 32, 32)
     assert (shown.max((1, 2)) == 255).all()
@@ -244,17 +246,17 @@ def test_the_energy_distance_has_no_unit(grey, monkeypatch):
 def test_a_sieve_keeps_what_looks_real(galaxies, noise):
     half = np.concatenate([galaxies[40:80], noise[:40]])
     more = np.concatenate([galaxies[80:120], noise[40:80]])
-    kept = emulation.sift(galaxies[:40], half, more)
+    kept = generation.sift(galaxies[:40], half, more)
     assert kept.shape == (80,)
     assert kept[:40].mean() > 0.3 + kept[40:].mean()
-    np.testing.assert_array_equal(emulation.sift(galaxies[:40], half, more), kept)
-    assert emulation.sift(galaxies[:40], half, more, rigour=0).all()
-    assert emulation.sift(galaxies[:40], half, more, rigour=2)[40:].sum() <= kept[40:].sum()
+    np.testing.assert_array_equal(generation.sift(galaxies[:40], half, more), kept)
+    assert generation.sift(galaxies[:40], half, more, rigour=0).all()
+    assert generation.sift(galaxies[:40], half, more, rigour=2)[40:].sum() <= kept[40:].sum()
 
 
 def test_chance_is_as_large_as_samples_are_small(galaxies):
     reference, known = realism.properties(galaxies[:40]), realism.properties(galaxies[40:])
-    few, many = (emulation._distances(reference, known, np.arange(120), count, rounds=40) for count in (10, 60))
+    few, many = (generation._distances(reference, known, np.arange(120), count, rounds=40) for count in (10, 60))
     assert set(few) == set(realism.PROPERTIES)
     for name, distances in few.items():
         assert distances.shape == (40,)
@@ -283,7 +285,7 @@ def found():
 
 
 def test_columns_say_what_was_found(found):
-    columns = emulation.columns(found)
+    columns = generation.columns(found)
     assert {len(column) for column in columns.values()} == {2}
     assert columns[""] == ["VDVAE, T = 1", "PCA, Gaussian"]
     assert columns["told apart by a network"][0] == "0.65 (0.63–0.67)"
@@ -296,7 +298,7 @@ def test_columns_say_what_was_found(found):
 
 
 def test_the_table_is_aligned(found):
-    lines = emulation.table(found).splitlines()
+    lines = generation.table(found).splitlines()
     assert len(lines) == 3
     start = lines[0].index("by a forest")
     assert [line[start : start + 4] for line in lines[1:]] == ["0.65", "0.99"]
@@ -304,24 +306,16 @@ def test_the_table_is_aligned(found):
 
 
 def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypatch):
-    monkeypatch.setattr(emulation, "COUNT", 20)
-    monkeypatch.setattr(emulation, "TAUGHT", 12)
-    monkeypatch.setattr(emulation, "COMPONENTS", 8)
+    monkeypatch.setattr(generation, "COUNT", 20)
+    monkeypatch.setattr(generation, "TAUGHT", 12)
+    monkeypatch.setattr(generation, "COMPONENTS", 8)
     one_component = torch.tensor([0.0, -0.2, -2.0]).reshape(1, 3, 1, 1)
     plain = SimpleNamespace(dimensions=3, mixture=lambda code: one_component.expand(len(code), -1, 32, 32))
     flow = SimpleNamespace(draw=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
-    ways = dict(emulation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
+    ways = dict(generation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
     assert len(ways) == 9
-    assert (ways[emulation.FULL] != ways[emulation.OWN]).any((1, 2)).all()
+    assert (ways[generation.FULL] != ways[generation.OWN]).any((1, 2)).all()
     for way, made in ways.items():
         assert made.shape == (32, 32, 32), way
         assert made.dtype == np.uint8, way
         assert (made.max((1, 2)) == 255).all(), way
-
-
-def test_without_the_images_the_committed_figures_stand(tmp_path, monkeypatch, run):
-    monkeypatch.setattr(fetch, "locate", lambda name: None)
-    status, out, _ = run("realism", "--data", tmp_path / "none.h5", "--out", tmp_path / "r.json")
-    assert status == 0
-    assert "not measured anew" in out
-    assert list(tmp_path.iterdir()) == []

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import checkpoints, images, plain, reconstruct, sample
-from rgz.plain import PlainVAE
+from rgz.data import sample
+from rgz.models import checkpoint, vae
+from rgz.models.vae import PlainVAE
+from rgz.transforms import prepare
+from studies import reconstruction
 
-SMALL = plain.Config(width=8, latents=6, mixtures=2)
+SMALL = vae.Config(width=8, latents=6, mixtures=2)
 WIDTH = np.full(24, 2.0)
 
 
@@ -17,37 +20,37 @@ def truth(pixels):
 
 
 def test_identity_has_no_error(truth):
-    measured = reconstruct.measure(truth, truth.astype(float), WIDTH)
+    measured = reconstruction.measure(truth, truth.astype(float), WIDTH)
     assert all(np.allclose(measured[f"{name}_error"], 0) for name in ("flux", "peak", "size"))
     assert np.allclose(measured["ssim"], 1)
 
 
 def test_brightness_undoes_the_stretch():
     field = np.array([[0.0, 0.25, 1.0]])
-    assert reconstruct.brightness(images.stretch(field)) == pytest.approx(field, abs=0.005)
+    assert reconstruction.brightness(prepare.stretch(field)) == pytest.approx(field, abs=0.005)
 
 
 def test_half_as_bright_is_half_the_flux_and_half_the_peak(truth):
-    measured = reconstruct.measure(truth, truth * np.sqrt(0.5), WIDTH)
+    measured = reconstruction.measure(truth, truth * np.sqrt(0.5), WIDTH)
     assert np.allclose(measured["flux_error"], -0.5)
     assert np.allclose(measured["peak_error"], -0.5)
     assert np.allclose(measured["size_error"], 0)
     assert (measured["ssim"] < 0.99).all()
-    assert reconstruct.summary(measured)["flux_error"] == pytest.approx([0.5] * 3)
+    assert reconstruction.summary(measured)["flux_error"] == pytest.approx([0.5] * 3)
 
 
 def test_size_is_the_longest_way_across():
     bar = np.zeros((32, 32))
     bar[16, 5:15] = 255
-    assert reconstruct.largest_size(bar) == pytest.approx(10, abs=0.6)
+    assert reconstruction.largest_size(bar) == pytest.approx(10, abs=0.6)
     bar[16, 25] = 20  # 0.6 % of the peak: not part of it
-    assert reconstruct.largest_size(bar) == pytest.approx(10, abs=0.6)
+    assert reconstruction.largest_size(bar) == pytest.approx(10, abs=0.6)
     bar[16, 25] = 40
-    assert reconstruct.largest_size(bar) == pytest.approx(21, abs=0.6)
+    assert reconstruction.largest_size(bar) == pytest.approx(21, abs=0.6)
 
 
 def test_a_study_compares_methods_on_the_same_images(tiny, simulated):
-    found = reconstruct.study(tiny.eval(), PlainVAE(SMALL), images.Recipe(), simulated, {"sim": simulated}, code=9)
+    found = reconstruction.study(tiny.eval(), PlainVAE(SMALL), prepare.Recipe(), simulated, {"sim": simulated}, code=9)
     assert {row["method"] for row in found["growth"]} == {
         "VDVAE",
         "VDVAE, fitted",
@@ -64,18 +67,18 @@ def test_a_study_compares_methods_on_the_same_images(tiny, simulated):
     for rows in sent.values():
         assert [row["bits"] for row in rows] == sorted(row["bits"] for row in rows)
     assert sent["PCA"][-1]["ssim"][0] > sent["PCA"][0]["ssim"][0]
-    assert "SSIM" in reconstruct.table(found)
+    assert "SSIM" in reconstruction.table(found)
 
 
 def test_bits_are_those_of_the_frequencies():
     known = np.array([[0], [0], [0], [1]] * 100)
-    assert reconstruct._cost(known, np.array([[0], [1]])) == pytest.approx((np.log2(4 / 3) + 2) / 2, abs=0.01)
-    assert reconstruct._cost(known, np.array([[7]])) > 10  # never seen, and yet it can be sent
-    assert reconstruct._cost(known[:, [0, 0]], known[:, [0, 0]]) == pytest.approx(2 * 0.811, abs=0.01)
+    assert reconstruction._cost(known, np.array([[0], [1]])) == pytest.approx((np.log2(4 / 3) + 2) / 2, abs=0.01)
+    assert reconstruction._cost(known, np.array([[7]])) > 10  # never seen, and yet it can be sent
+    assert reconstruction._cost(known[:, [0, 0]], known[:, [0, 0]]) == pytest.approx(2 * 0.811, abs=0.01)
 
 
 def test_the_figure_is_written_whole(tmp_path, tiny, pixels):
-    reconstruct.figure(tiny.eval(), pixels[:3], tmp_path / "look.png")
+    reconstruction.figure(tiny.eval(), pixels[:3], tmp_path / "look.png")
     assert (tmp_path / "look.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -96,14 +99,14 @@ def test_a_plain_autoencoder_answers_as_the_deep_one_does(pixels):
 def test_a_plain_autoencoder_is_saved_and_loaded(tmp_path, pixels):
     model = PlainVAE(SMALL)
     model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
-    checkpoints.save(tmp_path / "plain.safetensors", model, images.Recipe(), {})
-    read, *_ = checkpoints.load(tmp_path / "plain.safetensors")
+    checkpoint.save(tmp_path / "plain.safetensors", model, prepare.Recipe(), {})
+    read, *_ = checkpoint.load(tmp_path / "plain.safetensors")
     assert isinstance(read, PlainVAE)
     torch.testing.assert_close(read.encode(pixels)[0], model.encode(pixels)[0])
 
 
 def test_pixel_widths_follow_the_sources(simulated):
-    recipe = images.Recipe()
+    recipe = prepare.Recipe()
     widths = sample.pixel_widths(simulated, recipe)
     assert ((widths >= 1.8) & (widths <= 7.2)).all()
     assert len(np.unique(widths)) > 1

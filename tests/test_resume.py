@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rgz import train, vdvae
 from rgz.errors import BadInput
+from rgz.models import train, vdvae
 
 SCHEDULE = train.Schedule(steps=6, batch=8, warmup=2)
 

@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import altered, compared, images, latents, plots, readers, report, retrieval, similar, synthetic
-from rgz.sample import prepared
+from rgz import plots
+from rgz.data import datasets, simulate
+from rgz.data.sample import prepared
+from rgz.features import codes as codefile
+from rgz.features import descriptors, metric
+from rgz.transforms import perturb, prepare
+from studies import classification, similarity
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def galaxies():
 
 def test_perfect_codes_answer_everything(galaxies):
     table, vectors = galaxies
-    found = retrieval.measure(table, vectors, {"nothing": (np.arange(60), vectors[:60])})
+    found = similarity.measure(table, vectors, {"nothing": (np.arange(60), vectors[:60])})
     assert all(three == [1, 1, 1] for both in found["same"].values() for three in both)
     assert all(three == [1, 1, 1] for both in found["surveys"].values() for three in both)
     assert found["itself"]["nothing"] == [1, 1, 1]
@@ -40,7 +45,7 @@ def test_codes_that_know_nothing_are_not_praised(galaxies):
     table, vectors = galaxies
     rng = np.random.default_rng(1)
     noise = rng.normal(size=vectors.shape).astype(np.float32)
-    found = retrieval.measure(table, noise, {"all": (np.arange(60), rng.normal(size=(60, 16)).astype(np.float32))})
+    found = similarity.measure(table, noise, {"all": (np.arange(60), rng.normal(size=(60, 16)).astype(np.float32))})
     assert all(both[0][0] < 0.15 for both in found["same"].values())
     assert found["itself"]["all"][0] < 0.15
     assert all(0.35 < three[0] < 0.65 for three in found["kind"].values())
@@ -49,24 +54,24 @@ def test_codes_that_know_nothing_are_not_praised(galaxies):
 def test_the_same_source_does_not_count_as_kin(galaxies):
     table, _ = galaxies
     first, second = table[:60], table[60:120]
-    same = retrieval.same_sky(first, second)
+    same = similarity.same_sky(first, second)
     np.testing.assert_array_equal(same, np.eye(60, dtype=bool))
     order = np.tile(np.arange(60), (60, 1))
     label = np.asarray(first["label"])
-    found = retrieval.kin(order, ~same, label, label, k=1)
+    found = similarity.kin(order, ~same, label, label, k=1)
     assert found[0] == (label[0] == label[1])  # the nearest is itself, so the second counts
-    assert (retrieval.same_sky(table[120:180], table[180:]) == np.eye(60, dtype=bool)).all()
+    assert (similarity.same_sky(table[120:180], table[180:]) == np.eye(60, dtype=bool)).all()
 
 
 def test_the_interval_holds_the_share():
-    value, low, high = retrieval.share(np.arange(100) < 80)
+    value, low, high = similarity.share(np.arange(100) < 80)
     assert value == 0.8
     assert 0.68 < low < value < high < 0.9
 
 
-@pytest.mark.parametrize("kind", retrieval.ALTERED)
+@pytest.mark.parametrize("kind", similarity.ALTERED)
 def test_altered_images_still_show_the_galaxy(simulated, kind):
-    rows, sample = retrieval.alter(simulated[:12], kind, images.Recipe())
+    rows, sample = similarity.alter(simulated[:12], kind, prepare.Recipe())
     assert len(rows) == len(sample) >= 11
     for row, image in zip(rows, sample.images, strict=True):
         before = simulated.images[row].astype(float)
@@ -78,24 +83,24 @@ def test_altered_images_still_show_the_galaxy(simulated, kind):
 
 def test_alterations_do_what_they_say():
     rng = np.random.default_rng(0)
-    image = images.clip(synthetic.source("FRII", rng, snr=100))
-    np.testing.assert_array_equal(altered.mirrored(altered.mirrored(image, rng), rng), image)
+    image = prepare.clip(simulate.source("FRII", rng, snr=100))
+    np.testing.assert_array_equal(perturb.mirrored(perturb.mirrored(image, rng), rng), image)
     there = np.unravel_index(image.argmax(), image.shape)
-    moved = np.unravel_index(altered.shifted(image, rng).argmax(), image.shape)
+    moved = np.unravel_index(perturb.shifted(image, rng).argmax(), image.shape)
     assert np.abs(np.subtract(there, moved)).sum() == 2
-    higher = altered.clipped_higher(image, rng)
+    higher = perturb.clipped_higher(image, rng)
     assert (higher > 0).sum() < (image > 0).sum()
     assert set(np.unique(higher)) <= set(np.unique(image))
-    far = [altered.farther(image, rng) for _ in range(10)]
+    far = [perturb.farther(image, rng) for _ in range(10)]
     assert all(0 < one.sum() < image.sum() and one.max() < image.max() for one in far)
-    assert all(images.length(one, 1.8, images.Recipe()) < images.length(image, 1.8, images.Recipe()) for one in far)
-    again = altered.observed_again(image, rng, (5, 5))
+    assert all(prepare.length(one, 1.8, prepare.Recipe()) < prepare.length(image, 1.8, prepare.Recipe()) for one in far)
+    again = perturb.observed_again(image, rng, (5, 5))
     assert (again > 0).sum() < (image > 0).sum()
-    assert altered.turned(np.zeros((40, 40)), rng).sum() == 0
+    assert perturb.turned(np.zeros((40, 40)), rng).sum() == 0
 
 
 def test_alterations_are_the_same_each_time(simulated):
-    one, other = (retrieval.alter(simulated[:5], "turned", images.Recipe())[1].images for _ in range(2))
+    one, other = (similarity.alter(simulated[:5], "turned", prepare.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
@@ -103,55 +108,57 @@ def test_alterations_are_the_same_each_time(simulated):
 def archives(monkeypatch):
     """Four small archives: the first two show the same galaxies, each of which has its place on the sky."""
     found = {}
-    for number, name in enumerate(readers.SAMPLES):
-        one = synthetic.sources(8, seed=5 if name in ("mirabest", "rgd") else number)
+    for number, name in enumerate(datasets.SAMPLES):
+        one = simulate.sources(8, seed=5 if name in ("mirabest", "rgd") else number)
         one.table["name"] = [f"{name} {row}" for row in range(8)]
         one.table["ra"], one.table["dec"] = 10.0 * np.arange(8), np.full(8, 5.0)
         if name.startswith("frdeep"):
             one.table["object"] = [f"object {row}" for row in range(8)]
         found[name] = one
-    monkeypatch.setattr(readers, "load", found.__getitem__)
+    monkeypatch.setattr(datasets, "load", found.__getitem__)
     return found
 
 
 def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tmp_path):
-    recipe, chosen, model = images.Recipe(), np.array([3, 130, 7, 300]), tiny.eval()
-    basis = compared.principal(prepared(simulated, recipe), 3)
+    recipe, chosen, model = prepare.Recipe(), np.array([3, 130, 7, 300]), tiny.eval()
+    basis = descriptors.principal(prepared(simulated, recipe), 3)
 
     def describe(one):
-        return compared.describe(model, recipe, one, chosen, basis)
+        return descriptors.describe(model, recipe, one, chosen, basis)
 
     whole = {name: describe(one) for name, one in archives.items()}
     groups = {name: (archives[name].table, {"code": code, "code_compared": code}, {}) for name, code in whole.items()}
     codes = np.vstack(list(whole.values()))
-    changes, alone = compared.changes(describe, recipe, simulated), compared.alone(chosen)
+    changes, alone = descriptors.changes(describe, recipe, simulated), descriptors.alone(chosen)
     spaces = {
-        compared.BASIS: basis,
-        compared.SPACE: compared.space(codes, changes, alone),
-        compared.ALONE: similar.tolerant(codes[:, :alone], changes[:, :alone], kept=5),
+        codefile.BASIS: basis,
+        codefile.SPACE: descriptors.space(codes, changes, alone),
+        codefile.ALONE: metric.tolerant(codes[:, :alone], changes[:, :alone], kept=5),
     }
-    latents.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
-    found = retrieval.study(model, recipe, tmp_path / "c.h5", simulated)
+    codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
+    found = similarity.study(model, recipe, tmp_path / "c.h5", simulated)
     asked = {(row["features"], row["space"]): row for row in found["rows"]}
     learned = [key for key in asked if key[1].startswith("tolerant")]
-    assert {features for features, _ in learned} == {retrieval.TOGETHER, retrieval.CODES, retrieval.COMPONENTS}
+    assert {features for features, _ in learned} == {similarity.TOGETHER, similarity.CODES, similarity.COMPONENTS}
     assert len(asked) == len(found["rows"]) == 2 + 6 + 6 + 2 + 2
-    assert [asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)] == [64 + 18, 5]
+    assert [
+        asked[features, "tolerant, cosine"]["dimensions"] for features in (similarity.TOGETHER, similarity.CODES)
+    ] == [64 + 18, 5]
     for row in found["rows"]:
         assert row["same"]["mirabest → rgd"][0][0] == 1  # the very same images
-        assert set(row["itself"]) == set(found["altered"]) == set(retrieval.ALTERED)
+        assert set(row["itself"]) == set(found["altered"]) == set(similarity.ALTERED)
     assert asked["pixels, posed", "as they are, cosine"]["itself"]["mirrored"][0] == 1
     assert found["seen_twice"]["pairs"] == 8
-    assert retrieval.table(found).count("tolerant") == 6 * (len(retrieval.columns(found)) - 2)
+    assert similarity.table(found).count("tolerant") == 6 * (len(similarity.columns(found)) - 2)
 
 
 @pytest.mark.parametrize("question", ["same", "itself", "kind"])
 def test_a_figure_shows_every_kind_of_features(question):
-    found = report.read()["retrieval"]
-    groups = retrieval.bars(found, question)
+    found = classification.read()["retrieval"]
+    groups = similarity.bars(found, question)
     assert {name.rsplit(",", 1)[0] for name in groups} == {row["features"] for row in found["rows"]}
-    group = groups[f"{retrieval.TOGETHER}, tolerant"]
-    row = next(r for r in found["rows"] if (r["features"], r["space"]) == (retrieval.TOGETHER, "tolerant, cosine"))
+    group = groups[f"{similarity.TOGETHER}, tolerant"]
+    row = next(r for r in found["rows"] if (r["features"], r["space"]) == (similarity.TOGETHER, "tolerant, cosine"))
     first = next(iter(row[question].values()))
     value, low, high = first[0] if question == "same" else first
     assert next(iter(group.values())) == pytest.approx([value, (high - low) / 2])

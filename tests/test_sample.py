@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import classify, fields, sample
+from rgz.data import sample, training_set
 from rgz.errors import BadInput
+from rgz.tasks import classify
 
 
 def test_a_file_gives_back_what_was_written(tmp_path, simulated):
@@ -58,5 +59,5 @@ def test_separation_is_an_angle_on_the_sky():
 
 def test_one_source_in_two_rows_counts_once():
     table = positions((10.0, 0.0), (20.0, 0.0), (10.0, 0.002), (20.0, 0.004))
-    assert fields.once_each(table, 10).tolist() == [True, True, False, True]
+    assert training_set.once_each(table, 10).tolist() == [True, True, False, True]
     assert classify.groups(table).tolist() == [0, 1, 0, 3]

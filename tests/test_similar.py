@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz import similar
 from rgz.errors import BadInput
+from rgz.features import metric
+from rgz.tasks import search
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,10 @@ def brute(vectors, query, k, cosine):
 
 
 @pytest.mark.parametrize("cosine", [True, False])
-@pytest.mark.parametrize("space", [similar.plain, similar.whitened])
+@pytest.mark.parametrize("space", [metric.plain, metric.whitened])
 def test_the_search_is_exact(galaxies, space, cosine):
     codes, table = galaxies
-    index = similar.build(codes, table, space(codes, cosine))
+    index = search.build(codes, table, space(codes, cosine))
     rows, far = index.neighbours(codes[:50], k=12)
     for query in range(50):
         order, distance = brute(index.vectors, index.vectors[query], 12, cosine)
@@ -45,14 +46,14 @@ def test_the_search_is_exact(galaxies, space, cosine):
 def test_all_alike_gives_the_first_rows():
     codes = np.ones((3000, 4), np.float32)
     table = Table({"name": [str(i) for i in range(3000)], "sample": ["s"] * 3000})
-    rows, far = similar.build(codes, table, similar.plain(codes, cosine=False)).neighbours(codes[:1], k=5)
+    rows, far = search.build(codes, table, metric.plain(codes, cosine=False)).neighbours(codes[:1], k=5)
     assert rows.tolist() == [[0, 1, 2, 3, 4]]
     assert (far == 0).all()
 
 
 def test_the_galaxy_itself_is_marked_not_hidden(galaxies):
     codes, table = galaxies
-    index = similar.build(codes, table, similar.whitened(codes))
+    index = search.build(codes, table, metric.whitened(codes))
     found = index.query_vector(index.vectors[3], 10, table[3])
     assert found["name"][:2].tolist() == ["g-3", "g-7"]
     assert found["same"].tolist() == [True, True, *[False] * 8]
@@ -64,7 +65,7 @@ def test_the_galaxy_itself_is_marked_not_hidden(galaxies):
 
 def test_a_part_of_the_index_answers_from_that_part(galaxies):
     codes, table = galaxies
-    index = similar.build(codes, table, similar.whitened(codes, cosine=False)).of("two")
+    index = search.build(codes, table, metric.whitened(codes, cosine=False)).of("two")
     assert len(index) == 2500
     found = index.query(codes[4], k=20)
     assert set(found["sample"]) == {"two"}
@@ -80,45 +81,45 @@ def test_a_tolerant_space_forgives_what_changes_while_the_galaxy_stays():
     table = Table({"name": [str(i) for i in range(400)], "sample": ["s"] * 400})
 
     def recall(space):
-        rows, _ = similar.build(codes, table, space).neighbours(again, k=1)
+        rows, _ = search.build(codes, table, space).neighbours(again, k=1)
         return (rows[:, 0] == np.arange(400)).mean()
 
     changes = (again - codes)[:200]
-    assert recall(similar.tolerant(codes, changes, kept=3, floor=0.01, cosine=False)) > 0.9
-    assert recall(similar.whitened(codes, cosine=False)) < 0.3
+    assert recall(metric.tolerant(codes, changes, kept=3, floor=0.01, cosine=False)) > 0.9
+    assert recall(metric.whitened(codes, cosine=False)) < 0.3
 
 
 def test_the_approximate_search_answers_as_the_exact_one_does(galaxies):
     pytest.importorskip("usearch")
     codes, table = galaxies
-    space = similar.whitened(codes)
-    exact, _ = similar.build(codes, table, space).neighbours(codes[:100])
-    found, far = similar.build(codes, table, space, approximate=True).neighbours(codes[:100])
+    space = metric.whitened(codes)
+    exact, _ = search.build(codes, table, space).neighbours(codes[:100])
+    found, far = search.build(codes, table, space, approximate=True).neighbours(codes[:100])
     assert np.mean([len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)]) > 9
     assert (np.diff(far, axis=1) >= 0).all()
 
 
 def test_usearch_is_asked_for_only_when_wanted(galaxies, monkeypatch):
     codes, table = galaxies
-    monkeypatch.setattr(similar, "find_spec", lambda name: None)
-    similar.build(codes, table, similar.plain(codes))
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    search.build(codes, table, metric.plain(codes))
     with pytest.raises(BadInput, match="pip install usearch"):
-        similar.build(codes, table, similar.plain(codes), approximate=True)
+        search.build(codes, table, metric.plain(codes), approximate=True)
 
 
-@pytest.mark.parametrize("ending", similar.FORMATS)
+@pytest.mark.parametrize("ending", search.FORMATS)
 def test_lists_are_written_whole_and_read_back(galaxies, tmp_path, ending):
     if ending == ".parquet":
         pytest.importorskip("pyarrow")
     codes, table = galaxies
-    found = similar.build(codes, table, similar.plain(codes)).query(codes[30], at=(10.0, 20.0))
-    similar.write(found, tmp_path / f"list{ending}")
+    found = search.build(codes, table, metric.plain(codes)).query(codes[30], at=(10.0, 20.0))
+    search.write(found, tmp_path / f"list{ending}")
     if ending == ".parquet":
         import pyarrow.parquet
 
         names = pyarrow.parquet.read_table(tmp_path / "list.parquet")["name"].to_pylist()
     else:
-        names = Table.read(tmp_path / f"list{ending}", format=similar.FORMATS[ending])["name"].tolist()
+        names = Table.read(tmp_path / f"list{ending}", format=search.FORMATS[ending])["name"].tolist()
     assert [n.decode() if isinstance(n, bytes) else n for n in names] == found["name"].tolist()
     assert [p.name for p in tmp_path.iterdir()] == [f"list{ending}"]
 
@@ -136,15 +137,15 @@ def test_lists_are_written_whole_and_read_back(galaxies, tmp_path, ending):
 def test_what_is_no_index_is_refused(codes, rows, message):
     table = Table({"name": [str(i) for i in range(rows)], "sample": ["s"] * rows})
     with pytest.raises(BadInput, match=message):
-        similar.build(codes, table, similar.plain(np.eye(2)))
+        search.build(codes, table, metric.plain(np.eye(2)))
 
 
 def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
     codes, table = galaxies
-    index = similar.build(codes, table, similar.plain(codes))
+    index = search.build(codes, table, metric.plain(codes))
     assert index.row("g-12") == 12
     with pytest.raises(BadInput, match=r"'nobody'.*'g-0'"):
         index.row("nobody")
     with pytest.raises(BadInput, match=r"\.csv.*\.parquet"):
-        similar.write(table, tmp_path / "list.xlsx")
+        search.write(table, tmp_path / "list.xlsx")
     assert list(tmp_path.iterdir()) == []

@@ -12,15 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rgz import augment, checkpoints, images, train, vdvae
+from rgz.data import loader
 from rgz.errors import BadInput
+from rgz.models import checkpoint, train, vdvae
+from rgz.transforms import prepare
 
 SCHEDULE = train.Schedule(steps=6, batch=8, warmup=2)
 
 
 @pytest.fixture
 def batch(simulated):
-    return augment.batches(simulated, images.Recipe(), 8, seed=0)
+    return loader.batches(simulated, prepare.Recipe(), 8, seed=0)
 
 
 def fresh():
@@ -41,9 +43,9 @@ def test_batches_depend_on_the_step_alone(batch):
 @pytest.mark.parametrize(("limit", "times"), [(0.0, 4), (np.inf, 1)], ids=["resolved", "unresolved"])
 def test_an_epoch_shows_every_image_equally_often(simulated, monkeypatch, limit, times):
     seen = []
-    monkeypatch.setattr(images, "smooth", lambda field, _: seen.append(float(field.sum())) or field)
-    monkeypatch.setattr(augment, "RESOLVED", limit)
-    batch = augment.batches(simulated, images.Recipe(), 8, seed=3)
+    monkeypatch.setattr(prepare, "smooth", lambda field, _: seen.append(float(field.sum())) or field)
+    monkeypatch.setattr(loader, "RESOLVED", limit)
+    batch = loader.batches(simulated, prepare.Recipe(), 8, seed=3)
     for step in range(3 * times):
         batch(step)
     assert set(Counter(seen).values()) == {times}
@@ -52,10 +54,10 @@ def test_an_epoch_shows_every_image_equally_often(simulated, monkeypatch, limit,
 
 def test_noise_is_that_of_the_image():
     rng, field = np.random.default_rng(0), np.full((110, 110), 10.0, dtype=np.float32)
-    assert augment._observe(field, 0.0, rng) is field
-    observed = augment._observe(field, 0.5, rng)
+    assert loader._observe(field, 0.0, rng) is field
+    observed = loader._observe(field, 0.5, rng)
     assert (observed - field).std() == pytest.approx(0.5, rel=0.01)
-    assert (augment._observe(np.zeros((110, 110)), 1.0, rng) == 0).all()  # no emission out of nothing
+    assert (loader._observe(np.zeros((110, 110)), 1.0, rng) == 0).all()  # no emission out of nothing
 
 
 def test_resumed_training_ends_where_uninterrupted_training_does(tmp_path, batch, monkeypatch):
@@ -235,17 +237,17 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, batch, room):
 
 
 def test_weights_come_back_with_config_recipe_and_provenance(tmp_path, tiny, pixels):
-    checkpoints.save(tmp_path / "m.safetensors", tiny.half().float(), images.Recipe(), {"seed": 3})
-    model, recipe, about = checkpoints.load(tmp_path / "m.safetensors")
+    checkpoint.save(tmp_path / "m.safetensors", tiny.half().float(), prepare.Recipe(), {"seed": 3})
+    model, recipe, about = checkpoint.load(tmp_path / "m.safetensors")
     assert model.config == tiny.config
-    assert recipe == images.Recipe()
+    assert recipe == prepare.Recipe()
     assert about == {"seed": 3}
     torch.testing.assert_close(model.encode(pixels)[0], tiny.encode(pixels)[0])
 
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
     path = tmp_path / "m.safetensors"
-    checkpoints.save(path, tiny, images.Recipe(), {})
+    checkpoint.save(path, tiny, prepare.Recipe(), {})
     whole = path.read_bytes()
     middle = len(whole) - 500
     for damaged in (
@@ -261,4 +263,4 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
         assert (status, out, err.count("\n")) == (1, "", 1)
     save_file({"a": torch.zeros(2)}, path, metadata={"rgz": json.dumps({"config": {}})})
     with pytest.raises(BadInput, match="not a model of rgz"):
-        checkpoints.load(path)
+        checkpoint.load(path)

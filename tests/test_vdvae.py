@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from rgz import likelihood, vdvae
+from rgz.models import likelihood, vdvae
 
 
 def stir(model, noise):

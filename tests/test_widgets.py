@@ -8,14 +8,14 @@ import pytest
 from astropy.io import fits
 from test_observe import wcs_of
 
-from rgz import synthetic
+from rgz.data import simulate
 
 controls = pytest.importorskip("ipywidgets")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from rgz import widgets
+    from rgz.app import widgets
 
     return widgets.browse("rgd-0100")
 
@@ -73,7 +73,7 @@ def uploaded(name, content):
 def test_a_galaxy_of_ones_own_can_be_uploaded(browser):
     (brought,) = part(browser, controls.FileUpload)
     stream = io.BytesIO()
-    source = synthetic.source("FRII", np.random.default_rng(4), size=300, snr=80)
+    source = simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
     fits.PrimaryHDU(source.astype(np.float32), wcs_of(source.shape, 1.8).to_header()).writeto(stream)
     brought.set_trait("value", uploaded("own.fits", stream.getvalue()))
     said, listing = shown(browser)

@@ -1,0 +1,1 @@
+"""Images and what is known of each source: archives, cut-outs, the training set."""

@@ -1,0 +1,1 @@
+"""From an image to its code, the file of codes, and how codes are compared."""

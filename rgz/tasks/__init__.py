@@ -1,0 +1,1 @@
+"""What codes are good for: classes, neighbours, new galaxies, anomalies, a galaxy of one's own."""
