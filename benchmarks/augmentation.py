@@ -125,7 +125,7 @@ def turned(galaxies: sample.Sample, recipe: prepare.Recipe, seed: int) -> np.nda
     rng, found = np.random.default_rng(seed), []
     for image in galaxies.images:
         turns = [
-            prepare.Pose(
+            prepare.Orientation(
                 rng.normal(0, np.radians(6)),
                 length=float(np.exp(rng.normal(0, 0.05))),
                 shift=tuple(rng.uniform(-1, 1, 2)),
@@ -164,7 +164,7 @@ def main(out: Path, seeds: int, steps: int):
     done = {(int(line["labels"]), int(line["seed"]), str(line["arm"])) for line in done}
     missing = [one for one in product(LABELS, range(seeds), ARMS) if one not in done]
     model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
-    galaxies = datasets.load("mirabest")
+    galaxies = datasets.load_dataset("mirabest")
     galaxies = galaxies[classify.confident(galaxies.table)]
     galaxies = galaxies[sample.usable(galaxies, recipe)]
     labels = classify.is_frii(galaxies.table)

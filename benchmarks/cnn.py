@@ -35,7 +35,7 @@ def main(out: Path, epochs: int):
     for name in SAMPLES:
         known, _, _ = codes.read_codes(artifacts.artifact("codes.h5"), name)
         known = known[classify.confident(known)]  # the rows, in the order, on which codes are judged
-        images, labels = datasets.load(name).named(known["name"]).images, classify.is_frii(known)
+        images, labels = datasets.load_dataset(name).named(known["name"]).images, classify.is_frii(known)
         for number, (part, train, held_out) in enumerate(rounds(known)):
             if found is not None and ((found["sample"] == name) & (found["round"] == part)).any():
                 continue

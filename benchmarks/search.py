@@ -47,7 +47,7 @@ def search(count: int, dimensions: int):
         )
 
 
-def _turns(index: searching.Index, query: np.ndarray) -> tuple[float, float, float]:
+def _turns(index: searching.SearchIndex, query: np.ndarray) -> tuple[float, float, float]:
     """Median seconds of the search and of the product, and the median of their ratios."""
     index.nearest(query)
     pairs = [(seconds(lambda: index.nearest(query)), seconds(lambda: index.vectors @ query[0])) for _ in range(TURNS)]

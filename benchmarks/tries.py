@@ -49,9 +49,9 @@ class Reweighed(nn.Module):
         return out | {"loss": loss}
 
 
-def on_the_sky(image: np.ndarray, radius: float, find=prepare.find_pose) -> prepare.Pose:
+def on_the_sky(image: np.ndarray, radius: float, find=prepare.find_orientation) -> prepare.Orientation:
     """The length of a source alone: it stays as it lies on the sky."""
-    return prepare.Pose(length=find(image, radius).length)
+    return prepare.Orientation(length=find(image, radius).length)
 
 
 def stretched(curve) -> callable:
@@ -83,7 +83,7 @@ TRIES = {
     "rate weighs ¼ everywhere": Try(weights=dict.fromkeys((1, 4, 8), 0.25)),
     "all at 115″": Try(recipe=prepare.Recipe(narrowest=115.2, widest=115.2)),
     "64 × 64 pixels": Try(LARGER, prepare.Recipe(64)),
-    "as they lie on the sky": Try(steps={"find_pose": on_the_sky}),
+    "as they lie on the sky": Try(steps={"find_orientation": on_the_sky}),
     "no stretch": Try(steps={"stretch": stretched(lambda x: x)}),
     "logarithmic stretch": Try(steps={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
     "full width": Try(THREE),

@@ -32,7 +32,7 @@ from rgz.data.sample import Sample, prepared, usable
 from rgz.features import codes as codefile
 from rgz.features import embed
 from rgz.models import flow
-from rgz.models.flow import Density
+from rgz.models.flow import FlowEnsemble
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms import prepare
@@ -176,15 +176,15 @@ def _elbo(model: VDVAE, grey: np.ndarray) -> dict[str, np.ndarray]:
 class Asked:
     """Scores of every detector for galaxies, from their codes and their prepared images."""
 
-    def __init__(self, model: VDVAE, flows: Density, taught: np.ndarray, known: np.ndarray, grey: np.ndarray):
+    def __init__(self, model: VDVAE, flows: FlowEnsemble, taught: np.ndarray, known: np.ndarray, grey: np.ndarray):
         self.model, self.flows, self.others = model, flows, detectors(flows.whitened(taught))
-        likely = flows.log_likelihood(known)
+        likely = flows.score_samples(known)
         self.usual = float(np.median(likely))
         self.expected = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(complexity(grey), likely)
 
     def scores(self, codes: np.ndarray, grey: np.ndarray) -> dict[str, np.ndarray]:
         """Name of each detector to scores (N,), high for odd galaxies, of codes (N, D) and prepared images (N, H, W)."""
-        likely = self.flows.log_likelihood(codes)
+        likely = self.flows.score_samples(codes)
         values = self.flows.whitened(codes)
         return (
             {FLOW: -likely}
@@ -201,7 +201,7 @@ def _planted(recipe: prepare.Recipe, hosts: Sample) -> dict[str, Sample]:
     """Oddities of each kind, made of resolved galaxies."""
     rng, found = np.random.default_rng(0), {}
     for kind in injected.KINDS:
-        made = injected.plant(kind, hosts.images, PLANTED, rng)
+        made = injected.inject(kind, hosts.images, PLANTED, rng)
         rows = [prepare.has_source(prepare.despeckle(image), hosts.pixel, recipe) for image in made]
         table = Table({name: [""] * len(made) for name in hosts.table.colnames if name != "name"})
         table["name"] = [f"{kind} {number}" for number in range(len(made))]
@@ -214,8 +214,8 @@ def _without(codes: dict[str, tuple[Table, np.ndarray]], config: flow.Config) ->
     table, code = codes["rgd"]
     usual = np.isin(table["label"], ("FRI", "FRII"))
     taught = usual & (table["split"] == "train")
-    flows = flow.fit(code[taught], np.arange(taught.sum()), config)
-    scores = {FLOW: lambda values: -flows.log_likelihood(values)}
+    flows = flow.fit_ensemble(code[taught], np.arange(taught.sum()), config)
+    scores = {FLOW: lambda values: -flows.score_samples(values)}
     others = detectors(flows.whitened(code[taught]))
     scores |= {name: lambda values, score=score: score(flows.whitened(values)) for name, score in others.items()}
     return [
@@ -229,7 +229,7 @@ def _without(codes: dict[str, tuple[Table, np.ndarray]], config: flow.Config) ->
 def study(
     model: VDVAE,
     recipe: prepare.Recipe,
-    flows: Density,
+    flows: FlowEnsemble,
     sources: Sample,
     taught: np.ndarray,
     known: np.ndarray,
@@ -268,7 +268,7 @@ def study(
     scored = {}
     for name in ("mirabest", "frdeep-first", "frdeep-nvss"):
         table, code = codes[name]
-        sample = datasets.load(name).named(table["name"])
+        sample = datasets.load_dataset(name).named(table["name"])
         scored[name] = asked.scores(code, prepared(sample[usable(sample, recipe)], recipe))
     label = np.asarray(codes["mirabest"][0]["label"])
     for name, score in scored["mirabest"].items():
@@ -277,7 +277,7 @@ def study(
     for name, score in scored["frdeep-nvss"].items():
         rows.append({"task": "the other survey", "detector": name} | judged(scored["frdeep-first"][name], score))
     rows += _without(codes, flows.config)
-    bytes_, likely = complexity(grey), flows.log_likelihood(known)
+    bytes_, likely = complexity(grey), flows.score_samples(known)
     among = {
         "all": float(stats.spearmanr(bytes_, likely).statistic),
         "resolved": float(stats.spearmanr(bytes_[long], likely[long]).statistic),
@@ -310,11 +310,11 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def least(flows: Density, codes: dict[str, tuple[Table, np.ndarray]], count: int = 10) -> dict[str, Table]:
+def least(flows: FlowEnsemble, codes: dict[str, tuple[Table, np.ndarray]], count: int = 10) -> dict[str, Table]:
     """The least likely galaxies of each sample: its table, with columns ``log_likelihood`` (nats) and ``percentile``."""
     found = {}
     for name, (table, code) in codes.items():
-        likely = flows.log_likelihood(code)
+        likely = flows.score_samples(code)
         rows = np.argsort(likely)[:count]
         found[name] = table[rows]
         found[name]["row"], found[name]["log_likelihood"] = rows, likely[rows]

@@ -32,7 +32,7 @@ __all__ = [
     "best",
     "classes",
     "columns",
-    "committees",
+    "fit_committees",
     "floors",
     "html",
     "probe",
@@ -82,19 +82,19 @@ def _known(codes: Path, name: str, variant: str) -> tuple[Table, np.ndarray]:
     return everything[rows], code[rows]
 
 
-def committees(codes: Path) -> dict[str, np.ndarray]:
+def fit_committees(codes: Path) -> dict[str, np.ndarray]:
     """Discriminants (members, 2 D + 1) on codes of twelve views for each sample of :data:`rgz.tasks.classify.COMMITTEES`."""
     found = {}
     for name in classify.COMMITTEES:
         known, code = _known(codes, name, "code_views")
         labels, group = classify.is_frii(known), classify.groups(known)
-        found[name] = classify.committee(code, labels, group).astype(np.float32)
+        found[name] = classify.bootstrap_ensemble(code, labels, group).astype(np.float32)
     return found
 
 
 def _images(name: str, known: Table) -> Sample:
     """The survey images of rows of a sample."""
-    return datasets.load(name).named(known["name"])
+    return datasets.load_dataset(name).named(known["name"])
 
 
 def _sample(codes: Path, name: str, repeats: int) -> tuple[dict, list[dict]]:
@@ -172,7 +172,7 @@ def probe(weights: Path, training: Sample, dimensions: int = 64, repeats: int = 
     if dimensions > model.dimensions:
         raise BadInput(f"this model has {model.dimensions} latent dimensions: {dimensions} are more")
     means, _ = embed.full_codes(model, prepared(training[training.table["split"] == "train"], recipe))
-    sample = datasets.load("mirabest")
+    sample = datasets.load_dataset("mirabest")
     sample = sample[classify.confident(sample.table) & (sample.table["split"] != "test")]
     sample = sample[usable(sample, recipe)]
     views = embed.of_views(model, recipe, sample, embed.rank(means)[:dimensions], prepare.MIRRORED)

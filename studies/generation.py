@@ -22,7 +22,7 @@ from rgz.data import datasets, loader
 from rgz.data.sample import Sample, prepared, usable
 from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.models.flow import Density
+from rgz.models.flow import FlowEnsemble
 from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
@@ -61,7 +61,7 @@ def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray, rigour: float = 
 
 
 def ways(
-    model: VDVAE, flow: Density, plain: PlainVAE, training: np.ndarray, shown: np.ndarray
+    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, training: np.ndarray, shown: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and images (COUNT + TAUGHT, H, W) of each way to make galaxies; ``flow`` is one of :func:`rgz.tasks.generate.prior`.
 
@@ -108,7 +108,7 @@ def _distances(reference: dict, real: dict, source: np.ndarray, count: int, roun
 
 def _class_of(recipe: prepare.Recipe):
     """A function from prepared images to probabilities of FRII, by a support vector machine on components of MiraBest's pixels."""
-    known = datasets.load("mirabest")
+    known = datasets.load_dataset("mirabest")
     known = known[classify.confident(known.table) & (known.table["split"] != "test")]
     known = known[usable(known, recipe)]
     pca = PCA(32, svd_solver="randomized", random_state=0)
@@ -122,7 +122,7 @@ def _class_of(recipe: prepare.Recipe):
     return lambda grey: machine.predict_proba(pca.transform(flat(grey)))[:, 1]
 
 
-def study(model: VDVAE, flow: Density, plain: PlainVAE, recipe: prepare.Recipe, sources: Sample) -> dict:
+def study(model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, recipe: prepare.Recipe, sources: Sample) -> dict:
     """Measure every way of making galaxies against held-out sources.
 
     ``sources`` is the training set with its split; the validation sources are held out.

@@ -14,7 +14,7 @@ from scipy import ndimage
 from rgz.transforms import perturb, prepare
 from rgz.transforms.perturb import BEAM
 
-__all__ = ["KINDS", "plant"]
+__all__ = ["KINDS", "inject"]
 
 
 def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 def _seen(sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A sky as the survey would show it."""
-    return perturb.observed_again(ndimage.gaussian_filter(sky, BEAM), rng)
+    return perturb.add_noise(ndimage.gaussian_filter(sky, BEAM), rng)
 
 
 def ring(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +69,7 @@ def stripes(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     y, x = _grid(host.shape)
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
-    return perturb.observed_again(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
+    return perturb.add_noise(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
 
 
 def saturated(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -83,7 +83,7 @@ def saturated(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def halved(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A galaxy turned at random, whose one half is the mirror image of the other."""
-    half = perturb.turned(host, rng)
+    half = perturb.rotate_randomly(host, rng)
     middle = half.shape[1] // 2
     half[:, -middle:] = half[:, :middle][:, ::-1]
     return half
@@ -92,7 +92,7 @@ def halved(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def overlaid(host: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
     """A galaxy and another one, about as bright, turned at random and a few beams away."""
     shift = rng.uniform(6, 20) * np.array([np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)])
-    second = ndimage.shift(perturb.turned(other, rng), shift, order=1)
+    second = ndimage.shift(perturb.rotate_randomly(other, rng), shift, order=1)
     return host / host.max() + rng.uniform(0.4, 1) * second / second.max()
 
 
@@ -109,7 +109,7 @@ KINDS: dict[str, Callable] = {
 """Name to a function of a galaxy's image (H, W) and a random generator; ``two galaxies`` takes a second image."""
 
 
-def plant(kind: str, hosts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def inject(kind: str, hosts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """``count`` oddities of a kind, (count, H, W) float, from images of galaxies (N, H, W) drawn with replacement.
 
     >>> from rgz import synthetic

@@ -215,7 +215,7 @@ def _of_components(pca: PCA, pixels: np.ndarray, count: int) -> np.ndarray:
 
 def tests(recipe: prepare.Recipe) -> dict[str, Sample]:
     """The samples on which reconstruction is measured: MiraBest's test batch first, and both of FR-DEEP whole."""
-    samples = {name: datasets.load(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first")}
+    samples = {name: datasets.load_dataset(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first")}
     test = samples.pop("mirabest")
     samples = {"MiraBest, test batch": test[test.table["split"] == "test"]} | {
         "FR-DEEP NVSS": samples["frdeep-nvss"],

@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 ALTERED: dict[str, Callable] = {
-    "turned": perturb.turned,
-    "mirrored": perturb.mirrored,
-    "shifted": perturb.shifted,
-    "noise, peak at 5 σ": lambda image, rng: perturb.observed_again(image, rng, (5, 5)),
+    "turned": perturb.rotate_randomly,
+    "mirrored": perturb.mirror,
+    "shifted": perturb.shift,
+    "noise, peak at 5 σ": lambda image, rng: perturb.add_noise(image, rng, (5, 5)),
 }
 """Name of an alteration to what does it."""
 
@@ -212,7 +212,7 @@ SPACES = {
 CODES, COMPONENTS, TOGETHER = "VDVAE codes", "PCA of the same views", "VDVAE codes and components"
 
 
-def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[str, metric.Space]:
+def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[str, metric.Metric]:
     """Spaces of values (N, D) that are not learned, by angle and by distance."""
     return {
         f"{name}, {title}": SPACES[name](values, cosine)
@@ -221,7 +221,7 @@ def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[s
     }
 
 
-def _tolerant(space: metric.Space) -> dict[str, metric.Space]:
+def _tolerant(space: metric.Metric) -> dict[str, metric.Metric]:
     return {
         f"tolerant, {title}": replace(space, cosine=cosine)
         for cosine, title in ((True, "cosine"), (False, "Euclidean"))
@@ -248,7 +248,7 @@ def study(model: VDVAE, recipe: prepare.Recipe, path: Path, training: Sample) ->
         many images of each kind of alteration could still be prepared.
     """
     (table, whole, space), chosen = search.for_search(path), codefile.chosen(path)
-    samples = {name: datasets.load(name) for name in datasets.SAMPLES}
+    samples = {name: datasets.load_dataset(name) for name in datasets.SAMPLES}
     kept = {name: one.named(table["name"][table["sample"] == name]) for name, one in samples.items()}
     drawn = np.sort(np.random.default_rng(SEED).permutation(len(kept["mirabest"]))[:QUERIES])
     changed = {}
@@ -256,11 +256,11 @@ def study(model: VDVAE, recipe: prepare.Recipe, path: Path, training: Sample) ->
         rows, sample = alter(kept["mirabest"][drawn], kind, recipe)
         changed[kind] = np.flatnonzero(table["sample"] == "mirabest")[drawn[rows]], sample
 
-    def asked(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, metric.Space]):
+    def asked(title: str, values: np.ndarray, after: dict[str, np.ndarray], spaces: dict[str, metric.Metric]):
         for name, one in spaces.items():
-            placed = {kind: (changed[kind][0], one.place(value)) for kind, value in after.items()}
+            placed = {kind: (changed[kind][0], one.transform(value)) for kind, value in after.items()}
             about = {"features": title, "space": name, "dimensions": one.matrix.shape[1]}
-            yield about | measure(table, one.place(values), placed)
+            yield about | measure(table, one.transform(values), placed)
 
     basis, alone = codefile.read_space(codefile.BASIS, path), descriptors.alone(chosen)
     shown = {kind: descriptors.shown(recipe, one) for kind, (_, one) in changed.items()}
@@ -305,7 +305,7 @@ def study(model: VDVAE, recipe: prepare.Recipe, path: Path, training: Sample) ->
 def _on_the_sky(image: np.ndarray, pixel: float, recipe: prepare.Recipe) -> np.ndarray:
     """The middle of a clipped field, not posed, 115″ wide, stretched as the network's images are; float32."""
     scale = 2 * recipe.radius / recipe.size / pixel
-    square = prepare.render(prepare.smooth(np.asarray(image, float), scale), prepare.Pose(), recipe.size, scale)
+    square = prepare.render(prepare.smooth(np.asarray(image, float), scale), prepare.Orientation(), recipe.size, scale)
     return prepare.stretch(square).astype(np.float32) if square.any() else np.zeros((recipe.size,) * 2, np.float32)
 
 

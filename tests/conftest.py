@@ -57,7 +57,7 @@ def survey():
     def load(name):
         if fetch.locate(datasets.SAMPLES[name][0]) is None:
             pytest.skip(f"the images of {name} are not here: set RGZ_DATA_MIRROR or run rgz data fetch")
-        return datasets.load(name)
+        return datasets.load_dataset(name)
 
     return load
 

@@ -172,7 +172,7 @@ def codes(tmp_path, monkeypatch):
         else:
             table["object"], code = table["name"], features(table, 3.0).values
         groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
-    monkeypatch.setattr(datasets, "load", archives.__getitem__)
+    monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
     codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     return tmp_path / "codes.h5"
 
@@ -272,15 +272,15 @@ def test_a_committee_agrees_with_its_discriminant_and_knows_how_sure_it_is():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
     values = rng.normal(size=(200, 6)) + labels[:, None]
-    weights = classify.committee(values, labels, np.arange(200), members=40)
+    weights = classify.bootstrap_ensemble(values, labels, np.arange(200), members=40)
     each = 1 / (1 + np.exp(-(values @ weights[:, :-1].T + weights[:, -1])))
     one = classify.CLASSIFIERS["linear discriminant"].fit(values, labels).predict_proba(values)[:, 1]
     np.testing.assert_allclose(each.mean(axis=1), one, atol=0.1)
     near = np.abs(one - 0.5) < 0.2
     assert each[near].std(axis=1).mean() > each[np.abs(one - 0.5) > 0.45].std(axis=1).mean()
-    np.testing.assert_array_equal(weights, classify.committee(values, labels, np.arange(200), members=40))
+    np.testing.assert_array_equal(weights, classify.bootstrap_ensemble(values, labels, np.arange(200), members=40))
 
 
 def test_a_committee_of_few_galaxies_has_both_classes_in_every_draw():
     values, labels = np.random.default_rng(0).normal(size=(5, 3)), np.array([0, 0, 1, 1, 1])
-    assert np.isfinite(classify.committee(values, labels, np.arange(5), members=30)).all()
+    assert np.isfinite(classify.bootstrap_ensemble(values, labels, np.arange(5), members=30)).all()

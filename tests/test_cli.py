@@ -57,7 +57,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     assert (tmp_path / "run" / "reconstructions.png").exists()
     status, out, _ = run("data", "check", tmp_path / "run" / "vdvae.safetensors")
     assert "3 steps" in out
-    monkeypatch.setattr(datasets, "load", lambda name: simulate.sources(6, seed=len(name)))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(6, seed=len(name)))
     status, out, err = run(
         "encode",
         "--weights",
@@ -84,7 +84,7 @@ def test_a_probe_adds_one_line_and_keeps_the_others(tmp_path, monkeypatch, run, 
     sample.write(tmp_path / "train.h5", built)
     validation = {"bits_per_dimension": 2.5, "rate_nats": {"1": 0.5, "8": 3.0}}
     checkpoint.save(tmp_path / "m.safetensors", tiny, prepare.Recipe(), {"steps": 7, "validation": validation})
-    monkeypatch.setattr(datasets, "load", lambda name: simulate.sources(40, seed=5))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(40, seed=5))
     (tmp_path / "tries.csv").write_text("note,other\nearlier,1\n")
     status, _out, err = run(
         "probe", tmp_path / "m.safetensors", "--note", "now", "--dimensions", 4,

@@ -28,7 +28,7 @@ def test_all_views_in_all_frames_are_pooled_and_stand_side_by_side(tiny, simulat
     assert whole.shape == (4, 2 * (3 + 5) * len(prepare.FRAMES))
     own, parts = np.split(whole, [descriptors.alone(CHOSEN)], axis=1)
     np.testing.assert_array_equal(parts, components(some, basis))
-    fields = [[perturb.turn(image, degrees) for image in some.images] for degrees in (0, 30, 60)]
+    fields = [[perturb.rotate(image, degrees) for image in some.images] for degrees in (0, 30, 60)]
     for number, frame in enumerate(prepare.FRAMES):
         seen = [
             np.stack(
@@ -55,7 +55,7 @@ def test_what_a_turn_would_lose_is_shown_as_it_lies():
     image = np.zeros((150, 150))
     image[43, 70] = 1.0
     assert prepare.has_source(image, 1.8, RECIPE)
-    assert not prepare.has_source(perturb.turn(image, 30), 1.8, RECIPE)
+    assert not prepare.has_source(perturb.rotate(image, 30), 1.8, RECIPE)
     views = descriptors.shown(RECIPE, Sample(image[None], simulate.sources(1).table, 1.8))
     np.testing.assert_array_equal(views[0, 4:8, 0], prepare.views(image, 1.8, RECIPE, prepare.VIEWS[4:8]))
 
@@ -64,9 +64,9 @@ def test_components_are_those_of_the_prepared_images(simulated, pixels, basis):
     flat = pixels[:, 0].numpy().reshape(24, -1).astype(float)
     _, vectors = np.linalg.eigh(np.cov(flat.T))
     own = (flat - flat.mean(0)) @ vectors[:, ::-1][:, :5] / 255
-    np.testing.assert_allclose(np.abs(basis.place(flat)), np.abs(own), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.abs(basis.transform(flat)), np.abs(own), rtol=1e-3, atol=1e-4)
     first = prepare.pool(
-        np.stack([basis.place(view.reshape(24, -1)) for view in descriptors.shown(RECIPE, simulated)[0]])
+        np.stack([basis.transform(view.reshape(24, -1)) for view in descriptors.shown(RECIPE, simulated)[0]])
     )
     np.testing.assert_allclose(components(simulated, basis)[:, :10], first, rtol=1e-4, atol=1e-5)
 
@@ -77,7 +77,7 @@ def test_changes_are_what_an_alteration_does_to_a_description(simulated):
 
     long = (lengths(simulated)[:, 0] > descriptors.RESOLVED).sum()
     found = descriptors.changes(lengths, RECIPE, simulated, count=6)
-    assert found.shape == (min(6, long) * len(descriptors.TOLERATED), 1)
+    assert found.shape == (min(6, long) * len(descriptors.PERTURBATIONS), 1)
     turned, farther = found[: len(found) // 5], found[-len(found) // 5 :]
     assert np.abs(turned).max() < 1.0  # arcsec
     assert (farther < 0).all()
@@ -87,11 +87,11 @@ def test_components_about_the_centroid_have_a_space_of_their_own_beside():
     rng, own, each = np.random.default_rng(0), 20, 4
     described, changes = (rng.normal(size=(count, own + len(prepare.FRAMES) * each)) for count in (400, 300))
     space = descriptors.space(described, changes, own)
-    whole = metric.tolerant(described, changes)
+    whole = metric.invariant(described, changes)
     first, beside = np.split(space.matrix, [whole.matrix.shape[1]], axis=1)
     np.testing.assert_array_equal(first, whole.matrix)
     used = np.repeat([False] * 5 + [frame.centred for frame in prepare.FRAMES], each)
-    alone = metric.tolerant(described[:, used], changes[:, used], kept=descriptors.KEPT)
+    alone = metric.invariant(described[:, used], changes[:, used], kept=descriptors.KEPT)
     np.testing.assert_array_equal(beside[used], descriptors.WEIGHT * alone.matrix)
     assert not beside[~used].any()
 

@@ -49,17 +49,17 @@ def one_process():
 
 @pytest.fixture(scope="module")
 def gaussian(one_process):
-    return flows.fit(ball(3000, 0), np.arange(3000), SMALL, members=2)
+    return flows.fit_ensemble(ball(3000, 0), np.arange(3000), SMALL, members=2)
 
 
 @pytest.fixture(scope="module")
 def bent(one_process):
-    return flows.fit(banana(3000, 0), np.arange(3000), BENT, members=2)
+    return flows.fit_ensemble(banana(3000, 0), np.arange(3000), BENT, members=2)
 
 
 @pytest.fixture(scope="module")
 def calibrated(gaussian):
-    return flows.calibrated(gaussian, ball(800, 1))
+    return flows.calibrate(gaussian, ball(800, 1))
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def flow():
 def test_a_gaussian_has_the_entropy_of_a_gaussian(gaussian):
     codes = ball(20_000, 2)
     entropy = 1.5 * math.log(2 * math.pi * math.e)  # of numbers of spread one
-    assert gaussian.log_likelihood(codes).mean() == pytest.approx(-entropy, abs=0.03)
+    assert gaussian.score_samples(codes).mean() == pytest.approx(-entropy, abs=0.03)
     truth = stats.multivariate_normal(np.full(3, 3), MIX @ MIX.T).logpdf(codes) - volume(gaussian)
-    assert np.corrcoef(truth, gaussian.log_likelihood(codes))[0, 1] > 0.99
+    assert np.corrcoef(truth, gaussian.score_samples(codes))[0, 1] > 0.99
 
 
 def test_a_banana_has_its_entropy_and_a_gaussian_does_not_find_it(bent):
     codes = banana(20_000, 2)
-    truth, found = of_banana(codes).mean() - volume(bent), bent.log_likelihood(codes).mean()
+    truth, found = of_banana(codes).mean() - volume(bent), bent.score_samples(codes).mean()
     assert found == pytest.approx(truth, abs=0.05)
     known, asked = bent.whitened(banana(3000, 0)), bent.whitened(codes)
     simple = stats.multivariate_normal(known.mean(0), np.cov(known.T)).logpdf(asked).mean()
@@ -87,7 +87,7 @@ def test_a_banana_has_its_entropy_and_a_gaussian_does_not_find_it(bent):
 
 def test_the_density_of_a_banana_adds_up_to_one(bent):
     x, y = np.meshgrid(np.linspace(-5, 5, 301), np.linspace(-4, 24, 401))
-    likely = bent.log_likelihood(np.stack([x.ravel(), y.ravel()], axis=1)) + volume(bent)
+    likely = bent.score_samples(np.stack([x.ravel(), y.ravel()], axis=1)) + volume(bent)
     assert np.exp(likely).sum() * (10 / 300) * (28 / 400) == pytest.approx(1, abs=0.02)
 
 
@@ -142,9 +142,9 @@ def test_whitened_codes_are_uncorrelated_and_of_spread_one():
 
 def test_members_are_one_density_their_mean(gaussian):
     codes = ball(50, 2)
-    each = gaussian.each(codes)
+    each = gaussian.member_scores(codes)
     assert each.shape == (2, 50)
-    np.testing.assert_allclose(np.exp(gaussian.log_likelihood(codes)), np.exp(each).mean(0))
+    np.testing.assert_allclose(np.exp(gaussian.score_samples(codes)), np.exp(each).mean(0))
 
 
 def test_rows_of_one_group_stay_together():
@@ -159,30 +159,30 @@ def test_rows_of_one_group_stay_together():
 def test_the_same_codes_make_the_same_flows(one_process):
     config = Config(kept=3, layers=1, hidden=8, epochs=2)
     torch.manual_seed(7)
-    one = flows.fit(ball(200, 0), np.arange(200), config, members=2)
+    one = flows.fit_ensemble(ball(200, 0), np.arange(200), config, members=2)
     torch.manual_seed(8)
     expected = torch.rand(3)
     torch.manual_seed(8)
-    another = flows.fit(ball(200, 0), np.arange(200), config, members=2)
-    np.testing.assert_array_equal(one.each(ball(9, 1)), another.each(ball(9, 1)))
+    another = flows.fit_ensemble(ball(200, 0), np.arange(200), config, members=2)
+    np.testing.assert_array_equal(one.member_scores(ball(9, 1)), another.member_scores(ball(9, 1)))
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
 def test_draws_are_spread_as_what_was_fitted(gaussian):
     torch.manual_seed(0)
-    drawn = gaussian.draw(20_001)
+    drawn = gaussian.sample(20_001)
     assert drawn.shape == (20_001, 3)
     np.testing.assert_allclose(drawn.mean(0), 3, atol=0.12)
     covariance = MIX @ MIX.T
     scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
     np.testing.assert_allclose(np.cov(drawn.T) / scale, covariance / scale, atol=0.1)
     np.testing.assert_allclose(
-        np.cov(gaussian.draw(5000, temperature=0.5).T) / scale, covariance / scale / 4, atol=0.05
+        np.cov(gaussian.sample(5000, temperature=0.5).T) / scale, covariance / scale / 4, atol=0.05
     )
 
 
 def test_nothing_is_drawn_beyond_the_truncation_of_the_noise(gaussian):
-    codes = torch.from_numpy(gaussian.whitened(gaussian.draw(400, truncation=1.5))).float()
+    codes = torch.from_numpy(gaussian.whitened(gaussian.sample(400, truncation=1.5))).float()
     halves = codes.split(200)  # one for each member
     noise = torch.cat([flow.steps(part)[0] for flow, part in zip(gaussian.flows, halves, strict=True)])
     assert 1.4 < noise.abs().max() < 1.51
@@ -194,26 +194,26 @@ def test_codes_that_overflow_are_drawn_again(gaussian, monkeypatch):
         drawn[::3] = torch.tensor([torch.nan, torch.inf, 1e9])
         return drawn
 
-    monkeypatch.setattr(flows.Flow, "draw", often_too_far)
-    drawn = gaussian.draw(300)
+    monkeypatch.setattr(flows.Flow, "sample", often_too_far)
+    drawn = gaussian.sample(300)
     assert drawn.shape == (300, 3)
     assert np.abs(gaussian.whitened(drawn)).max() < flows.FARTHEST
-    monkeypatch.setattr(flows.Flow, "draw", lambda self, count, *_: torch.full((count, 3), torch.nan))
+    monkeypatch.setattr(flows.Flow, "sample", lambda self, count, *_: torch.full((count, 3), torch.nan))
     with pytest.raises(BadInput, match="hardly any"):
-        gaussian.draw(3)
+        gaussian.sample(3)
 
 
 def test_what_whitening_leaves_out_is_drawn_at_its_mean(one_process):
     config = Config(kept=1, layers=1, hidden=8, epochs=1)
     codes = ball(200, 0)
-    drawn = flows.fit(codes, np.arange(200), config, members=2).draw(50) - codes.mean(0)
+    drawn = flows.fit_ensemble(codes, np.arange(200), config, members=2).sample(50) - codes.mean(0)
     assert np.linalg.matrix_rank(drawn, tol=1e-6) == 1
 
 
 def test_percentiles_of_unseen_galaxies_are_uniform(calibrated):
-    ranks = calibrated.percentile(calibrated.log_likelihood(ball(800, 2)))
+    ranks = calibrated.percentile(calibrated.score_samples(ball(800, 2)))
     assert stats.kstest(ranks / 100, "uniform").pvalue > 0.01
-    stranger = calibrated.percentile(calibrated.log_likelihood(3 + 1.5 * (ball(800, 2) - 3)))
+    stranger = calibrated.percentile(calibrated.score_samples(3 + 1.5 * (ball(800, 2) - 3)))
     assert stats.kstest(stranger / 100, "uniform").pvalue < 1e-6
     assert stranger.mean() < ranks.mean()
 
@@ -230,11 +230,11 @@ def test_percentiles_rise_with_likelihood_and_never_reach_an_end(calibrated):
 def test_a_code_without_a_finite_answer_is_as_unlikely_as_can_be(calibrated, value):
     codes = ball(3, 2)
     codes[1, 0] = value
-    likely = calibrated.log_likelihood(codes)
+    likely = calibrated.score_samples(codes)
     assert likely[1] == -np.inf
     assert np.isfinite(likely[[0, 2]]).all()
     assert calibrated.percentile(likely)[1] == 0
-    assert calibrated.log_likelihood(codes[1:2]) == -np.inf  # alone, too
+    assert calibrated.score_samples(codes[1:2]) == -np.inf  # alone, too
 
 
 def test_percentiles_need_galaxies_to_compare_with(gaussian):
@@ -245,7 +245,7 @@ def test_percentiles_need_galaxies_to_compare_with(gaussian):
 @pytest.mark.parametrize("shape", [(5, 2), (5, 4), (3,)])
 def test_codes_of_another_length_are_turned_away(gaussian, shape):
     with pytest.raises(BadInput, match=r"\(N, 3\)"):
-        gaussian.log_likelihood(np.zeros(shape))
+        gaussian.score_samples(np.zeros(shape))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -253,14 +253,14 @@ def test_codes_to_learn_from_are_finite(value):
     codes = ball(50, 0)
     codes[7, 1] = value
     with pytest.raises(BadInput, match="finite"):
-        flows.fit(codes, np.arange(50), SMALL)
+        flows.fit_ensemble(codes, np.arange(50), SMALL)
 
 
 def test_too_little_to_learn_from_says_so():
     with pytest.raises(BadInput, match="groups"):
-        flows.fit(ball(50, 0), np.repeat([0, 1], 25), SMALL)
+        flows.fit_ensemble(ball(50, 0), np.repeat([0, 1], 25), SMALL)
     with pytest.raises(BadInput, match="components"):
-        flows.fit(ball(50, 0), np.arange(50), Config(kept=4))
+        flows.fit_ensemble(ball(50, 0), np.arange(50), Config(kept=4))
 
 
 def test_numbers_that_never_vary_cannot_be_whitened():
@@ -279,13 +279,13 @@ def test_a_density_is_kept_in_half_precision(stored, calibrated):
     assert about == {"sources": 3000}
     assert read.config == calibrated.config
     codes = ball(300, 2)
-    np.testing.assert_allclose(read.each(codes), calibrated.each(codes), atol=0.02)
+    np.testing.assert_allclose(read.member_scores(codes), calibrated.member_scores(codes), atol=0.02)
     np.testing.assert_allclose(read.known, calibrated.known, rtol=1e-6)
-    ranks = (one.percentile(one.log_likelihood(codes)) for one in (read, calibrated))
+    ranks = (one.percentile(one.score_samples(codes)) for one in (read, calibrated))
     np.testing.assert_allclose(*ranks, atol=1)
     flows.save(stored, read, about)
     again, _ = flows.load(stored)
-    np.testing.assert_array_equal(again.each(codes), read.each(codes))  # nothing more is lost
+    np.testing.assert_array_equal(again.member_scores(codes), read.member_scores(codes))  # nothing more is lost
 
 
 def test_weights_that_are_masked_take_no_room(stored, calibrated):
@@ -338,7 +338,7 @@ def test_no_file_is_no_density(tmp_path):
 
 def test_codes_of_any_scale_can_be_kept(tmp_path, one_process):
     config, codes = Config(kept=3, layers=1, hidden=8, epochs=1), 1e-6 * ball(200, 0)
-    fitted = flows.fit(codes, np.arange(200), config, members=2)
+    fitted = flows.fit_ensemble(codes, np.arange(200), config, members=2)
     flows.save(tmp_path / "d.safetensors", fitted, {})
     read, _ = flows.load(tmp_path / "d.safetensors")
-    np.testing.assert_allclose(read.each(codes), fitted.each(codes), atol=0.05)
+    np.testing.assert_allclose(read.member_scores(codes), fitted.member_scores(codes), atol=0.05)

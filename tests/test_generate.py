@@ -113,14 +113,14 @@ def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
     grey = loader.batches(simulated, prepare.Recipe(), 1024, 0)(0)[:, 0].numpy()
     torch.manual_seed(0)
     known, _ = embed.full_codes(stirred, grey, drawn=True)
-    drawn = flow.draw(400)
+    drawn = flow.sample(400)
     assert drawn.shape == (400, stirred.dimensions)
     np.testing.assert_allclose(drawn.mean(0), known.mean(0), atol=0.3 * known.std(0).max())
     np.testing.assert_allclose(flow.whitened(drawn).std(0), 1, atol=0.25)
 
 
 def test_grain_rides_on_the_mean_image(stirred, flow):
-    code = np.repeat(flow.draw(1), 500, axis=0)
+    code = np.repeat(flow.sample(1), 500, axis=0)
     (mean,) = embed.decode(stirred, code[:1], np.arange(stirred.dimensions))
     painted = generate.painted(stirred, code).astype(float)
     assert (painted.std(axis=0) > 0).all()
@@ -132,7 +132,7 @@ def test_grain_rides_on_the_mean_image(stirred, flow):
 def test_galaxies_from_a_flow_are_its_codes_painted(stirred, flow):
     grey = generate.new(stirred, 3, seed=2, flow=flow)
     torch.manual_seed(2)
-    painted = generate.painted(stirred, flow.draw(generate.BATCH))
+    painted = generate.painted(stirred, flow.sample(generate.BATCH))
     np.testing.assert_array_equal(grey, generate.full_peak(painted[:3]))
     assert (grey != generate.new(stirred, 3, seed=2)).any()
     free = spread(generate.new(stirred, 100, flow=flow))

@@ -22,11 +22,15 @@ def test_modules_say_what_they_are_and_functions_fit_a_screen(path):
     assert {node.name for node in functions if node.end_lineno - node.lineno >= LONGEST} == set()
 
 
-@pytest.mark.parametrize("module", ["rgz", "rgz.data.datasets", "rgz.transforms.prepare", "rgz.tasks.search", "rgz.app.cli"])
+@pytest.mark.parametrize(
+    "module", ["rgz", "rgz.data.datasets", "rgz.transforms.prepare", "rgz.tasks.search", "rgz.app.cli"]
+)
 def test_torch_is_loaded_by_what_needs_it_alone(module):
     heavy = {"torch"} if module != "rgz" else {"torch", "numpy", "astropy", "matplotlib"}
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -46,5 +50,9 @@ def test_figures_in_notebooks_have_alt_text(path):
     """A cell that ends in drawing says what can be seen."""
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and ("plots." in source or "plt.subplots(" in source) and "plots.COLOURS" not in source:
+        if (
+            cell["cell_type"] == "code"
+            and ("plots." in source or "plt.subplots(" in source)
+            and "plots.COLOURS" not in source
+        ):
             assert cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"), source[:80]

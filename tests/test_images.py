@@ -96,8 +96,8 @@ def test_a_coarse_survey_is_not_magnified():
 
 def test_mirrored_views_mirror_the_prepared_image():
     plain = prepare.prepare(double(1.0), 1.8, RECIPE)
-    assert (prepare.prepare(double(1.0), 1.8, RECIPE, prepare.Pose(along=-1)) == plain[:, ::-1]).mean() > 0.99
-    assert (prepare.prepare(double(1.0), 1.8, RECIPE, prepare.Pose(across=-1)) == plain[::-1]).mean() > 0.99
+    assert (prepare.prepare(double(1.0), 1.8, RECIPE, prepare.Orientation(along=-1)) == plain[:, ::-1]).mean() > 0.99
+    assert (prepare.prepare(double(1.0), 1.8, RECIPE, prepare.Orientation(across=-1)) == plain[::-1]).mean() > 0.99
 
 
 def test_the_same_sky_at_another_pixel_scale():

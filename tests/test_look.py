@@ -46,8 +46,8 @@ def test_simulated_classes_are_told_apart():
     rng, said = np.random.default_rng(1), []
     for kind in ("FRI", "FRII") * 4:
         seen = cutout.Observation(kind, simulate.source(kind, rng, size=300, snr=100), 1.8)
-        said.append(cutout.middle(seen))
-    p = np.array([one.frii[0] for one in inspect.look(said)])
+        said.append(cutout.centre(seen))
+    p = np.array([one.frii[0] for one in inspect.inspect(said)])
     assert p[1::2].mean() > p[::2].mean() + 0.1
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_committee_is_said(galaxy, monkeypatch, tmp_path):
     (whole / "committees.safetensors").write_bytes(b"\x00" * 40)
     monkeypatch.setenv("RGZ_ARTIFACTS", str(whole))
     with pytest.raises(BadInput, match="rgz encode makes it"):
-        inspect.look([cutout.middle(cutout.open_image(galaxy))])
+        inspect.inspect([cutout.centre(cutout.open_cutout(galaxy))])
 
 
 def test_similar_lists_the_galaxy_itself_first(run, tmp_path):
@@ -124,7 +124,7 @@ def test_an_archive_image_finds_itself(survey, tmp_path):
     found = []
     for row in range(0, len(sample), 60):
         Image.fromarray(sample.images[row]).save(tmp_path / "one.png")
-        (seen,) = inspect.look([cutout.middle(cutout.open_image(tmp_path / "one.png"))])
+        (seen,) = inspect.inspect([cutout.centre(cutout.open_cutout(tmp_path / "one.png"))])
         found.append(seen.neighbours["name"][0] == sample.table["name"][row])
     assert np.mean(found) > 0.85  # a source beside the middle is moved there
 
@@ -137,17 +137,17 @@ def test_a_first_field_is_the_galaxy_that_the_archive_has(tmp_path):
     for number, (_, data) in enumerate(archives.members(fetch.fetch(training_set.FITS_FIELDS))):
         if number % 40 == 0:
             (tmp_path / "field.fits.fz").write_bytes(data)
-            (seen,) = inspect.look([cutout.middle(cutout.open_image(tmp_path / "field.fits.fz"))])
+            (seen,) = inspect.inspect([cutout.centre(cutout.open_cutout(tmp_path / "field.fits.fz"))])
             hits.append(bool(seen.neighbours["same"].any()))
     assert np.mean(hits) > 0.8
 
 
 def test_axes_of_length_one_and_compression_change_nothing(source, tmp_path):
-    plain = cutout.middle(cutout.open_image(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))))
+    plain = cutout.centre(cutout.open_cutout(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))))
     header = wcs_of(source.shape, 1.8).to_header()
     whole = np.rint(source * 1000).astype(np.int32)
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(whole, header)]).writeto(tmp_path / "b.fits.fz")
-    other = cutout.middle(cutout.open_image(tmp_path / "b.fits.fz"))
+    other = cutout.centre(cutout.open_cutout(tmp_path / "b.fits.fz"))
     recipe = prepare.Recipe()
     one, two = (prepare.prepare(f.pixels, f.pixel, recipe).astype(int) for f in (plain, other))
     assert np.abs(one - two).max() <= 2
@@ -155,10 +155,10 @@ def test_axes_of_length_one_and_compression_change_nothing(source, tmp_path):
 
 def test_what_no_galaxy_looks_like_is_called_odd(source):
     rng = np.random.default_rng(0)
-    fields = [cutout.middle(cutout.Observation("a galaxy", source, 1.8))]
-    ring = injected.plant("ring", source[None], 1, rng)[0] + rng.normal(0, 1e-3, source.shape)
-    fields.append(cutout.middle(cutout.Observation("a ring", ring, 1.8)))
-    galaxy, odd = inspect.look(fields)
+    fields = [cutout.centre(cutout.Observation("a galaxy", source, 1.8))]
+    ring = injected.inject("ring", source[None], 1, rng)[0] + rng.normal(0, 1e-3, source.shape)
+    fields.append(cutout.centre(cutout.Observation("a ring", ring, 1.8)))
+    galaxy, odd = inspect.inspect(fields)
     assert odd.likely[2] < 5 < galaxy.likely[2] <= 100
     assert odd.likely[0] < galaxy.likely[0]
     assert "odd: less likely than" in inspect.text(odd)

@@ -38,13 +38,14 @@ def source():
 
 
 def seen(path, at=None, pixel=None):
-    return cutout.middle(cutout.open_image(path, pixel), at)
+    return cutout.centre(cutout.open_cutout(path, pixel), at)
 
 
 def alike(one, other, frame=prepare.FRAMES[0]):
     """Correlation of two fields as the network sees them, about their middles or about the centroids of their emission."""
     squares = [
-        prepare.views(field.pixels, field.pixel, prepare.Recipe(), (prepare.Pose(),), frame) for field in (one, other)
+        prepare.views(field.pixels, field.pixel, prepare.Recipe(), (prepare.Orientation(),), frame)
+        for field in (one, other)
     ]
     return np.corrcoef(*(square.ravel().astype(float) for square in squares))[0, 1]
 
@@ -144,10 +145,10 @@ def test_transparent_is_blank_and_colour_is_refused(source, tmp_path):
     alpha = np.full_like(grey, 255)
     alpha[:100] = 0
     Image.fromarray(np.dstack([grey, grey, grey, alpha]), "RGBA").save(tmp_path / "alpha.png")
-    assert np.isnan(cutout.open_image(tmp_path / "alpha.png").pixels[:100]).all()
+    assert np.isnan(cutout.open_cutout(tmp_path / "alpha.png").pixels[:100]).all()
     Image.fromarray(np.dstack([grey, grey // 2, 255 - grey]), "RGB").save(tmp_path / "colour.png")
     with pytest.raises(BadInput, match="shades of grey"):
-        cutout.open_image(tmp_path / "colour.png")
+        cutout.open_cutout(tmp_path / "colour.png")
 
 
 def test_an_image_without_a_source_is_refused(tmp_path):
@@ -173,14 +174,14 @@ def test_what_is_not_an_image_is_refused(source, tmp_path):
     (tmp_path / "half.png").write_bytes(whole.getvalue()[:3000])
     (tmp_path / "words.fits").write_text("not an image")
     with pytest.raises(BadInput, match="not a whole PNG"):
-        cutout.open_image(tmp_path / "half.png")
+        cutout.open_cutout(tmp_path / "half.png")
     with pytest.raises(BadInput, match="not a readable FITS"):
-        cutout.open_image(tmp_path / "words.fits")
+        cutout.open_cutout(tmp_path / "words.fits")
     with pytest.raises(BadInput, match="cannot be read"):
-        cutout.open_image(tmp_path / "absent.fits")
+        cutout.open_cutout(tmp_path / "absent.fits")
     with pytest.raises(BadInput, match="--pixel"):
-        cutout.open_image(fits_file(tmp_path / "bare.fits", source))
-    assert cutout.open_image(tmp_path / "bare.fits", 1.8).pixel == 1.8
+        cutout.open_cutout(fits_file(tmp_path / "bare.fits", source))
+    assert cutout.open_cutout(tmp_path / "bare.fits", 1.8).pixel == 1.8
     with pytest.raises(BadInput, match="does not say where"):
         seen(tmp_path / "bare.fits", at=SKY, pixel=1.8)
     with pytest.raises(BadInput, match="does not show"):

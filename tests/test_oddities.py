@@ -20,7 +20,7 @@ def hosts(simulated):
 
 
 def planted(kind, hosts, count=4, seed=0):
-    return injected.plant(kind, hosts, count, np.random.default_rng(seed))
+    return injected.inject(kind, hosts, count, np.random.default_rng(seed))
 
 
 def to_one(image):
@@ -215,7 +215,7 @@ def test_a_detector_is_ahead_by_its_mean_over_kinds():
 
 def test_the_least_likely_come_first():
     likely = np.array([3.0, -5.0, 1.0, -np.inf])
-    flows = SimpleNamespace(log_likelihood=lambda code: likely[code[:, 0]], percentile=lambda value: 10 * value)
+    flows = SimpleNamespace(score_samples=lambda code: likely[code[:, 0]], percentile=lambda value: 10 * value)
     table = Table({"name": ["a", "b", "c", "d"]})
     least = anomalies.least(flows, {"some": (table, np.arange(4)[:, None])}, count=3)["some"]
     assert list(least["name"]) == ["d", "b", "c"]

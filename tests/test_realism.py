@@ -311,7 +311,7 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypa
     monkeypatch.setattr(generation, "COMPONENTS", 8)
     one_component = torch.tensor([0.0, -0.2, -2.0]).reshape(1, 3, 1, 1)
     plain = SimpleNamespace(dimensions=3, mixture=lambda code: one_component.expand(len(code), -1, 32, 32))
-    flow = SimpleNamespace(draw=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
+    flow = SimpleNamespace(sample=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
     ways = dict(generation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
     assert len(ways) == 9
     assert (ways[generation.FULL] != ways[generation.OWN]).any((1, 2)).all()

@@ -84,19 +84,19 @@ def test_altered_images_still_show_the_galaxy(simulated, kind):
 def test_alterations_do_what_they_say():
     rng = np.random.default_rng(0)
     image = prepare.clip(simulate.source("FRII", rng, snr=100))
-    np.testing.assert_array_equal(perturb.mirrored(perturb.mirrored(image, rng), rng), image)
+    np.testing.assert_array_equal(perturb.mirror(perturb.mirror(image, rng), rng), image)
     there = np.unravel_index(image.argmax(), image.shape)
-    moved = np.unravel_index(perturb.shifted(image, rng).argmax(), image.shape)
+    moved = np.unravel_index(perturb.shift(image, rng).argmax(), image.shape)
     assert np.abs(np.subtract(there, moved)).sum() == 2
-    higher = perturb.clipped_higher(image, rng)
+    higher = perturb.raise_threshold(image, rng)
     assert (higher > 0).sum() < (image > 0).sum()
     assert set(np.unique(higher)) <= set(np.unique(image))
-    far = [perturb.farther(image, rng) for _ in range(10)]
+    far = [perturb.simulate_distance(image, rng) for _ in range(10)]
     assert all(0 < one.sum() < image.sum() and one.max() < image.max() for one in far)
     assert all(prepare.length(one, 1.8, prepare.Recipe()) < prepare.length(image, 1.8, prepare.Recipe()) for one in far)
-    again = perturb.observed_again(image, rng, (5, 5))
+    again = perturb.add_noise(image, rng, (5, 5))
     assert (again > 0).sum() < (image > 0).sum()
-    assert perturb.turned(np.zeros((40, 40)), rng).sum() == 0
+    assert perturb.rotate_randomly(np.zeros((40, 40)), rng).sum() == 0
 
 
 def test_alterations_are_the_same_each_time(simulated):
@@ -115,7 +115,7 @@ def archives(monkeypatch):
         if name.startswith("frdeep"):
             one.table["object"] = [f"object {row}" for row in range(8)]
         found[name] = one
-    monkeypatch.setattr(datasets, "load", found.__getitem__)
+    monkeypatch.setattr(datasets, "load_dataset", found.__getitem__)
     return found
 
 
@@ -133,7 +133,7 @@ def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tm
     spaces = {
         codefile.BASIS: basis,
         codefile.SPACE: descriptors.space(codes, changes, alone),
-        codefile.ALONE: metric.tolerant(codes[:, :alone], changes[:, :alone], kept=5),
+        codefile.ALONE: metric.invariant(codes[:, :alone], changes[:, :alone], kept=5),
     }
     codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
     found = similarity.study(model, recipe, tmp_path / "c.h5", simulated)

@@ -85,7 +85,7 @@ def test_a_tolerant_space_forgives_what_changes_while_the_galaxy_stays():
         return (rows[:, 0] == np.arange(400)).mean()
 
     changes = (again - codes)[:200]
-    assert recall(metric.tolerant(codes, changes, kept=3, floor=0.01, cosine=False)) > 0.9
+    assert recall(metric.invariant(codes, changes, kept=3, floor=0.01, cosine=False)) > 0.9
     assert recall(metric.whitened(codes, cosine=False)) < 0.3
 
 

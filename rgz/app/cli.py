@@ -245,9 +245,9 @@ def encode(
     groups = {}
     for name in datasets.SAMPLES:
         typer.echo(f"encoding {name}", err=True)
-        galaxies = datasets.load(name)
+        galaxies = datasets.load_dataset(name)
         if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
-            galaxies = datasets.placed(galaxies, datasets.load("mirabest"))
+            galaxies = datasets.placed(galaxies, datasets.load_dataset("mirabest"))
         kept, codes, left_out = embed.encode(model, recipe, galaxies, chosen)
         codes["code_compared"] = describe(kept)
         groups[name] = kept.table, codes, {"left_out": left_out}
@@ -258,7 +258,7 @@ def encode(
     spaces = {
         codefile.BASIS: basis,
         codefile.SPACE: descriptors.space(whole, changes, alone),
-        codefile.ALONE: metric.tolerant(whole[:, :alone], changes[:, :alone]),
+        codefile.ALONE: metric.invariant(whole[:, :alone], changes[:, :alone]),
     }
     attributes = artifacts.describe(
         weights_sha256=artifacts.sha256(weights),
@@ -275,7 +275,7 @@ def encode(
     )
     codefile.write_codes(out, groups, attributes, spaces)
     typer.echo("fitting committees", err=True)
-    committees = classification.committees(out)
+    committees = classification.fit_committees(out)
     with artifacts.atomic(out.with_name(COMMITTEES)) as partial:
         partial.write_bytes(to_bytes(committees, metadata={"codes_sha256": artifacts.sha256(out)}))
     typer.echo(

@@ -77,11 +77,11 @@ def look(
     fields, refused = [], []
     for source in files or [None]:
         try:
-            seen = cutout.open_image(source, pixel) if source else cutout.download(*place)
-            fields.append(cutout.middle(seen, place))
+            seen = cutout.open_cutout(source, pixel) if source else cutout.download(*place)
+            fields.append(cutout.centre(seen, place))
         except BadInput as error:
             refused.append(str(error))
-    found = inspect.look(fields, k) if fields else []
+    found = inspect.inspect(fields, k) if fields else []
     if found and table:
         search.write(inspect.neighbours(found), table)
     if found and plot:

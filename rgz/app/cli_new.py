@@ -134,21 +134,21 @@ def density(
     seen, unseen = (everything[everything.table["split"] == split] for split in ("train", "valid"))
     taught, known = (anomalies.codes_of(model, recipe, part, codefile.chosen()) for part in (seen, unseen))
     groups = training_set_.cells(seen.table)
-    fitted = flows.fit(taught, groups)
+    fitted = flows.fit_ensemble(taught, groups)
     values, asked = fitted.whitened(taught), fitted.whitened(known)
     typer.echo("fitting Gaussians to the same folds", err=True)
     nats = {
-        "flows": [float(v) for v in fitted.each(known).mean(axis=1)],
-        "together": float(fitted.log_likelihood(known).mean()),
+        "flows": [float(v) for v in fitted.member_scores(known).mean(axis=1)],
+        "together": float(fitted.score_samples(known).mean()),
         "rivals": anomalies.rivals(values, groups, asked),
     }
     order = np.random.default_rng(0).permutation(len(known))
     half, rest = np.array_split(order, 2)
     ranks = [
-        flows.calibrated(fitted, known[half]).percentile(fitted.log_likelihood(known[part])) for part in (half, rest)
+        flows.calibrate(fitted, known[half]).percentile(fitted.score_samples(known[part])) for part in (half, rest)
     ]
     uniform = {"p": float(stats.ks_2samp(*ranks).pvalue), "calibrated": len(half), "asked": len(rest)}
-    fitted = flows.calibrated(fitted, known)
+    fitted = flows.calibrate(fitted, known)
     about = artifacts.describe(
         weights_sha256=artifacts.sha256(weights),
         codes_sha256=artifacts.sha256(codes),

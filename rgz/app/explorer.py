@@ -48,7 +48,7 @@ def nearest(codes: np.ndarray, row: int, k: int = 10) -> tuple[np.ndarray, np.nd
     return order, far[order]
 
 
-def lay_out(index: search.Index, path: Path):
+def lay_out(index: search.SearchIndex, path: Path):
     """Write a map of an index as CSV: ``name`` and places ``x`` and ``y``, 0 … 9999, where neighbours stay neighbours (t-SNE)."""
     from sklearn.manifold import TSNE
 
@@ -58,7 +58,7 @@ def lay_out(index: search.Index, path: Path):
         Table({"name": index.table["name"], "x": flat[:, 0], "y": flat[:, 1]}).write(partial, format="ascii.csv")
 
 
-def payload(index: search.Index, pictures: str, places: Table) -> dict:
+def payload(index: search.SearchIndex, pictures: str, places: Table) -> dict:
     """All that the page knows, ready for JSON; ``pictures`` says what the pictures are, ``places`` as of :func:`lay_out`.
 
     Raises

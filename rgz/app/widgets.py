@@ -70,7 +70,7 @@ def browse(name: str | None = None) -> controls.VBox:
     row_of = {one: row for row, one in enumerate(table["name"])}
 
     @cache
-    def index(comparison: str, sample: str) -> search.Index:
+    def index(comparison: str, sample: str) -> search.SearchIndex:
         whole = search.build(codes, table, COMPARISONS[comparison](codes, space))
         return whole if sample == ALL else whole.of(sample)
 
@@ -88,7 +88,7 @@ def browse(name: str | None = None) -> controls.VBox:
     where = controls.Dropdown(options=[ALL, *datasets.SAMPLES], description="search in", style=wide)
     how = controls.Dropdown(options=list(COMPARISONS), description="compared", style=wide)
     said, shown = controls.HTML(), controls.HTML()
-    own: dict[str, inspect.Look] = {}
+    own: dict[str, inspect.Inspection] = {}
 
     def show(_=None):
         searched = index(how.value, where.value)
@@ -98,7 +98,7 @@ def browse(name: str | None = None) -> controls.VBox:
             said.value = "<pre>" + escape(inspect.text(seen).split("\n\n")[0]) + "</pre>"
         elif asked.value in row_of:
             row = row_of[asked.value]
-            placed = searched.space.place(codes[row : row + 1])[0]
+            placed = searched.space.transform(codes[row : row + 1])[0]
             found = searched.query_vector(placed, count.value, table[row])
             said.value = picture(embed.decode(model, single[row : row + 1], chosen)[0], asked.value, 128)
         else:
@@ -112,8 +112,8 @@ def browse(name: str | None = None) -> controls.VBox:
         if change["new"]:
             file = change["new"][0]
             try:
-                field = cutout.middle(cutout.read_image(bytes(file["content"]), file["name"]))
-                (own["galaxy"],) = inspect.look([field])
+                field = cutout.centre(cutout.read_image(bytes(file["content"]), file["name"]))
+                (own["galaxy"],) = inspect.inspect([field])
             except BadInput as error:
                 said.value, shown.value = escape(str(error)), ""
                 return

@@ -20,7 +20,7 @@ from rgz.data import archives, datasets, detect
 from rgz.errors import BadInput, first_line
 from rgz.transforms import prepare
 
-__all__ = ["Field", "Observation", "at_position", "download", "middle", "open_image", "place", "read_image"]
+__all__ = ["Field", "Observation", "at_position", "centre", "download", "open_cutout", "place", "read_image"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST = 4000  # pixels along a side, of an image without a place to look at, or of a PNG
@@ -73,7 +73,7 @@ class Field:
     notes: tuple[str, ...]
 
 
-def open_image(path: Path, pixel: float | None = None) -> Observation:
+def open_cutout(path: Path, pixel: float | None = None) -> Observation:
     """A FITS or PNG file; ``pixel`` (arcsec) is for those that do not say how wide their pixels are.
 
     Raises
@@ -88,7 +88,7 @@ def open_image(path: Path, pixel: float | None = None) -> Observation:
 
 
 def read_image(data: bytes, name: str, pixel: float | None = None) -> Observation:
-    """What :func:`open_image` does, of bytes that have a name."""
+    """What :func:`open_cutout` does, of bytes that have a name."""
     if data[:8] == PNG:
         return Observation(name, _png(data, name), pixel or datasets.FIRST_PIXEL)
     try:
@@ -207,7 +207,7 @@ def place(ra: str, dec: str) -> tuple[float, float]:
     return round(float(sky.ra.deg), 9), round(float(sky.dec.deg), 9)
 
 
-def middle(observation: Observation, at: tuple[float, float] | None = None) -> Field:
+def centre(observation: Observation, at: tuple[float, float] | None = None) -> Field:
     """The field around the source nearest to the middle of an image, or to a place in degrees.
 
     The middle stays where it is as long as the centroid of all emission within 57.6″, or that of one group of islands less than

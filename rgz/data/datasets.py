@@ -20,7 +20,7 @@ from rgz.data.sample import Sample, unique
 from rgz.errors import BadInput, first_line
 from rgz.transforms.prepare import crop
 
-__all__ = ["SAMPLES", "load", "placed"]
+__all__ = ["SAMPLES", "load_dataset", "placed"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
@@ -138,7 +138,7 @@ SAMPLES = {
 }
 
 
-def load(name: str) -> Sample:
+def load_dataset(name: str) -> Sample:
     """One of the samples ``mirabest``, ``frdeep-nvss``, ``frdeep-first``, ``rgd``, fetched if need be.
 
     Raises

@@ -127,7 +127,9 @@ def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
     east = (np.asarray(known["ra"]) - ra + 180) % 360 - 180
     near = np.flatnonzero((np.abs(known["dec"] - dec) < ACROSS) & (np.abs(east) * np.cos(np.radians(dec)) < ACROSS))
     if len(near):
-        share = sky[:, None].separation(positions(known[near])[None]).to_value(u.arcsec) / np.asarray(known["reach"][near])
+        share = sky[:, None].separation(positions(known[near])[None]).to_value(u.arcsec) / np.asarray(
+            known["reach"][near]
+        )
         owners = np.where(share.min(1) <= 1, near[share.argmin(1)], -1)
     free = np.flatnonzero(owners < 0)
     if len(free):

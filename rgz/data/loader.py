@@ -34,7 +34,7 @@ def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Cal
     callable
         Step number to grey levels, (size, 1, H, W) uint8.
     """
-    fields, poses = zip(*(prepare.posed(image, sample.pixel, recipe) for image in sample.images), strict=True)
+    fields, poses = zip(*(prepare.align(image, sample.pixel, recipe) for image in sample.images), strict=True)
     scales = [recipe.pixel(pose.length * sample.pixel, sample.pixel) / sample.pixel for pose in poses]
     fields = [field.astype(np.float32) for field in fields]
     rms = np.nan_to_num(sample.table["rms"]) if "rms" in sample.table.colnames else np.zeros(len(sample))
@@ -52,14 +52,14 @@ def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Cal
         )[place : place + size]
         pixels = []
         for row in order:
-            turn = prepare.Pose(
+            turn = prepare.Orientation(
                 rng.normal(0, np.radians(6)),
                 int(rng.choice((-1, 1))),
                 int(rng.choice((-1, 1))),
                 float(np.exp(rng.normal(0, 0.05))),
                 tuple(rng.uniform(-1, 1, 2)),
             )
-            pose, scale = poses[row].turned(turn), scales[row] * turn.length
+            pose, scale = poses[row].then(turn), scales[row] * turn.length
             square = _square(_observe(fields[row], rms[row], rng), pose, recipe.size, scale)
             if not square.any():  # the noise has swallowed a faint source
                 square = _square(fields[row], pose, recipe.size, scale)
@@ -69,7 +69,7 @@ def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Cal
     return batch
 
 
-def _square(field: np.ndarray, pose: prepare.Pose, size: int, scale: float) -> np.ndarray:
+def _square(field: np.ndarray, pose: prepare.Orientation, size: int, scale: float) -> np.ndarray:
     return prepare.render(prepare.smooth(field, scale), pose, size, scale)
 
 

@@ -156,7 +156,7 @@ def same_source(table: Table, arcsec: float) -> np.ndarray:
     return first
 
 
-def prepared(sample: Sample, recipe: prepare.Recipe, view: prepare.Pose = prepare.Pose()) -> np.ndarray:
+def prepared(sample: Sample, recipe: prepare.Recipe, view: prepare.Orientation = prepare.Orientation()) -> np.ndarray:
     """The images of a sample as the network sees them, (N, size, size) uint8; each must have a source in its middle."""
     return np.stack([prepare.prepare(image, sample.pixel, recipe, view) for image in sample.images])
 

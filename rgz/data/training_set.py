@@ -177,7 +177,7 @@ def training_sample(more: sample.Sample | None = None) -> sample.Sample:
     only a clipped image is at hand, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units). The ``split`` column marks
     some square degrees for validation. Labels are not carried along.
     """
-    archives, zoo = [datasets.load("mirabest"), datasets.load("rgd")], radio_galaxy_zoo()
+    archives, zoo = [datasets.load_dataset("mirabest"), datasets.load_dataset("rgd")], radio_galaxy_zoo()
     catalogue = known_sources(archives)
     known = vstack([zoo["ra", "dec", "reach"], catalogue], metadata_conflicts="silent")
     found = _found(*archives, known[once_each(known, SAME_SOURCE)])

@@ -20,7 +20,7 @@ SPACE, ALONE, BASIS = "space", "space_alone", "basis"
 """Names in a codes file of the space to search in, of the same for codes without components, and of what components are."""
 
 
-def read_space(name: str, path: Path | None = None) -> metric.Space:
+def read_space(name: str, path: Path | None = None) -> metric.Metric:
     """The space ``SPACE`` or ``ALONE`` of a codes file, or its ``BASIS``; the committed one by default.
 
     Raises
@@ -32,7 +32,7 @@ def read_space(name: str, path: Path | None = None) -> metric.Space:
     try:
         with h5py.File(path, "r") as file:
             group = file[name]
-            return metric.Space(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
+            return metric.Metric(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
     except (OSError, KeyError) as error:
         raise BadInput(f"{path} does not say how its codes are compared: make it again with rgz encode") from error
 
@@ -48,7 +48,7 @@ def write_codes(
     path: Path,
     groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]],
     attributes: dict,
-    spaces: dict[str, metric.Space] | None = None,
+    spaces: dict[str, metric.Metric] | None = None,
 ):
     """Write codes of several samples to one HDF5 file, and the spaces in which to compare them.
 

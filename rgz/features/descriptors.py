@@ -8,7 +8,7 @@ again.) The codes of all views are pooled; and as a code forgets what tells one 
 components of the same views stand beside them.
 
 Which differences between such numbers mean nothing is learned from training images that are altered on purpose
-(:func:`changes`, :func:`rgz.features.metric.tolerant`).
+(:func:`changes`, :func:`rgz.features.metric.invariant`).
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from rgz.transforms.prepare import FRAMES, VIEWS
 
 __all__ = [
     "COMPONENTS",
-    "TOLERATED",
+    "PERTURBATIONS",
     "alone",
     "changes",
     "codes",
@@ -39,7 +39,13 @@ __all__ = [
 
 TURNED = ((0, VIEWS[:4]), (30, VIEWS[4:8]), (60, VIEWS[8:]))  # degrees by which an image is turned, and its views
 RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
-TOLERATED = perturb.turned, perturb.shifted, perturb.observed_again, perturb.clipped_higher, perturb.farther
+PERTURBATIONS = (
+    perturb.rotate_randomly,
+    perturb.shift,
+    perturb.add_noise,
+    perturb.raise_threshold,
+    perturb.simulate_distance,
+)
 """What is done to a galaxy to see what its description tolerates."""
 COMPONENTS = 32  # principal components beside the codes; more find a little more, and take more room
 KEPT, WEIGHT = 128, 0.7  # directions of the components about the centroid, and how much these count beside all numbers
@@ -49,7 +55,7 @@ def shown(recipe: prepare.Recipe, sample: Sample) -> np.ndarray:
     """All views of all images in all frames, (frames, views, N, H, W) uint8; all images must have a source."""
 
     def of(image):
-        fields = [perturb.turn(image, degrees) for degrees, _ in TURNED]
+        fields = [perturb.rotate(image, degrees) for degrees, _ in TURNED]
         seen = [field if prepare.has_source(field, sample.pixel, recipe) else image for field in fields]
         return np.hstack(
             [prepare.framed(one, sample.pixel, recipe, views) for one, (_, views) in zip(seen, TURNED, strict=True)]
@@ -61,7 +67,7 @@ def shown(recipe: prepare.Recipe, sample: Sample) -> np.ndarray:
 
 
 def describe(
-    model: VDVAE, recipe: prepare.Recipe, sample: Sample, chosen: np.ndarray, basis: metric.Space
+    model: VDVAE, recipe: prepare.Recipe, sample: Sample, chosen: np.ndarray, basis: metric.Metric
 ) -> np.ndarray:
     """What a search compares, (N, 10 D + 10 C), of a sample whose images can all be prepared.
 
@@ -79,18 +85,18 @@ def codes(model: VDVAE, views: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.hstack([prepare.pool(one) for one in means.reshape(*views.shape[:3], -1)])
 
 
-def components(views: np.ndarray, basis: metric.Space) -> np.ndarray:
+def components(views: np.ndarray, basis: metric.Metric) -> np.ndarray:
     """C components in a :func:`principal` basis of images as :func:`shown`, pooled and side by side likewise, (N, 10 C)."""
     flat = (one.reshape(-1, len(basis.centre)) for one in views)
-    return np.hstack([prepare.pool(basis.place(one).reshape(*views.shape[1:3], -1)) for one in flat])
+    return np.hstack([prepare.pool(basis.transform(one).reshape(*views.shape[1:3], -1)) for one in flat])
 
 
-def principal(pixels: np.ndarray, count: int = COMPONENTS) -> metric.Space:
+def principal(pixels: np.ndarray, count: int = COMPONENTS) -> metric.Metric:
     """The first ``count`` principal components of prepared images (N, H, W), peaks at one, as a space for flat images (·, H W)."""
     from sklearn.decomposition import PCA  # a second that a search need not wait
 
     pca = PCA(count, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
-    return metric.Space(pca.mean_, pca.components_.T / 255, cosine=False)
+    return metric.Metric(pca.mean_, pca.components_.T / 255, cosine=False)
 
 
 def alone(chosen: np.ndarray) -> int:
@@ -111,23 +117,23 @@ def changes(
     rows = np.flatnonzero(long)
     asked = sample[np.sort(rng.permutation(rows)[:count])]
     before, found = described(asked), []
-    for alter in TOLERATED:
+    for alter in PERTURBATIONS:
         after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
         kept = usable(after, recipe)
         found.append(described(after[kept]) - before[kept])
     return np.concatenate(found)
 
 
-def space(described: np.ndarray, changes: np.ndarray, own: int) -> metric.Space:
+def space(described: np.ndarray, changes: np.ndarray, own: int) -> metric.Metric:
     """Where descriptions (N, ·) are compared: two spaces that tolerate ``changes`` (M, ·), side by side, by their angle.
 
     One is of all numbers; the other of the components about the centroid alone, which stay the same wherever an image was cut, and
     tell one galaxy from all that are like it. The first ``own`` numbers are of latents, the others of components.
     """
-    whole = metric.tolerant(described, changes)
+    whole = metric.invariant(described, changes)
     centred = np.repeat([frame.centred for frame in FRAMES], (described.shape[1] - own) // len(FRAMES))
     columns = own + np.flatnonzero(centred)
-    parts = metric.tolerant(described[:, columns], changes[:, columns], kept=KEPT).matrix
+    parts = metric.invariant(described[:, columns], changes[:, columns], kept=KEPT).matrix
     beside = np.zeros((described.shape[1], parts.shape[1]))
     beside[columns] = WEIGHT * parts
     return replace(whole, matrix=np.hstack([whole.matrix, beside]))

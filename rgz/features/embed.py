@@ -138,7 +138,7 @@ def of_views(
     recipe: prepare.Recipe,
     sample: Sample,
     chosen: np.ndarray,
-    views: Sequence[prepare.Pose] = prepare.VIEWS,
+    views: Sequence[prepare.Orientation] = prepare.VIEWS,
 ) -> np.ndarray:
     """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
     bar = progress(sample.images, desc="posing", unit="image")
@@ -188,4 +188,4 @@ def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
     table, code, about = codefile.read_codes(artifacts.artifact("codes.h5"), name)
     if fetch.locate(datasets.SAMPLES[name][0]) is None:
         return decode(model, code[rows], about["latents"]), "decoded from codes"
-    return prepared(datasets.load(name).named(table["name"][rows]), recipe), "survey images"
+    return prepared(datasets.load_dataset(name).named(table["name"][rows]), recipe), "survey images"

@@ -6,12 +6,12 @@ import numpy as np
 
 from rgz.errors import BadInput
 
-__all__ = ["Space", "plain", "tolerant", "whitened"]
+__all__ = ["Metric", "invariant", "plain", "whitened"]
 
 
 @dataclass(frozen=True)
-class Space:
-    """Where codes are compared: made by :func:`plain`, :func:`whitened`, :func:`tolerant`,
+class Metric:
+    """Where codes are compared: made by :func:`plain`, :func:`whitened`, :func:`invariant`,
     :func:`rgz.features.descriptors.space` or, of images, :func:`rgz.features.descriptors.principal`.
 
     Parameters
@@ -28,7 +28,7 @@ class Space:
     matrix: np.ndarray
     cosine: bool
 
-    def place(self, codes: np.ndarray) -> np.ndarray:
+    def transform(self, codes: np.ndarray) -> np.ndarray:
         """Codes (N, D) as they are compared, (N, K) float32.
 
         Raises
@@ -49,18 +49,20 @@ class Space:
         return vectors
 
 
-def plain(codes: np.ndarray, cosine: bool = True) -> Space:
+def plain(codes: np.ndarray, cosine: bool = True) -> Metric:
     """Codes (N, D) as they are, about their mean."""
-    return Space(codes.mean(axis=0), np.eye(codes.shape[1]), cosine)
+    return Metric(codes.mean(axis=0), np.eye(codes.shape[1]), cosine)
 
 
-def whitened(codes: np.ndarray, cosine: bool = True) -> Space:
+def whitened(codes: np.ndarray, cosine: bool = True) -> Metric:
     """Each number of codes (N, D) divided by its standard deviation."""
     spread = codes.std(axis=0)
-    return Space(codes.mean(axis=0), np.diag(1 / np.where(spread > 0, spread, 1)), cosine)
+    return Metric(codes.mean(axis=0), np.diag(1 / np.where(spread > 0, spread, 1)), cosine)
 
 
-def tolerant(codes: np.ndarray, changes: np.ndarray, kept: int = 64, floor: float = 0.3, cosine: bool = True) -> Space:
+def invariant(
+    codes: np.ndarray, changes: np.ndarray, kept: int = 64, floor: float = 0.3, cosine: bool = True
+) -> Metric:
     r"""The directions in which galaxies differ most, measured by how much each changes while the galaxy stays the same.
 
     With the covariance :math:`S_w` of the changes and that of the codes, :math:`S_t`, both of whitened codes, the directions are
@@ -83,4 +85,4 @@ def tolerant(codes: np.ndarray, changes: np.ndarray, kept: int = 64, floor: floa
     values, vectors = np.linalg.eigh(within)
     flat = ones[:, None] * (vectors / np.sqrt(values)) @ vectors.T
     spread, directions = np.linalg.eigh(np.cov(((codes - whole.centre) @ flat).T))
-    return Space(whole.centre, flat @ directions[:, np.argsort(-spread)[:kept]], cosine)
+    return Metric(whole.centre, flat @ directions[:, np.argsort(-spread)[:kept]], cosine)

@@ -39,11 +39,11 @@ from rgz.progress import progress
 
 __all__ = [
     "Config",
-    "Density",
     "Flow",
-    "calibrated",
+    "FlowEnsemble",
+    "calibrate",
     "first_fold",
-    "fit",
+    "fit_ensemble",
     "fit_flow",
     "folds",
     "load",
@@ -114,7 +114,7 @@ class Flow(nn.Module):
         return log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
 
     @torch.no_grad()
-    def draw(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
+    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
         """Whitened codes (count, kept) from the density; as many passes as there are numbers.
 
         What the steps are undone for is noise ``temperature`` times as wide as the Gaussian's, without what lies beyond
@@ -124,7 +124,7 @@ class Flow(nn.Module):
 
 
 @dataclass(frozen=True)
-class Density:
+class FlowEnsemble:
     """Flows over one kind of codes, and what calibrates them.
 
     Parameters
@@ -157,7 +157,7 @@ class Density:
             raise BadInput(f"this density is of codes of shape (N, {len(self.centre)}); these have {codes.shape}")
         return (codes - self.centre) @ self.matrix
 
-    def each(self, codes: np.ndarray) -> np.ndarray:
+    def member_scores(self, codes: np.ndarray) -> np.ndarray:
         """Log-likelihoods (members, N), in nats, of codes (N, D); −∞ where a flow has no finite answer."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = torch.from_numpy(self.whitened(codes).astype(np.float32))
@@ -165,9 +165,9 @@ class Density:
             found = torch.stack([flow(values) for flow in self.flows]).numpy().astype(float)
         return np.where(np.isfinite(found), found, -np.inf)
 
-    def log_likelihood(self, codes: np.ndarray) -> np.ndarray:
+    def score_samples(self, codes: np.ndarray) -> np.ndarray:
         """Log-likelihood (N,), in nats, of codes (N, D): of the mean of the members' densities."""
-        return np.logaddexp.reduce(self.each(codes)) - math.log(len(self.flows))
+        return np.logaddexp.reduce(self.member_scores(codes)) - math.log(len(self.flows))
 
     def percentile(self, log_likelihood: np.ndarray) -> np.ndarray:
         """Percentage, 0 … 100, of unseen galaxies that are less likely; what is not finite has 0.
@@ -183,7 +183,7 @@ class Density:
         below, upto = (np.searchsorted(self.known, value, side) for side in ("left", "right"))
         return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.known) + 1)), 0.0)
 
-    def draw(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> np.ndarray:
+    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> np.ndarray:
         """Codes (count, D) from the density, by torch's random numbers; arguments as of :meth:`Flow.draw`.
 
         What the whitening left out is at its mean. A code that overflows is drawn again.
@@ -198,7 +198,7 @@ def _within(flow: Flow, count: int, temperature: float, truncation: float) -> Te
     """Whitened codes (count, kept), finite and none of their numbers beyond ``FARTHEST``."""
     kept = torch.zeros(0, flow.kept)
     for _ in range(TIMES):
-        drawn = flow.draw(count - len(kept) + SPARE, temperature, truncation)
+        drawn = flow.sample(count - len(kept) + SPARE, temperature, truncation)
         kept = torch.cat([kept, drawn[(drawn.abs() < FARTHEST).all(1)]])[:count]  # false for NaN too
         if len(kept) == count:
             return kept
@@ -272,7 +272,9 @@ def first_fold(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return next(iter(folds(groups[:, None], groups)))
 
 
-def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), members: int = MEMBERS) -> Density:
+def fit_ensemble(
+    codes: np.ndarray, groups: np.ndarray, config: Config = Config(), members: int = MEMBERS
+) -> FlowEnsemble:
     """A density of codes (N, D); rows of one group (N,) stay together when a part is held out to stop a flow.
 
     Raises
@@ -294,13 +296,13 @@ def fit(codes: np.ndarray, groups: np.ndarray, config: Config = Config(), member
     )
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
     flows, _ = zip(*progress(done, desc="fitting flows", total=members, unit="flow"), strict=True)
-    return Density(config, centre, matrix, flows, np.zeros(0))
+    return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
 
 
-def calibrated(density: Density, codes: np.ndarray) -> Density:
+def calibrate(density: FlowEnsemble, codes: np.ndarray) -> FlowEnsemble:
     """The density with percentiles that say how it ranks among codes (M, D) which took no part in anything."""
-    known = np.sort(density.log_likelihood(codes))
-    return Density(density.config, density.centre, density.matrix, density.flows, known[np.isfinite(known)])
+    known = np.sort(density.score_samples(codes))
+    return FlowEnsemble(density.config, density.centre, density.matrix, density.flows, known[np.isfinite(known)])
 
 
 def _masks(flow: Flow) -> dict[str, Tensor]:
@@ -308,7 +310,7 @@ def _masks(flow: Flow) -> dict[str, Tensor]:
     return {f"{name}.weight": part.mask.bool() for name, part in flow.named_modules() if hasattr(part, "mask")}
 
 
-def save(path: Path, density: Density, about: dict):
+def save(path: Path, density: FlowEnsemble, about: dict):
     """Write a density to one safetensors file, atomically: weights in half precision, those behind a mask left out."""
     tensors = {
         "centre": torch.from_numpy(density.centre).float(),
@@ -325,7 +327,7 @@ def save(path: Path, density: Density, about: dict):
         partial.write_bytes(to_bytes(tensors, metadata={"density": json.dumps(described)}))
 
 
-def load(path: Path) -> tuple[Density, dict]:
+def load(path: Path) -> tuple[FlowEnsemble, dict]:
     """A density and its provenance from a file of :func:`save`.
 
     Raises
@@ -346,7 +348,7 @@ def load(path: Path) -> tuple[Density, dict]:
         flows = tuple(_rebuilt(config, number, tensors) for number in range(members))
         if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
             raise ValueError(f"a whitening of shape {matrix.shape}")
-        return Density(config, centre, matrix, flows, known), about["provenance"]
+        return FlowEnsemble(config, centre, matrix, flows, known), about["provenance"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise BadInput(
             f"{path} is not a density of rgz ({first_line(error)}): rgz density or rgz prior makes it"

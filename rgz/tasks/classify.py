@@ -40,7 +40,7 @@ __all__ = [
     "METRICS",
     "Features",
     "bootstrap",
-    "committee",
+    "bootstrap_ensemble",
     "confident",
     "difference",
     "evaluate",
@@ -265,7 +265,7 @@ def _probability(model, values: np.ndarray) -> np.ndarray:
     return expit(model.decision_function(values))
 
 
-def committee(values: np.ndarray, labels: np.ndarray, group: np.ndarray, members: int = 100) -> np.ndarray:
+def bootstrap_ensemble(values: np.ndarray, labels: np.ndarray, group: np.ndarray, members: int = 100) -> np.ndarray:
     """Weights (members, D + 1) of linear discriminants, each fitted to sources drawn with replacement; the offset comes last.
 
     Each class is drawn for itself, so that no draw lacks one. The logistic function of a code's product with a row of weights,

@@ -30,7 +30,7 @@ from rgz.data import loader
 from rgz.data.sample import CHECKED, Sample
 from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.models.flow import MEMBERS, Config, Density, first_fold, fit_flow, load, whitening
+from rgz.models.flow import MEMBERS, Config, FlowEnsemble, first_fold, fit_flow, load, whitening
 from rgz.models.likelihood import mixture_sample
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
@@ -60,7 +60,7 @@ def new(
     temperature: float = 1.0,
     truncation: float = math.inf,
     seed: int = 0,
-    flow: Density | None = None,
+    flow: FlowEnsemble | None = None,
 ) -> np.ndarray:
     """Galaxies that nobody has seen, (count, H, W) uint8.
 
@@ -84,7 +84,7 @@ def new(
     def draw() -> np.ndarray:
         if flow is None:
             return model.sample(BATCH, temperature, truncation, GRAIN)[:, 0].numpy()
-        return painted(model, flow.draw(BATCH, temperature, truncation))
+        return painted(model, flow.sample(BATCH, temperature, truncation))
 
     kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
     bar = progress(total=count, desc="drawing galaxies", unit="galaxy")
@@ -106,7 +106,9 @@ def painted(model: nn.Module, codes: np.ndarray, grain: float = GRAIN) -> np.nda
     return torch.cat([mixture_sample(model.mixture(part), grain) for part in parts])[:, 0].numpy()
 
 
-def prior(model: VDVAE, recipe: prepare.Recipe, sources: Sample, groups: np.ndarray, config: Config = PRIOR) -> Density:
+def prior(
+    model: VDVAE, recipe: prepare.Recipe, sources: Sample, groups: np.ndarray, config: Config = PRIOR
+) -> FlowEnsemble:
     """A flow over the model's full codes, drawn from the posteriors of training images as training shows them.
 
     ``groups`` (N,) says which of the N sources stay together: a fifth of them is held out to stop the flow.
@@ -131,10 +133,10 @@ def prior(model: VDVAE, recipe: prepare.Recipe, sources: Sample, groups: np.ndar
             drawn.append(embed.full_codes(model, grey, drawn=True)[0].astype(float))
     centre, matrix = whitening(drawn[0], config.kept)
     flow, _ = fit_flow(*((codes - centre) @ matrix for codes in drawn), config)
-    return Density(config, centre, matrix, (flow,), np.zeros(0))
+    return FlowEnsemble(config, centre, matrix, (flow,), np.zeros(0))
 
 
-def load_prior(path: Path, weights: Path) -> Density:
+def load_prior(path: Path, weights: Path) -> FlowEnsemble:
     """The flow of a file written by ``rgz prior``.
 
     Raises

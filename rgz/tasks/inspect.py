@@ -26,7 +26,18 @@ from rgz.models import checkpoint, flow
 from rgz.tasks import search
 from rgz.transforms import prepare
 
-__all__ = ["COARSE", "INTERVAL", "Look", "as_dict", "look", "neighbours", "odd", "pictures", "probability", "text"]
+__all__ = [
+    "COARSE",
+    "INTERVAL",
+    "Inspection",
+    "as_dict",
+    "inspect",
+    "neighbours",
+    "odd",
+    "pictures",
+    "probability",
+    "text",
+]
 
 COARSE = 5.0  # arcsec; an image with wider pixels is judged by galaxies as NVSS sees them, a finer one by FIRST's
 ODD = 5.0  # percentile below which a galaxy is called odd
@@ -35,7 +46,7 @@ TAUGHT = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What there is to say of a galaxy.
 
     Parameters
@@ -53,7 +64,7 @@ class Look:
     likely
         Log-likelihood, nats, the error of it, and the percentage of unseen galaxies of FIRST that are less likely.
     neighbours
-        The nearest galaxies of the committed samples, as :meth:`rgz.tasks.search.Index.query` gives them.
+        The nearest galaxies of the committed samples, as :meth:`rgz.tasks.search.SearchIndex.query` gives them.
     """
 
     field: cutout.Field
@@ -66,7 +77,7 @@ class Look:
     neighbours: Table
 
 
-def look(fields: Sequence[cutout.Field], k: int = 10) -> list[Look]:
+def inspect(fields: Sequence[cutout.Field], k: int = 10) -> list[Inspection]:
     """Look at fields; the committed model, codes and committees are read once for all of them.
 
     Raises
@@ -88,7 +99,7 @@ def look(fields: Sequence[cutout.Field], k: int = 10) -> list[Look]:
         frii = _probability(codes["code_views"][0], taught)
         likely = _likelihood(flows, embed.for_density(codes))
         (code,) = descriptors.describe(model, recipe, one, chosen, basis)
-        seen.append(Look(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
+        seen.append(Inspection(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
     return seen
 
 
@@ -106,9 +117,9 @@ def _probability(code: np.ndarray, taught: str) -> tuple[float, float, float]:
     return float(each.mean()), float(low), float(high)
 
 
-def _likelihood(flows: flow.Density, code: np.ndarray) -> tuple[float, float, float]:
+def _likelihood(flows: flow.FlowEnsemble, code: np.ndarray) -> tuple[float, float, float]:
     """Log-likelihood of a code (1, D), the standard deviation over the flows, and the percentile."""
-    value, each = flows.log_likelihood(code), flows.each(code)[:, 0]
+    value, each = flows.score_samples(code), flows.member_scores(code)[:, 0]
     error = each.std(ddof=1) if np.isfinite(each).all() else np.nan
     return float(value[0]), float(error), float(flows.percentile(value)[0])
 
@@ -118,7 +129,7 @@ def _plain(value):
     return round(float(value), 6) if np.isfinite(value) else None
 
 
-def as_dict(seen: Look) -> dict:
+def as_dict(seen: Inspection) -> dict:
     """All that is known, for JSON."""
     field = seen.field
     value, low, high = (_plain(v) for v in seen.frii)
@@ -148,7 +159,7 @@ def as_dict(seen: Look) -> dict:
     }
 
 
-def neighbours(seen: Sequence[Look]) -> Table:
+def neighbours(seen: Sequence[Inspection]) -> Table:
     """The neighbours of all that was looked at as one table, with a column ``query`` in front."""
     tables = []
     for one in seen:
@@ -181,7 +192,7 @@ def odd(percentile: float) -> str:
     return f"likelier than {min(99, round(percentile))} in 100 galaxies of FIRST"
 
 
-def text(seen: Look) -> str:
+def text(seen: Inspection) -> str:
     """All that is known, for people."""
     field = seen.field
     place = " at {:.5f} {:+.5f}".format(*field.place) if np.isfinite(field.place[0]) else ""
@@ -201,7 +212,7 @@ def text(seen: Look) -> str:
     return "\n".join(lines)
 
 
-def pictures(seen: Sequence[Look], shown: int = 6) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+def pictures(seen: Sequence[Inspection], shown: int = 6) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
     """Pictures for a figure: what the network sees, what it rebuilds, and the nearest galaxies, decoded from their codes.
 
     Returns

@@ -1,7 +1,7 @@
 r"""Which galaxies look like this one?
 
-Two galaxies are alike where their codes are close. An :class:`Index` holds the codes of any samples, of a few thousand galaxies or
-of a million, and answers with the nearest ones. How near two codes are is a choice, a :class:`Space`: codes are compared by the
+Two galaxies are alike where their codes are close. An :class:`SearchIndex` holds the codes of any samples, of a few thousand galaxies or
+of a million, and answers with the nearest ones. How near two codes are is a choice, a :class:`Metric`: codes are compared by the
 angle between them (cosine) or by their distance (Euclidean), as they are, or whitened, each number divided by its
 spread over the index, or *tolerant*: in directions that change when the same galaxy is turned, shifted or observed again
 differences count little, in directions that only change from galaxy to galaxy they count much. No label is needed for that,
@@ -28,9 +28,21 @@ from rgz import artifacts
 from rgz.data import datasets
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
-from rgz.features.metric import Space
+from rgz.features.metric import Metric
 
-__all__ = ["FORMATS", "LINK", "SAME", "Index", "build", "ending", "for_search", "index", "sky_link", "stacked", "write"]
+__all__ = [
+    "FORMATS",
+    "LINK",
+    "SAME",
+    "SearchIndex",
+    "build",
+    "ending",
+    "for_search",
+    "index",
+    "sky_link",
+    "stacked",
+    "write",
+]
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
 BLOCK = 1024  # scores of which the largest stands for all
@@ -42,7 +54,7 @@ FORMATS = {".csv": "ascii.csv", ".vot": "votable", ".xml": "votable", ".parquet"
 
 
 @dataclass(frozen=True)
-class Index:
+class SearchIndex:
     """Codes ready to be searched; made by :func:`build`.
 
     Parameters
@@ -61,7 +73,7 @@ class Index:
 
     vectors: np.ndarray
     table: Table
-    space: Space
+    space: Metric
     half: np.ndarray | None = None
     graph: object | None = None
 
@@ -80,7 +92,7 @@ class Index:
         >>> build(codes, table, plain(codes, cosine=False)).neighbours(np.array([[0.9, 0.1, 0.0]]), k=2)[0]
         array([[0, 1]])
         """
-        return self.nearest(self.space.place(codes), k)
+        return self.nearest(self.space.transform(codes), k)
 
     def nearest(self, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`neighbours`, of vectors (Q, K) that the space has placed already."""
@@ -140,14 +152,14 @@ class Index:
             raise BadInput(f"no galaxy in the index is called {name!r}: names look like {str(self.table['name'][0])!r}")
         return int(found[0])
 
-    def of(self, *samples: str) -> "Index":
+    def of(self, *samples: str) -> "SearchIndex":
         """The part of the index that holds some samples."""
         rows = np.isin(self.table["sample"], samples)
         half = None if self.half is None else self.half[rows]
-        return Index(self.vectors[rows], self.table[rows], self.space, half)
+        return SearchIndex(self.vectors[rows], self.table[rows], self.space, half)
 
 
-def build(codes: np.ndarray, table: Table, space: Space, approximate: bool = False) -> Index:
+def build(codes: np.ndarray, table: Table, space: Metric, approximate: bool = False) -> SearchIndex:
     """An index over codes (N, D) of galaxies in a table of N rows.
 
     ``approximate`` searches a graph of neighbours (usearch) in place of all codes: for far more than a million galaxies.
@@ -159,9 +171,9 @@ def build(codes: np.ndarray, table: Table, space: Space, approximate: bool = Fal
     """
     if not len(codes) or len(codes) != len(table):
         raise BadInput(f"an index needs as many codes as rows; these are {len(codes)} and {len(table)}")
-    vectors = space.place(codes)
+    vectors = space.transform(codes)
     half = None if space.cosine else 0.5 * np.einsum("nd,nd->n", vectors, vectors)
-    return Index(vectors, table, space, half, _graph(vectors) if approximate else None)
+    return SearchIndex(vectors, table, space, half, _graph(vectors) if approximate else None)
 
 
 def _candidates(score: np.ndarray, k: int) -> np.ndarray:
@@ -240,7 +252,7 @@ def write(table: Table, path: Path):
         table.write(partial, format=form, overwrite=True)
 
 
-def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, Space]:
+def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, Metric]:
     """Table, descriptions as of :func:`describe`, and their space, of all samples of a codes file; the committed one by default."""
     path = artifacts.artifact("codes.h5") if path is None else path
     read = {name: codefile.read_codes(path, name, "code_compared")[:2] for name in datasets.SAMPLES}
@@ -248,7 +260,7 @@ def for_search(path: Path | None = None) -> tuple[Table, np.ndarray, Space]:
     return stacked(tables), np.vstack([code for _, code in read.values()]), codefile.read_space(codefile.SPACE, path)
 
 
-def index(path: Path | None = None) -> Index:
+def index(path: Path | None = None) -> SearchIndex:
     """The galaxies of all samples of a codes file, ready to be searched; the committed one by default."""
     table, described, compared_in = for_search(path)
     return build(described, table, compared_in)

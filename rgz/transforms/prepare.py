@@ -8,7 +8,7 @@ equally long. What remains is shape; angle and length are kept beside it. The st
 2. :func:`clip` what is below three times the noise, measured on the whole field,
 3. :func:`despeckle`: drop islands too small to be a source,
 4. :func:`lower`: take off the threshold, so that brightness rises from zero,
-5. :func:`find_pose`: principal axis, brighter half and length, inside a circle around the centre,
+5. :func:`find_orientation`: principal axis, brighter half and length, inside a circle around the centre,
 6. :func:`smooth` to the coarser pixel to come,
 7. :func:`render`: turn, crop and scale to a small square in one interpolation,
 8. :func:`stretch`: divide by the peak, square root, 256 grey levels.
@@ -32,20 +32,20 @@ __all__ = [
     "MIRRORED",
     "VIEWS",
     "Frame",
-    "Pose",
+    "Orientation",
     "Recipe",
+    "align",
     "clip",
     "crop",
     "despeckle",
     "fill",
-    "find_pose",
+    "find_orientation",
     "framed",
     "has_source",
     "length",
     "lower",
     "noise",
     "pool",
-    "posed",
     "prepare",
     "render",
     "smooth",
@@ -70,7 +70,7 @@ class Recipe:
     size
         Width of the prepared square, in its own pixels.
     reach
-        Half of that width, in lengths of the source (:class:`Pose`).
+        Half of that width, in lengths of the source (:class:`Orientation`).
     narrowest, widest
         Bounds of that width, arcsec. With 32 pixels, the narrowest has FIRST's own pixels. Where both are the same every
         source is shown at the same scale.
@@ -96,7 +96,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Pose:
+class Orientation:
     """How a source lies in its field.
 
     ``angle`` turns the principal axis from the rows of the field, in radians; ``along`` and ``across`` are +1, or −1
@@ -111,9 +111,9 @@ class Pose:
     length: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
 
-    def turned(self, turn: "Pose") -> "Pose":
+    def then(self, turn: "Orientation") -> "Orientation":
         """This pose after a further turn: angles and shifts add up, mirrorings and lengths multiply."""
-        return Pose(
+        return Orientation(
             self.angle + turn.angle,
             self.along * turn.along,
             self.across * turn.across,
@@ -122,10 +122,10 @@ class Pose:
         )
 
 
-MIRRORED = tuple(Pose(along=along, across=across) for along in (1, -1) for across in (1, -1))
+MIRRORED = tuple(Orientation(along=along, across=across) for along in (1, -1) for across in (1, -1))
 """The four mirrored views of a posed image, the pose itself first; none of them is more true than another."""
 
-VIEWS = tuple(Pose(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
+VIEWS = tuple(Orientation(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
 """The mirrored views as they are and turned by 12° either way, since a principal axis is not known better than that."""
 
 
@@ -244,7 +244,7 @@ def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
     return bool((image[distance <= recipe.radius / pixel] > 0).any())
 
 
-def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
+def find_orientation(image: np.ndarray, radius: float, centred: bool = False) -> Orientation:
     """Principal axis, brighter half and length of the emission within ``radius`` pixels of the centre.
 
     The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the brightness-weighted
@@ -274,7 +274,7 @@ def find_pose(image: np.ndarray, radius: float, centred: bool = False) -> Pose:
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
     root = np.sqrt(weight)  # faint lobes count for the length, not only hot spots
-    return Pose(
+    return Orientation(
         float(angle),
         1 if (weight * np.sign(along)).sum() >= 0 else -1,
         1 if (weight * np.sign(across)).sum() >= 0 else -1,
@@ -288,7 +288,7 @@ def smooth(image: np.ndarray, scale: float) -> np.ndarray:
     return ndimage.gaussian_filter(image, 0.42 * scale) if scale > 1 else image
 
 
-def render(image: np.ndarray, pose: Pose, size: int, scale: float) -> np.ndarray:
+def render(image: np.ndarray, pose: Orientation, size: int, scale: float) -> np.ndarray:
     """Turn, mirror, shift, crop and scale a field to a (size, size) square, in one linear interpolation.
 
     ``scale`` is the width of a new pixel in old ones. Beyond the field's edge there is nothing.
@@ -318,7 +318,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
 
 
-def posed(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, Pose]:
+def align(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, Orientation]:
     """A clipped field (H, W) with pixels of ``pixel`` arcsec, cleaned for rendering, and the pose of its source.
 
     Raises
@@ -327,7 +327,7 @@ def posed(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, 
         The image is not two-dimensional, or is blank around its centre.
     """
     clean = _cleaned(image, pixel, recipe)
-    return clean, find_pose(clean, recipe.radius / pixel)
+    return clean, find_orientation(clean, recipe.radius / pixel)
 
 
 def _cleaned(image: np.ndarray, pixel: float, recipe: Recipe) -> np.ndarray:
@@ -339,11 +339,11 @@ def _cleaned(image: np.ndarray, pixel: float, recipe: Recipe) -> np.ndarray:
 
 
 def length(image: np.ndarray, pixel: float, recipe: Recipe) -> float:
-    """Length of the source in a clipped field with pixels of ``pixel`` arcsec, as its :class:`Pose` has it, in arcsec."""
-    return posed(image, pixel, recipe)[1].length * pixel
+    """Length of the source in a clipped field with pixels of ``pixel`` arcsec, as its :class:`Orientation` has it, in arcsec."""
+    return align(image, pixel, recipe)[1].length * pixel
 
 
-def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()) -> np.ndarray:
+def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Orientation = Orientation()) -> np.ndarray:
     """One clipped field (H, W) with pixels of ``pixel`` arcsec to the (size, size) uint8 square that the network sees.
 
     ``turn`` goes on top of the pose found: mirrored views, for example.
@@ -364,7 +364,7 @@ def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Pose = Pose()
 
 
 def views(
-    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, frame: Frame = FRAMES[0]
+    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Orientation] = VIEWS, frame: Frame = FRAMES[0]
 ) -> np.ndarray:
     """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once.
 
@@ -374,22 +374,28 @@ def views(
 
 
 def framed(
-    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Pose] = VIEWS, frames: Sequence[Frame] = FRAMES
+    image: np.ndarray,
+    pixel: float,
+    recipe: Recipe,
+    turns: Sequence[Orientation] = VIEWS,
+    frames: Sequence[Frame] = FRAMES,
 ) -> np.ndarray:
     """The :func:`views` of one field in each of several frames, (frames, turns, size, size) uint8; it is cleaned once."""
     field = _cleaned(image, pixel, recipe)
-    poses = {about: find_pose(field, recipe.radius / pixel, about) for about in {frame.centred for frame in frames}}
+    poses = {
+        about: find_orientation(field, recipe.radius / pixel, about) for about in {frame.centred for frame in frames}
+    }
     return np.stack([_shown(field, poses[frame.centred], pixel, recipe, turns, frame) for frame in frames])
 
 
 def _shown(
-    field: np.ndarray, pose: Pose, pixel: float, recipe: Recipe, turns: Sequence[Pose], frame: Frame
+    field: np.ndarray, pose: Orientation, pixel: float, recipe: Recipe, turns: Sequence[Orientation], frame: Frame
 ) -> np.ndarray:
     if frame.width is not None:
         recipe = replace(recipe, narrowest=frame.width, widest=frame.width)
     smoothed, squares, prepared = {}, {}, []
     for turn in turns:
-        turned = pose.turned(turn)
+        turned = pose.then(turn)
         scale = recipe.pixel(turned.length * pixel, pixel) / pixel
         upright = replace(turned, along=1, across=1)
         if upright not in squares:  # mirrored views are flips of one square
