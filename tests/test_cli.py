@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rgz import __version__, checkpoints, fetch, fields, images, latents, paths, readers, sample, synthetic
+from rgz import __version__, checkpoints, fields, images, latents, paths, readers, sample, synthetic
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,6 @@ def test_damaged_codes_are_refused(tmp_path, encoded, damage, run):
     path = tmp_path / "c.h5"
     latents.write_codes(path, {"mirabest": (kept.table, codes, {})}, {})
     path.write_bytes(damage(path.read_bytes()))
-    status, out, err = run("report", "--codes", path, "--out", tmp_path / "r.json")
+    status, out, err = run("classify", "--codes", path, "--out", tmp_path / "r.json")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert not (tmp_path / "r.json").exists()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgz import augment, emulation, fetch, images, realism, synthetic
+from rgz import augment, emulation, images, realism, synthetic
 from rgz.sample import prepared
 
 Y, X = np.mgrid[:32, :32]
@@ -317,11 +317,3 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypa
         assert made.shape == (32, 32, 32), way
         assert made.dtype == np.uint8, way
         assert (made.max((1, 2)) == 255).all(), way
-
-
-def test_without_the_images_the_committed_figures_stand(tmp_path, monkeypatch, run):
-    monkeypatch.setattr(fetch, "locate", lambda name: None)
-    status, out, _ = run("realism", "--data", tmp_path / "none.h5", "--out", tmp_path / "r.json")
-    assert status == 0
-    assert "not measured anew" in out
-    assert list(tmp_path.iterdir()) == []
