@@ -1,13 +1,16 @@
-"""The slow steps from the archives to the results, and what each is made from.
+"""The slow steps from the public archives to the results, and the inputs and outputs of each.
 
-A step whose inputs have the hashes, and whose entry here has the version, of the committed result is not run again: ``doit`` says
-so. ``doit list --all --status`` shows the steps, ``doit info STEP`` why one would run, ``doit STEP`` runs it and what it needs.
-Raise a step's version when a change of the code changes its result.
+A step is not run again if its inputs have the hashes that they had for the committed result, and its version is the
+same. ``doit list --all --status`` shows the steps, ``doit info STEP`` why one would run, ``doit STEP`` runs it and what
+it needs. Raise a step's version when a change of the code changes its result.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from doit.dependency import FileChangedChecker, JSONCodec
 from doit.reporter import ConsoleReporter
@@ -20,11 +23,17 @@ SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
 SOURCES = (SAMPLES[0], SAMPLES[3], training_set.FITS_FIELDS, training_set.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, PRIOR, DENSITY = "artifacts/codes.h5", "artifacts/prior.safetensors", "artifacts/density.safetensors"
+CNN = "results/cnn.csv"
+
+
+def tables(*names: str) -> tuple[str, ...]:
+    """Files of results."""
+    return tuple(f"results/{name}.csv" for name in names)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to run, the public archives and the files that it reads, the files that it makes; results go to results.json."""
+    """What to run, the public archives and the files that it reads, and the files that it makes."""
 
     command: str
     archives: tuple[str, ...] = ()
@@ -43,45 +52,66 @@ STEPS = {
     "network": Step("rgz train", SOURCES, makes=(NETWORK,)),
     "plain": Step("rgz train --preset plain --steps 1500", SOURCES, makes=(PLAIN,)),
     "codes": Step("rgz encode", (*SAMPLES, *SOURCES), (NETWORK,), (CODES, "artifacts/committees.safetensors")),
-    "prior": Step("rgz prior", SOURCES, (NETWORK,), (PRIOR,)),
-    "classification": Step("rgz classify", SAMPLES[:3], (CODES, "artifacts/cnn.csv")),
-    "reconstruction": Step("rgz reconstruct", (*SAMPLES[:3], *SOURCES), (NETWORK, PLAIN)),
-    "retrieval": Step("rgz retrieve", (*SAMPLES, *SOURCES), (NETWORK, CODES)),
-    "generation": Step("rgz realism", SOURCES, (NETWORK, PLAIN, PRIOR)),
-    "anomalies": Step("rgz density", (*SAMPLES, *SOURCES), (NETWORK, CODES), (DENSITY,)),
-    "map": Step("rgz map", (), (CODES,), ("artifacts/map.csv",)),
+    "prior": Step("rgz fit prior", SOURCES, (NETWORK,), (PRIOR,)),
+    "density": Step("rgz fit density", SOURCES, (NETWORK, CODES), (DENSITY,)),
+    "cnn": Step("studies.cnn", SAMPLES[:3], (CODES,), (CNN,)),
+    "classification": Step(
+        "studies.classification",
+        SAMPLES[:3],
+        (CODES, CNN),
+        tables("samples", "classification", "label_efficiency", "blocks", "uncertain", "transfer"),
+    ),
+    "reconstruction": Step(
+        "studies.reconstruction", (*SAMPLES[:3], *SOURCES), (NETWORK, PLAIN), tables("reconstruction")
+    ),
+    "similarity": Step(
+        "studies.similarity", (*SAMPLES, *SOURCES), (NETWORK, CODES), tables("similarity", "seen_twice")
+    ),
+    "generation": Step(
+        "studies.generation",
+        SOURCES,
+        (NETWORK, PLAIN, PRIOR),
+        tables("generation", "generation_quantiles", "generation_sources"),
+    ),
+    "anomalies": Step(
+        "studies.anomalies",
+        (*SAMPLES, *SOURCES),
+        (NETWORK, CODES, DENSITY),
+        tables("anomalies", "density", "density_checks"),
+    ),
+    "map": Step("studies.map", (), (CODES,), tables("map")),
 }
-STUDIES = ("classification", "reconstruction", "retrieval", "generation", "anomalies", "map")
+STUDIES = ("classification", "reconstruction", "similarity", "generation", "anomalies", "map")
 
 
 class Reporter(ConsoleReporter):
-    """Says of each step whether it runs, or why it does not."""
+    """Prints of each step whether it runs, and that it is not needed otherwise."""
 
-    def execute_task(self, task):
+    def execute_task(self, task: Any) -> None:
         """Before a step runs."""
         self.write(f"{task.name}: running {STEPS[task.name].command}\n")
 
-    def skip_uptodate(self, task):
+    def skip_uptodate(self, task: Any) -> None:
         """In place of a step whose inputs have not changed."""
-        self.write(f"{task.name}: the committed result stands, its inputs have not changed\n")
+        self.write(f"{task.name}: keeping the committed results, their inputs have not changed\n")
 
 
 class Hashes(FileChangedChecker):
-    """Knows a file by its sha256 alone, which is the same on every machine."""
+    """Identifies a file by its sha256 alone, which is the same on every machine."""
 
-    def check_modified(self, path, _stat, recorded):
+    def check_modified(self, path: str, _stat: Any, recorded: str) -> bool:
         """Whether a file has changed."""
-        return artifacts.sha256(path) != recorded
+        return artifacts.sha256(Path(path)) != recorded
 
-    def get_state(self, path, _recorded):
+    def get_state(self, path: str, _recorded: Any) -> str:
         """What is recorded of a file."""
-        return artifacts.sha256(path)
+        return artifacts.sha256(Path(path))
 
 
 class Lines(JSONCodec):
     """Writes the record line by line, so that git can compare it."""
 
-    def encode(self, data):
+    def encode(self, data: dict[str, Any]) -> str:
         """The record as text."""
         ordered = {name: entry | {"deps:": sorted(entry["deps:"])} for name, entry in data.items()}
         return json.dumps(ordered, indent=1, sort_keys=True) + "\n"
@@ -91,14 +121,14 @@ DOIT_CONFIG = {
     "backend": "json",
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
-    "dep_file": "artifacts/steps.json",  # the inputs of the committed results
+    "dep_file": "results/steps.json",  # the inputs of the committed results
     "default_tasks": list(STUDIES),
     "reporter": Reporter,
     "verbosity": 2,
 }
 
 
-def task_steps():
+def task_steps() -> Iterator[dict[str, Any]]:
     """One doit task a step."""
     for name, step in STEPS.items():
         hashes = {archive: fetch.REGISTRY[archive].sha256 for archive in sorted(set(step.archives))}

@@ -1,5 +1,7 @@
-"""What one does with the repository, each a line: ``nox -s tests``, ``nox -s execute``, ``nox -s book``, ``nox -s train``,
-``nox -s measure``, ``nox -s bench``, ``nox -s lint``. All of them share the environment in ``.venv``."""
+"""Everyday tasks: ``nox -s tests``, ``execute``, ``book``, ``lint``, ``train``, ``measure`` and ``bench``.
+
+All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
+"""
 
 import os
 import shutil
@@ -21,46 +23,49 @@ STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that ha
 STUDIES = (
     "classification",
     "reconstruction",
-    "retrieval",
+    "similarity",
     "map",
 )  # what ``--fresh`` computes; ``nox -s measure`` the rest
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
 def _install(session):
-    """Put rgz and all that is pinned into .venv, and run from there."""
+    """Install rgz and the pinned packages into .venv, and run from there."""
     if not VENV.exists():
         session.run(sys.executable, "-m", "venv", str(VENV))
     session.env["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    session.run("python", "-m", "pip", "install", "--quiet", "-e", ".[dev]", "-c", "constraints.txt")
+    _run(session, "python", "-m", "pip", "install", "--quiet", "-e", ".[dev]", "-c", "constraints.txt")
+
+
+def _run(session, program, *arguments):
+    """Run a program of .venv."""
+    session.run(str(BIN / program), *arguments)
 
 
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
-    session.run("pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
+    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
 
 
 @nox.session
 def execute(session):
-    """Bring the results up to date, print them, run every notebook, build the book and say where it is.
+    """Bring the results up to date, run every notebook and build the book.
 
-    Steps whose inputs are those of the committed results are not run again; ``nox -s execute -- --fresh`` runs them all.
+    A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again.
     """
     _install(session)
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or nothing; these came: {' '.join(session.posargs)}")
     if session.posargs:
-        session.run("doit", "forget", *STUDIES)
-    session.run("doit")
-    session.run("rgz", "report")
+        _run(session, "doit", "forget", *STUDIES)
+    _run(session, "doit")
+    _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for notebook, ended in zip(
-            notebooks, pool.map(lambda path: _papermill(path, session.env), notebooks), strict=True
-        ):
+        for notebook, ended in zip(notebooks, pool.map(_papermill, notebooks), strict=True):
             if ended.returncode:
                 session.error(f"{notebook.name} failed:\n{ended.stderr}")
     _build(session)
@@ -76,7 +81,7 @@ def book(session):
 
 
 def _stage():
-    """Copy the book's sources to where executed notebooks may join them without touching tracked files."""
+    """Copy the book's sources to a build folder, so that executed notebooks do not touch tracked files."""
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
@@ -85,51 +90,57 @@ def _stage():
     (STAGE / "notebooks").mkdir()
 
 
-def _papermill(notebook, env):
-    """Run one notebook; several run side by side, so each on one thread."""
+def _papermill(notebook):
+    """Execute one notebook on one thread; several run in parallel."""
     folder = STAGE / "notebooks"
-    command = ["papermill", "--no-progress-bar", "--cwd", str(folder), str(notebook), str(folder / notebook.name)]
+    command = [
+        str(BIN / "papermill"),
+        "--no-progress-bar",
+        "--cwd",
+        str(folder),
+        str(notebook),
+        str(folder / notebook.name),
+    ]
     print(f"running {notebook.name}", flush=True)
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, env=os.environ | env | single, capture_output=True, text=True)
+    return subprocess.run(command, env=os.environ | single, capture_output=True, text=True)
 
 
 def _build(session):
-    session.run("rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
+    _run(session, "rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
-    session.run("jupyter-book", "build", *options, str(STAGE))
+    _run(session, "jupyter-book", "build", *options, str(STAGE))
     session.log(f"the book: {HTML.as_uri()}")
 
 
 @nox.session
 def train(session):
-    """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
+    """Train the network again; about an hour on two cores. Options go after ``--``."""
     _install(session)
-    session.run("rgz", "train", "--preset", "small", *session.posargs)
+    _run(session, "rgz", "train", "--preset", "small", *session.posargs)
 
 
 @nox.session
 def measure(session):
-    """Fit the flows, measure how real drawn galaxies are and what of the odd ones is found; 40 minutes on two cores."""
+    """Fit the flows again and run the studies of generation and anomalies; about 40 minutes on two cores."""
     _install(session)
-    session.run("doit", "forget", "prior", "generation", "anomalies")
-    session.run("doit", "generation", "anomalies")
+    _run(session, "doit", "forget", "prior", "density", "generation", "anomalies")
+    _run(session, "doit", "generation", "anomalies")
 
 
 @nox.session
 def bench(session):
-    """Time training and encoding against plain convolutions of the same shapes, and the search against one matrix product.
-
-    ``nox -s bench -- --presets tiny`` takes seconds for the first.
-    """
+    """Time training and encoding against bare convolutions, and the search against a matrix product."""
     _install(session)
-    session.run("python", "benchmarks/speed.py", *session.posargs)
-    session.run("python", "benchmarks/search.py")
+    _run(session, "python", "benchmarks/speed.py", *session.posargs)
+    _run(session, "python", "benchmarks/search.py")
 
 
 @nox.session
 def lint(session):
-    """Check the style."""
+    """Check style, types and the direction of imports."""
     _install(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    _run(session, "ruff", "check", ".")
+    _run(session, "ruff", "format", "--check", ".")
+    _run(session, "mypy")
+    _run(session, "lint-imports")

@@ -1,8 +1,8 @@
-"""How fast the search is, against the fastest it could be, and how long one waits for ``rgz look``.
+"""How fast the search is, compared with the fastest that it could be, and how long ``rgz look`` takes.
 
-The exact search is one product of a matrix with a vector, so a query cannot be answered faster than that product alone takes; both
-take turns on the same million codes. ``rgz look`` cannot answer before torch has been imported, so that is what its time is
-compared with; each run is a process of its own, on an image written for it.
+The exact search is one product of a matrix with a vector, so no query can be faster than that product alone; both are
+timed in turn on the same million codes. ``rgz look`` has to import torch first, so its time is compared with that of
+the import; each run is a process of its own.
 
     python benchmarks/search.py --codes 1000000
 """
@@ -41,9 +41,10 @@ def search(count: int, dimensions: int):
     for cosine in (True, False):
         index = searching.build(codes, names, metric.plain(codes[:1000], cosine))
         own, bare, ratio = _turns(index, index.vectors[:1].copy())
+        speed = index.vectors.nbytes / bare / 1e9
         print(
-            f"ten nearest of {count:,} × {dimensions}, {'cosine' if cosine else 'Euclidean'}: {1e3 * own:.1f} ms, bare product "
-            f"{1e3 * bare:.1f} ms ({index.vectors.nbytes / bare / 1e9:.1f} GB/s), {ratio:.2f} times as long"
+            f"ten nearest of {count:,} × {dimensions}, {'cosine' if cosine else 'Euclidean'}: {1e3 * own:.1f} ms, "
+            f"bare product {1e3 * bare:.1f} ms ({speed:.1f} GB/s), {ratio:.2f} times as long"
         )
 
 

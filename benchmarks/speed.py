@@ -1,12 +1,12 @@
-"""How fast the network runs, against the fastest it could: its own convolutions, with nothing between them.
+"""How fast the network runs, compared with its convolutions alone, the fastest that it could be.
 
-A VDVAE is convolutions and what glues them: GELUs, casts, noise, the two densities, the optimizer, the average of the weights.
-For each preset this script records every convolution of one pass of the library's own code, a step of ``train.fit`` or
-``latents.full_codes``, and times just those again: same shapes, precision and memory layout, backwards too where gradients were
-asked for. A 1×1 convolution may also be a matrix product; the faster of the two counts. That is the ceiling. Network and
-ceiling take turns, so that a machine which slows down slows both; their ratio is the median over the turns, ± half the
-interquartile range. Each measurement has a process of its own, whose largest resident size is the peak memory (on CUDA, the
-largest allocation).
+Beside convolutions, a VDVAE has GELUs, casts, noise, two densities, the optimizer and the average of the weights. For
+each preset this script records every convolution of one step of ``train.fit`` or one batch of ``embed.full_codes``, and
+times these alone: the same shapes, precision and memory layout, with gradients where they were computed. A 1×1
+convolution may also be a matrix product; the faster of the two counts. That is the ceiling. Network and ceiling are
+timed in turn, so that a machine which slows down slows both. Their ratio is the median over the turns, ± half the
+interquartile range. Each measurement runs in its own process, whose largest resident size is the peak memory (on CUDA,
+the largest allocation).
 
     python benchmarks/speed.py --presets tiny small --seconds 30
 """

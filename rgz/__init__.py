@@ -1,15 +1,60 @@
 """Radio galaxies in the latent space of a very deep variational autoencoder.
 
-A thin library behind a book: each chapter runs on one or two of these modules, and each module reads like the
-page that it serves. Importing :mod:`rgz` costs nothing; take the rooms that you need::
+The names below are loaded when they are first used, so ``import rgz`` itself takes no time::
 
-    from rgz import readers, images, vdvae
+    cutout = rgz.open_cutout("galaxy.fits")
+    print(rgz.inspect(cutout))
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # torch's idle threads sleep: spinning, they stall where others work too
+if TYPE_CHECKING:
+    from rgz.data.cutout import Cutout, open_cutout
+    from rgz.data.datasets import load_dataset
+    from rgz.data.sample import Sample
+    from rgz.features.embed import Encoder
+    from rgz.models.flow import FlowEnsemble
+    from rgz.tasks.generate import generate
+    from rgz.tasks.inspect import Inspection, inspect
+    from rgz.tasks.search import SearchIndex
 
 __version__ = "0.11.0"
+__all__ = [
+    "Cutout",
+    "Encoder",
+    "FlowEnsemble",
+    "Inspection",
+    "Sample",
+    "SearchIndex",
+    "generate",
+    "inspect",
+    "load_dataset",
+    "open_cutout",
+]
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would otherwise slow down other processes
+
+_MODULES = {
+    "Cutout": "rgz.data.cutout",
+    "Encoder": "rgz.features.embed",
+    "FlowEnsemble": "rgz.models.flow",
+    "Inspection": "rgz.tasks.inspect",
+    "Sample": "rgz.data.sample",
+    "SearchIndex": "rgz.tasks.search",
+    "generate": "rgz.tasks.generate",
+    "inspect": "rgz.tasks.inspect",
+    "load_dataset": "rgz.data.datasets",
+    "open_cutout": "rgz.data.cutout",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'rgz' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,32 +1,33 @@
-"""Where things live: public data, the download cache, what training made.
+"""Where files are: public data, the download cache, trained weights and codes.
 
-Each place has one environment variable that moves it, so that a cluster, a container or a class room can put it
-where there is room.
+Each folder can be moved by an environment variable.
 
-======================  ==========================================================  =====================
-variable                what is there                                               default
-======================  ==========================================================  =====================
-``RGZ_DATA_MIRROR``     a folder that already holds the public archives             none
+======================  ==========================================================  =======================
+variable                folder of                                                   default
+======================  ==========================================================  =======================
+``RGZ_DATA_MIRROR``     public archives that are on this machine already            none
 ``RGZ_CACHE``           archives downloaded by ``rgz data fetch``                   the user's cache folder
-``RGZ_ARTIFACTS``       weights, codes and results                                  ``artifacts/`` here
-======================  ==========================================================  =====================
+``RGZ_ARTIFACTS``       weights and codes, all made from one network                ``artifacts/`` of the clone,
+                                                                                    else the installed package
+======================  ==========================================================  =======================
 """
 
 import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 import rgz
 from rgz.errors import BadInput
 
-__all__ = ["artifact", "artifacts", "atomic", "cache", "describe", "mirror", "sha256"]
+__all__ = ["artifact", "artifacts", "atomic", "cache", "clone", "describe", "mirror", "sha256"]
 
 
 def mirror() -> Path | None:
@@ -51,28 +52,35 @@ def cache() -> Path:
     return Path(os.environ.get("RGZ_CACHE") or platformdirs.user_cache_dir("rgz"))
 
 
+def clone() -> Path | None:
+    """Root of the clone of the repository that this code is run from, or None for an installed package."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "dodo.py").is_file() else None
+
+
 def artifacts() -> Path:
-    """The folder of weights, codes and results; it need not exist yet."""
-    return Path(os.environ.get("RGZ_ARTIFACTS") or Path(__file__).resolve().parents[1] / "artifacts")
+    """The folder that weights and codes are written to; it need not exist yet."""
+    return Path(os.environ.get("RGZ_ARTIFACTS") or (clone() or Path()) / "artifacts")
 
 
 def artifact(name: str) -> Path:
-    """Path of one existing artifact, such as ``"codes.h5"``.
+    """Path of trained weights or codes, such as ``"codes.h5"``; files of different folders are never mixed.
 
     Raises
     ------
     BadInput
-        It is not there: the package was installed without the repository around it.
+        The folder has no such file.
     """
-    path = artifacts() / name
+    own = os.environ.get("RGZ_ARTIFACTS") or clone()
+    path = (artifacts() if own else Path(__file__).with_name("weights")) / name
     if not path.is_file():
-        raise BadInput(f"{path} is missing: run from a clone of the repository, or set RGZ_ARTIFACTS to its artifacts/")
+        raise BadInput(f"{path} is missing: set RGZ_ARTIFACTS to a folder that has it, such as the clone's artifacts/")
     return path
 
 
 @contextmanager
-def atomic(path: Path):
-    """Give a temporary name beside ``path`` to write to; rename it to ``path`` only when all went well.
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to, renamed to ``path`` only if no error occurs.
 
     A reader never sees half a file, and a failed write leaves the older file as it was.
 
@@ -97,7 +105,7 @@ def atomic(path: Path):
         partial.unlink(missing_ok=True)
 
 
-def describe(**further) -> dict:
+def describe(**further: Any) -> dict[str, Any]:
     """Versions of rgz, Python, torch and numpy, the commit of the working tree, and ``further`` entries."""
     about = {
         "rgz": rgz.__version__,
@@ -106,13 +114,12 @@ def describe(**further) -> dict:
         "numpy": version("numpy"),
         "commit": _commit(),
     }
-    return about | {key: asdict(value) if is_dataclass(value) else value for key, value in further.items()}
+    return about | further
 
 
 def _commit() -> str:
-    """Short hash of the commit that the code is at, ``-dirty`` where it was changed, or ``unknown`` outside a clone."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
+    """Short hash of the clone's commit, with ``-dirty`` if files were changed; ``unknown`` outside a clone."""
+    command = ["git", "-C", str(clone()), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

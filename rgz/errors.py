@@ -1,17 +1,30 @@
-"""What went wrong, in one line: what was expected, what came, and what to do about it.
+"""The error for unusable input: what was expected, what came, and what to do.
 
-Every fault of an input (a file that is cut short, an image without a source, a hash that does not match) is a
-:class:`BadInput`. The command line prints its message alone and exits with status 1; anything else is a bug in
-``rgz`` and keeps its traceback.
+Every problem with an input (a truncated file, an image without a source, a wrong hash) raises :class:`BadInput`. The
+command line prints its message in one line and exits with status 1; any other exception is a bug with a traceback.
 """
 
-__all__ = ["BadInput", "first_line"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["BadInput", "as_bad_input", "first_line"]
 
 
 class BadInput(ValueError):
-    """An input cannot be used; the message says why and what would mend it."""
+    """An input cannot be used; the message says why and what to do."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's message, cut to 120 characters; its type where it has no message."""
+    """The first line of an exception's message, at most 120 characters; its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+@contextmanager
+def as_bad_input(problem: str, advice: str) -> Iterator[None]:
+    """Turn any exception of the block into a :class:`BadInput` that reads ``problem (reason): advice``."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # readers of damaged files raise almost anything
+        raise BadInput(f"{problem} ({first_line(error)}): {advice}") from error

@@ -1,24 +1,30 @@
-"""Which galaxies are odd? The flow's likelihood against simpler detectors, on the same codes.
+"""Anomaly detection: the flow's likelihood against simpler detectors, on the same codes.
 
-Every detector is taught with the codes of the training sources, whitened as the flow wants them, and ranks galaxies it has not
-seen. It is asked for what was planted (:mod:`studies.injected`) among held-out galaxies, for hybrids among FRI and FRII, for
-compact and bent sources when it was taught without them, and for another survey. A good detector puts what is asked for first:
-ROC-AUC with its 95 % interval, the share of the first 20 and the first 100 that are odd, and the share of the odd ones found
-when as many are picked as there are.
+Every detector is fitted to the codes of the training sources, whitened as for the flow, and ranks galaxies it has not
+seen. It is asked for injected anomalies (:mod:`studies.injected`) among held-out galaxies, for hybrids among FRI and
+FRII, for compact and bent sources when these were excluded from its training, and for another survey. A good detector
+ranks what is asked for first: ROC-AUC with its 95 % interval, the share of anomalies among the first 20 and the first
+100, and the share of them that is found when as many are picked as there are.
 
-Likelihood is known to prefer what is simple (Serrà et al. 2020, arXiv:1909.11480): an unresolved source is the most likely galaxy
-of all. So its rank correlation with the *complexity* of an image, the bytes that it takes compressed, is measured, and two
-corrections are tried: how much less likely a galaxy is than others as complex, and how far it lies from the typical
-likelihood on either side (Nalisnick et al. 2019, arXiv:1906.02994).
+Likelihood is known to prefer what is simple (Serrà et al. 2020, arXiv:1909.11480): an unresolved source is the most
+likely galaxy of all. So its rank correlation with the *complexity* of an image, the bytes that it takes compressed, is
+measured, and two corrections are tried: how much less likely a galaxy is than others as complex, and how far it lies
+from the typical likelihood on either side (Nalisnick et al. 2019, arXiv:1906.02994).
+
+The flow itself is measured beside Gaussians and mixtures of Gaussians on the same folds, and its percentiles are tested
+for uniformity: one half of the validation sources, calibrated with the other, should have the percentiles of that other
+half.
 """
 
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from astropy.table import Table
+from numpy.typing import NDArray
 from scipy import stats
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
@@ -27,51 +33,31 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-from rgz.data import datasets
+from rgz import artifacts
+from rgz.data import datasets, training_set
 from rgz.data.sample import Sample, prepared, usable
 from rgz.features import codes as codefile
 from rgz.features import embed
+from rgz.features.embed import Encoder
+from rgz.metrics import auc, interval
 from rgz.models import flow
 from rgz.models.flow import FlowEnsemble
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms import prepare
-from studies import injected
-from studies.realism import auc, interval
-
-__all__ = [
-    "FLOW",
-    "ahead",
-    "codes_of",
-    "committed",
-    "complexity",
-    "detectors",
-    "judged",
-    "least",
-    "means",
-    "rivals",
-    "study",
-    "table",
-]
+from rgz.transforms import perturb, prepare
+from studies import injected, inputs, results
+from studies.results import Row, tidy
 
 FLOW = "MAF"
-PLANTED = 100  # oddities of each kind
-RESOLVED = 8.0  # arcsec, length of a galaxy that is worth spoiling
+INJECTED = 100  # anomalies of each kind
 MIXTURES = (2, 5, 10, 20)  # components of a Gaussian mixture, of which the held-out fold chooses
 FOLDS = 5
 
-
-def codes_of(model: VDVAE, recipe: prepare.Recipe, sample: Sample, chosen: np.ndarray) -> np.ndarray:
-    """What a density is of (:func:`rgz.features.embed.for_density`), (N, D + 3), of a sample whose images can all be prepared."""
-    parts, found = [slice(start, start + 500) for start in range(0, len(sample), 500)], []
-    for part in progress(parts, desc="encoding", unit="500 sources"):
-        views = embed.of_views(model, recipe, sample[part], chosen)
-        found.append(embed.for_density({"code_views": prepare.pool(views), "code_asymmetry": embed.asymmetry(views)}))
-    return np.vstack(found).astype(float)
+Scores = dict[str, NDArray[np.float64]]  # detector to scores (N,), high for anomalies
 
 
-def committed(path: Path) -> dict[str, tuple[Table, np.ndarray]]:
-    """Table, and what a density is of (N, D + 3), of each sample in a codes file."""
+def committed(path: Path) -> dict[str, tuple[Table, NDArray[Any]]]:
+    """Table and input features of the density model (N, D + 3) of each sample in a codes file."""
     found = {}
     for name in datasets.SAMPLES:
         table, codes, _ = codefile.read_variants(path, name, ("code_views", "code_asymmetry"))
@@ -79,129 +65,146 @@ def committed(path: Path) -> dict[str, tuple[Table, np.ndarray]]:
     return found
 
 
-def complexity(grey: np.ndarray) -> np.ndarray:
+def complexity(grey: NDArray[Any]) -> NDArray[np.int64]:
     """Bytes that prepared images (N, H, W) uint8 take when compressed without loss, (N,)."""
     return np.array([len(zlib.compress(one.tobytes(), 9)) for one in grey])
 
 
-def _distance(values: np.ndarray) -> Callable:
+def detectors(values: NDArray[Any]) -> dict[str, Callable[[NDArray[Any]], NDArray[np.float64]]]:
+    """Detectors other than the flow, fitted to whitened codes (N, kept): their scores are high for anomalies."""
+
+    def of(estimator: Any) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+        fitted = estimator.fit(values)
+        return lambda asked: -fitted.score_samples(asked)
+
     known = NearestNeighbors(n_neighbors=5).fit(values)
-    return lambda asked: known.kneighbors(asked)[0].mean(1)
-
-
-def detectors(values: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Detectors other than the flow, taught with whitened codes (N, kept): functions of such codes, high for odd ones."""
-
-    def of(estimator):
-        return lambda asked, fitted=estimator.fit(values): -fitted.score_samples(asked)
-
     return {
         "Gaussian": EmpiricalCovariance().fit(values).mahalanobis,
         "isolation forest": of(IsolationForest(n_estimators=300, random_state=0)),
         "local outlier factor": of(LocalOutlierFactor(n_neighbors=20, novelty=True)),
         "one-class SVM": of(OneClassSVM(nu=0.1)),
-        "distance to neighbours": _distance(values),
+        "distance to neighbours": lambda asked: np.asarray(known.kneighbors(asked)[0].mean(1)),
     }
 
 
-def _ranked(*scores: np.ndarray) -> list[np.ndarray]:
-    """Ranks among all of them together of several scores (N,) …; equals share one, and what is not finite is the oddest."""
+def _ranks(*scores: NDArray[Any]) -> list[NDArray[np.float64]]:
+    """Ranks of several scores (N,) … among all of them; ties share one, and non-finite ones have the highest."""
     order = stats.rankdata(np.nan_to_num(np.concatenate(scores), nan=np.inf, posinf=np.inf))
     return np.split(order, np.cumsum([len(part) for part in scores])[:-1])
 
 
-def judged(normal: np.ndarray, odd: np.ndarray) -> dict:
-    """How well scores (N,) of normal and (M,) of odd galaxies, high for odd, keep them apart; what is not finite is the oddest."""
-    ranks = _ranked(normal, odd)
+def measure(normal: NDArray[Any], anomalous: NDArray[Any]) -> list[Row]:
+    """How well scores separate (N,) normal galaxies from (M,) anomalous ones, which should score high."""
+    ranks = _ranks(normal, anomalous)
     order = np.concatenate(ranks)
-    first = np.lexsort((np.random.default_rng(0).random(len(order)), -order))  # equals come in any order
-    is_odd = first >= len(normal)
-
-    return {
-        "auc": interval(lambda usual, strange: auc(strange, usual), *ranks),
-        "recall": float(is_odd[: len(odd)].mean()),
-        "top_20": float(is_odd[:20].mean()),
-        "top_100": float(is_odd[:100].mean()),
-        "odd": len(odd),
-        "normal": len(normal),
-    }
+    first = np.lexsort((np.random.default_rng(0).random(len(order)), -order))  # equal ranks in random order
+    found = first >= len(normal)
+    rows = tidy({}, {"auc": interval(lambda usual, strange: auc(strange, usual), *ranks)})
+    shares = {"recall": found[: len(anomalous)], "top_20": found[:20], "top_100": found[:100]}
+    rows += tidy({}, {metric: [float(share.mean())] for metric, share in shares.items()}, ("value",))
+    return [row | {"anomalous": len(anomalous), "normal": len(normal)} for row in rows]
 
 
-def ahead(normal: dict[str, np.ndarray], odd: dict[str, dict[str, np.ndarray]]) -> dict[str, list[float]]:
-    """By how much the flow's mean ROC-AUC over kinds exceeds that of each other detector, ``[value, low, high]``.
+def paired_auc_difference(normal: Scores, anomalous: dict[str, Scores]) -> list[Row]:
+    """By how much the flow's mean ROC-AUC over kinds of anomalies exceeds that of each other detector.
 
-    ``normal`` has scores (N,) by detector, ``odd`` the same for each kind. Galaxies are drawn with replacement, the same for both.
+    Intervals are over galaxies drawn with replacement, the same for both detectors.
     """
 
-    def ranks(name: str) -> list[np.ndarray]:
-        return _ranked(normal[name], *(scores[name] for scores in odd.values()))
+    def ranks(name: str) -> list[NDArray[np.float64]]:
+        return _ranks(normal[name], *(scores[name] for scores in anomalous.values()))
 
-    def gained(usual: np.ndarray, *strange: np.ndarray) -> float:
+    def lead(usual: NDArray[Any], *strange: NDArray[Any]) -> float:
         return float(np.mean([auc(kind[:, 0], usual[:, 0]) - auc(kind[:, 1], usual[:, 1]) for kind in strange]))
 
-    own, found = ranks(FLOW), {}
+    own, rows = ranks(FLOW), []
     for name in normal:
         if name != FLOW:
-            found[name] = interval(gained, *(np.column_stack(pair) for pair in zip(own, ranks(name), strict=True)))
-    return found
+            pairs = [np.column_stack(pair) for pair in zip(own, ranks(name), strict=True)]
+            about = {"task": "mean over injected kinds", "detector": name}
+            rows += tidy(about, {"auc_lead": interval(lead, *pairs)})
+    return rows
 
 
-def rivals(values: np.ndarray, groups: np.ndarray, unseen: np.ndarray) -> list[dict]:
-    """Mean log-likelihood, nats, of whitened codes ``unseen`` (M, kept) under Gaussians and mixtures fitted to the flows' folds.
+def baseline_densities(values: NDArray[Any], groups: NDArray[Any], held_out: NDArray[Any]) -> list[Row]:
+    """Mean log-likelihood, nats, of whitened codes (M, kept) under Gaussians and mixtures fitted to the flows' folds.
 
-    ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.fit`.
+    ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.folds`.
     """
-    found = []
-    for number, (taught, asked) in enumerate(flow.folds(values, groups, FOLDS)):
-        full = GaussianMixture(1, reg_covar=1e-6).fit(values[taught])
+    rows: list[Row] = []
+    for fold, (seen, stop) in enumerate(flow.folds(values, groups, FOLDS)):
+        full = GaussianMixture(1, reg_covar=1e-6).fit(values[seen])
         several = [
-            GaussianMixture(n, covariance_type=kind, reg_covar=1e-2, max_iter=500, random_state=0).fit(values[taught])
+            GaussianMixture(n, covariance_type=kind, reg_covar=1e-2, max_iter=500, random_state=0).fit(values[seen])
             for n in MIXTURES
             for kind in ("full", "diag")
         ]
-        best = max(several, key=lambda mixture: mixture.score(values[asked]))
-        found.append({"fold": number, "Gaussian": full.score(unseen), "mixture of Gaussians": best.score(unseen)})
-    return [{key: float(value) for key, value in row.items()} for row in found]
+        best = max(several, key=lambda mixture: mixture.score(values[stop]))
+        for model, fitted in (("Gaussian", full), ("mixture of Gaussians", best)):
+            rows.append({"model": model, "fold": fold, "nats": float(fitted.score(held_out))})
+    return sorted(rows, key=lambda row: str(row["model"]))
 
 
-def _elbo(model: VDVAE, grey: np.ndarray) -> dict[str, np.ndarray]:
-    """What the autoencoder itself says of prepared images: minus the evidence lower bound, and the distortion, nats, (N,)."""
+def likelihoods(flows: FlowEnsemble, held_out: NDArray[Any]) -> list[Row]:
+    """Mean log-likelihood, nats, of codes (M, D) under each flow and under the ensemble."""
+    each = flows.member_scores(held_out).mean(axis=1)
+    rows: list[Row] = [{"model": "flow", "fold": fold, "nats": float(nats)} for fold, nats in enumerate(each)]
+    return [*rows, {"model": "ensemble", "nats": float(flows.score_samples(held_out).mean())}]
+
+
+def uniformity(flows: FlowEnsemble, held_out: NDArray[Any]) -> dict[str, float]:
+    """Are percentiles uniform? Kolmogorov-Smirnov test of one half of codes (M, D), calibrated with the other half."""
+    half, rest = np.array_split(np.random.default_rng(0).permutation(len(held_out)), 2)
+    calibrated = flow.calibrate(flows, held_out[half])
+    one, two = (calibrated.percentile(flows.score_samples(held_out[part])) for part in (half, rest))
+    return {
+        "uniform_p": float(stats.ks_2samp(one, two).pvalue),
+        "uniform_calibrated": len(half),
+        "uniform_asked": len(rest),
+    }
+
+
+def _elbo(model: VDVAE, grey: NDArray[Any]) -> Scores:
+    """The network's own scores of prepared images: minus the evidence lower bound, and the distortion, nats, (N,)."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = [model(part) for part in torch.from_numpy(grey[:, None]).split(128)]
+        parts = [model(part) for part in torch.split(torch.from_numpy(grey[:, None]), 128)]
     distortion, rate = (torch.cat([part[name] for part in parts]) for name in ("distortion", "rate"))
     return {"VDVAE, −ELBO": (distortion + rate.sum(1)).numpy(), "VDVAE, distortion": distortion.numpy()}
 
 
-class Asked:
-    """Scores of every detector for galaxies, from their codes and their prepared images."""
+class DetectorScores:
+    """Scores of every detector for galaxies, from their codes and their prepared images.
 
-    def __init__(self, model: VDVAE, flows: FlowEnsemble, taught: np.ndarray, known: np.ndarray, grey: np.ndarray):
-        self.model, self.flows, self.others = model, flows, detectors(flows.whitened(taught))
-        likely = flows.score_samples(known)
-        self.usual = float(np.median(likely))
+    Detectors are fitted to codes ``training`` (N, D), and the corrections of the likelihood to codes ``held_out`` (M,
+    D) and prepared images ``grey`` (M, H, W).
+    """
+
+    def __init__(
+        self, model: VDVAE, flows: FlowEnsemble, training: NDArray[Any], held_out: NDArray[Any], grey: NDArray[Any]
+    ):
+        self.model, self.flows, self.others = model, flows, detectors(flows.whitened(training))
+        likely = flows.score_samples(held_out)
+        self.typical = float(np.median(likely))
         self.expected = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(complexity(grey), likely)
 
-    def scores(self, codes: np.ndarray, grey: np.ndarray) -> dict[str, np.ndarray]:
-        """Name of each detector to scores (N,), high for odd galaxies, of codes (N, D) and prepared images (N, H, W)."""
-        likely = self.flows.score_samples(codes)
-        values = self.flows.whitened(codes)
-        return (
-            {FLOW: -likely}
-            | {name: score(values) for name, score in self.others.items()}
-            | _elbo(self.model, grey)
-            | {
-                "MAF, for its complexity": self.expected.predict(complexity(grey)) - likely,
-                "MAF, typicality": np.abs(likely - self.usual),
-            }
-        )
+    def __call__(self, codes: NDArray[Any], grey: NDArray[Any]) -> Scores:
+        """Scores (N,) by detector of codes (N, D) and prepared images (N, H, W)."""
+        likely, values = self.flows.score_samples(codes), self.flows.whitened(codes)
+        return {
+            FLOW: -likely,
+            **{name: score(values) for name, score in self.others.items()},
+            **_elbo(self.model, grey),
+            f"{FLOW}, corrected for complexity": self.expected.predict(complexity(grey)) - likely,
+            f"{FLOW}, typicality": np.abs(likely - self.typical),
+        }
 
 
-def _planted(recipe: prepare.Recipe, hosts: Sample) -> dict[str, Sample]:
-    """Oddities of each kind, made of resolved galaxies."""
+def _injected(recipe: prepare.Recipe, hosts: Sample) -> dict[str, Sample]:
+    """Anomalies of each kind, made from resolved galaxies."""
     rng, found = np.random.default_rng(0), {}
     for kind in injected.KINDS:
-        made = injected.inject(kind, hosts.images, PLANTED, rng)
+        made = injected.inject(kind, hosts.images, INJECTED, rng)
         rows = [prepare.has_source(prepare.despeckle(image), hosts.pixel, recipe) for image in made]
         table = Table({name: [""] * len(made) for name in hosts.table.colnames if name != "name"})
         table["name"] = [f"{kind} {number}" for number in range(len(made))]
@@ -209,109 +212,91 @@ def _planted(recipe: prepare.Recipe, hosts: Sample) -> dict[str, Sample]:
     return found
 
 
-def _without(codes: dict[str, tuple[Table, np.ndarray]], config: flow.Config) -> list[dict]:
-    """Compact and bent sources of the Radio Galaxy Dataset, ranked by detectors that were taught with FRI and FRII alone."""
+def _task(task: str, normal: Scores, anomalous: Scores) -> list[Row]:
+    return [{"task": task, "detector": name} | row for name in normal for row in measure(normal[name], anomalous[name])]
+
+
+def _excluded(codes: dict[str, tuple[Table, NDArray[Any]]], config: flow.Config) -> list[Row]:
+    """Compact and bent sources of the Radio Galaxy Dataset, for detectors fitted to FRI and FRII alone."""
     table, code = codes["rgd"]
     usual = np.isin(table["label"], ("FRI", "FRII"))
-    taught = usual & (table["split"] == "train")
-    flows = flow.fit_ensemble(code[taught], np.arange(taught.sum()), config)
-    scores = {FLOW: lambda values: -flows.score_samples(values)}
-    others = detectors(flows.whitened(code[taught]))
-    scores |= {name: lambda values, score=score: score(flows.whitened(values)) for name, score in others.items()}
-    return [
-        {"task": f"{kind}, taught without", "detector": name}
-        | judged(score(code[usual & ~taught]), score(code[np.asarray(table["label"]) == kind]))
-        for kind in ("compact", "bent")
-        for name, score in scores.items()
-    ]
+    seen = usual & (table["split"] == "train")
+    flows = flow.fit_ensemble(code[seen], np.arange(seen.sum()), config)
+    others = detectors(flows.whitened(code[seen]))
+
+    def scores(rows: NDArray[np.bool_]) -> Scores:
+        values = flows.whitened(code[rows])
+        return {FLOW: -flows.score_samples(code[rows])} | {name: score(values) for name, score in others.items()}
+
+    normal, label = scores(usual & ~seen), np.asarray(table["label"])
+    kinds = {kind: scores(label == kind) for kind in ("compact", "bent")}
+    return [row for kind, odd in kinds.items() for row in _task(f"{kind}, excluded from training", normal, odd)]
+
+
+def _catalogued(
+    scores: DetectorScores, recipe: prepare.Recipe, codes: dict[str, tuple[Table, NDArray[Any]]]
+) -> list[Row]:
+    """Hybrids among MiraBest's FRI and FRII, and NVSS's images among FIRST's."""
+    scored = {}
+    for name in ("mirabest", "frdeep-first", "frdeep-nvss"):
+        table, code = codes[name]
+        sample = datasets.load_dataset(name).named(table["name"])
+        scored[name] = scores(code, prepared(sample[usable(sample, recipe)], recipe))
+    label = np.asarray(codes["mirabest"][0]["label"])
+    certain, hybrid = (
+        {name: score[rows] for name, score in scored["mirabest"].items()}
+        for rows in (np.isin(label, ("FRI", "FRII")), label == "hybrid")
+    )
+    rows = _task("hybrids", certain, hybrid)
+    return rows + _task("other survey", scored["frdeep-first"], scored["frdeep-nvss"])
 
 
 def study(
-    model: VDVAE,
-    recipe: prepare.Recipe,
+    encoder: Encoder,
     flows: FlowEnsemble,
-    sources: Sample,
-    taught: np.ndarray,
-    known: np.ndarray,
-    codes: dict[str, tuple[Table, np.ndarray]],
-) -> dict:
-    """Every detector at every task.
+    seen: Sample,
+    held_out: Sample,
+    codes: dict[str, tuple[Table, NDArray[Any]]],
+) -> dict[str, list[Row]]:
+    """Rows of each of the tables of this chapter: every detector at every task, and the densities.
 
     Parameters
     ----------
     flows
         The calibrated density.
-    sources
-        The validation sources, whose codes are ``known`` (M, D).
-    taught
-        Codes (N, D) of the training sources.
+    seen, held_out
+        Training and validation sources.
     codes
-        Table and codes (·, D) of each committed sample, by name.
-
-    Returns
-    -------
-    dict
-        ``rows``, one a task and detector; ``ahead``, of the planted kinds together, as :func:`ahead`; ``complexity``: rank
-        correlation of likelihood and complexity among held-out galaxies, and among resolved ones.
+        Table and codes (·, D) of each committed sample, as of :func:`committed`.
     """
-    grey = prepared(sources, recipe)
-    asked = Asked(model, flows, taught, known, grey)
-    long = np.array([prepare.length(image, sources.pixel, recipe) for image in sources.images]) > RESOLVED
-    normal, chosen, rows, planted = asked.scores(known, grey), codefile.chosen(), [], {}
-    for kind, sample in progress(_planted(recipe, sources[long]).items(), "planting", unit="kind"):
-        odd = planted[kind] = asked.scores(codes_of(model, recipe, sample, chosen), prepared(sample, recipe))
-        rows += [{"task": kind, "detector": name} | judged(normal[name], odd[name]) for name in odd]
-        rows += [
-            {"task": f"{kind}, among resolved", "detector": name} | judged(normal[name][long], odd[name])
-            for name in odd
-        ]
-    scored = {}
-    for name in ("mirabest", "frdeep-first", "frdeep-nvss"):
-        table, code = codes[name]
-        sample = datasets.load_dataset(name).named(table["name"])
-        scored[name] = asked.scores(code, prepared(sample[usable(sample, recipe)], recipe))
-    label = np.asarray(codes["mirabest"][0]["label"])
-    for name, score in scored["mirabest"].items():
-        found = judged(score[np.isin(label, ("FRI", "FRII"))], score[label == "hybrid"])
-        rows.append({"task": "hybrids", "detector": name} | found)
-    for name, score in scored["frdeep-nvss"].items():
-        rows.append({"task": "the other survey", "detector": name} | judged(scored["frdeep-first"][name], score))
-    rows += _without(codes, flows.config)
-    bytes_, likely = complexity(grey), flows.score_samples(known)
-    among = {
-        "all": float(stats.spearmanr(bytes_, likely).statistic),
-        "resolved": float(stats.spearmanr(bytes_[long], likely[long]).statistic),
-    }
-    return {"rows": rows, "ahead": ahead(normal, planted), "complexity": among}
-
-
-def means(found: dict, ending: str = "") -> dict[str, float]:
-    """Mean ROC-AUC over the planted kinds, by detector; with ``ending`` those tasks whose names it makes."""
-    tasks = [kind + ending for kind in injected.KINDS]
-    names = dict.fromkeys(row["detector"] for row in found["rows"] if row["task"] == tasks[0])
+    training, known = (encoder.transform(one, "density").astype(float) for one in (seen, held_out))
+    recipe, grey = encoder.recipe, prepared(held_out, encoder.recipe)
+    scores = DetectorScores(encoder.model, flows, training, known, grey)
+    lengths = [prepare.length(image, held_out.pixel, recipe) for image in held_out.images]
+    resolved = np.array(lengths) > perturb.RESOLVED
+    normal, odd, rows = scores(known, grey), {}, []
+    among = {name: score[resolved] for name, score in normal.items()}
+    for kind, sample in progress(_injected(recipe, held_out[resolved]).items(), "injecting", unit="kind"):
+        odd[kind] = scores(encoder.transform(sample, "density"), prepared(sample, recipe))
+        rows += _task(kind, normal, odd[kind]) + _task(f"{kind}, among resolved", among, odd[kind])
+    rows += _catalogued(scores, recipe, codes) + _excluded(codes, flows.config)
+    rows += paired_auc_difference(normal, odd)
+    densities = likelihoods(flows, known)
+    densities += baseline_densities(flows.whitened(training), training_set.cells(seen.table), flows.whitened(known))
+    checks, size, likely = uniformity(flows, known), complexity(grey), flows.score_samples(known)
+    for name, part in (("all", np.ones(len(size), bool)), ("resolved", resolved)):
+        checks[f"spearman_complexity_{name}"] = float(stats.spearmanr(size[part], likely[part]).statistic)
     return {
-        name: float(np.mean([r["auc"][0] for r in found["rows"] if r["detector"] == name and r["task"] in tasks]))
-        for name in names
+        "anomalies": rows,
+        "density": densities,
+        "density_checks": [{"check": name, "value": float(value)} for name, value in checks.items()],
     }
 
 
-def table(found: dict) -> str:
-    """A :func:`study` as plain text: ROC-AUC of the flow and of the best other detector at each task, and the means."""
-    lines = [f"{'ROC-AUC':34}{FLOW:24}best other detector"]
-    for task in dict.fromkeys(row["task"] for row in found["rows"]):
-        each = {row["detector"]: row["auc"] for row in found["rows"] if row["task"] == task}
-        best = max((name for name in each if not name.startswith(FLOW)), key=lambda name: each[name][0])
-        own, other = ("{:.3f} ({:.3f}–{:.3f})".format(*each[name]) for name in (FLOW, best))
-        lines.append(f"{task:34}{own:24}{other}  {best}")
-    lines += ["", f"{'mean over planted kinds':41}by how much {FLOW} is ahead"]
-    for name, value in means(found).items():
-        behind = "{:+.4f} ({:+.4f} to {:+.4f})".format(*found["ahead"][name]) if name != FLOW else ""
-        lines.append(f"  {name:32}{value:.4f} {behind}".rstrip())
-    return "\n".join(lines)
-
-
-def least(flows: FlowEnsemble, codes: dict[str, tuple[Table, np.ndarray]], count: int = 10) -> dict[str, Table]:
-    """The least likely galaxies of each sample: its table, with columns ``log_likelihood`` (nats) and ``percentile``."""
+def least_likely(
+    flows: FlowEnsemble, codes: dict[str, tuple[Table, NDArray[Any]]], count: int = 10
+) -> dict[str, Table]:
+    """The least likely galaxies of each sample, with their ``row``, ``log_likelihood`` (nats) and ``percentile``."""
     found = {}
     for name, (table, code) in codes.items():
         likely = flows.score_samples(code)
@@ -320,3 +305,16 @@ def least(flows: FlowEnsemble, codes: dict[str, tuple[Table, np.ndarray]], count
         found[name]["row"], found[name]["log_likelihood"] = rows, likely[rows]
         found[name]["percentile"] = flows.percentile(likely[rows])
     return found
+
+
+def main() -> None:
+    """Compute and write the tables of this chapter; 20 minutes on two cores."""
+    files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5", "density.safetensors")]
+    flows, _ = flow.load(files[2])
+    tables = study(Encoder.from_pretrained(), flows, *inputs.training_set(), committed(files[1]))
+    for name, rows in tables.items():
+        results.write(name, rows, files)
+
+
+if __name__ == "__main__":
+    results.run(main)

@@ -1,66 +1,66 @@
-"""Features that need no network: what a code must beat to have learned anything.
+"""Baseline features that need no network: principal components of the pixels, and the radial profile of Fourier
+amplitudes.
 
-Principal components of the pixels, as they come and posed as the network sees them, and the radial profile of the Fourier
-amplitudes. They are computed from the survey images and judged on the same folds as the codes; components are fitted on
-training folds alone.
+They are computed from the survey images, raw or aligned as the network sees them, and judged on the same folds as the
+codes; components are fitted on training folds alone.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 
 from rgz.data.sample import Sample, prepared
-from rgz.tasks.classify import SEED, Features
+from rgz.tasks.classify import SEED
 from rgz.transforms import prepare
+from studies.classifiers import Features
 
-__all__ = ["BASELINES", "BEST", "describe"]
 
-
-class PooledPCA(TransformerMixin, BaseEstimator):
+class PooledPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Principal components of several views (N, views, pixels), pooled as the codes are: (N, 2 × components)."""
 
     def __init__(self, components: int = 32):
         self.components = components
 
-    def fit(self, values, _labels=None):
+    def fit(self, values: NDArray[Any], _labels: None = None) -> "PooledPCA":
         """Fit the components to all views of the rows given."""
-        self.pca_ = PCA(self.components, svd_solver="randomized", random_state=SEED).fit(
-            values.reshape(-1, values.shape[-1])
-        )
+        pca = PCA(self.components, svd_solver="randomized", random_state=SEED)
+        self.pca_ = pca.fit(values.reshape(-1, values.shape[-1]))
         return self
 
-    def transform(self, values):
+    def transform(self, values: NDArray[Any]) -> NDArray[Any]:
         """Project each view, then pool."""
         return prepare.pool(np.stack([self.pca_.transform(values[:, view]) for view in range(values.shape[1])]))
 
     @property
-    def n_components(self):
+    def n_components(self) -> int:
         """Numbers a galaxy is described by."""
         return 2 * self.components
 
 
-def _plain(sample: Sample, size: int = 128) -> np.ndarray:
-    """Centre crop averaged by two, no pose, no stretch: (N, 4096)."""
+def _raw(sample: Sample, size: int = 128) -> NDArray[Any]:
+    """Centre crop averaged by two, neither aligned nor stretched: (N, 4096)."""
     pixels = prepare.crop(sample.images, size).astype(np.float32)
-    return pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1)
+    return np.asarray(pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1))
 
 
-def _posed(sample: Sample, recipe: prepare.Recipe) -> np.ndarray:
+def _aligned(sample: Sample, recipe: prepare.Recipe) -> NDArray[Any]:
     """Prepared images, (N, size²)."""
     return prepared(sample, recipe).reshape(len(sample), -1).astype(np.float32)
 
 
-def _views(sample: Sample) -> np.ndarray:
+def _views(sample: Sample) -> NDArray[Any]:
     """Prepared images in their twelve views, (N, 12, size²)."""
     shown = np.stack([prepare.views(image, sample.pixel, prepare.Recipe()) for image in sample.images])
     return shown.reshape(*shown.shape[:2], -1).astype(np.float32)
 
 
-def _fourier(sample: Sample) -> np.ndarray:
+def _fourier(sample: Sample) -> NDArray[Any]:
     """Radial mean and standard deviation of the log Fourier amplitude in rings one frequency wide, (N, 64)."""
-    pixels = _plain(sample).reshape(-1, 64, 64)
+    pixels = _raw(sample).reshape(-1, 64, 64)
     amplitude = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(pixels), axes=(1, 2)))).reshape(len(pixels), -1)
     y, x = np.mgrid[-32:32, -32:32]
     ring = np.minimum(np.hypot(x, y).astype(int), 31).ravel()
@@ -71,13 +71,13 @@ def _fourier(sample: Sample) -> np.ndarray:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
-BEST = "PCA, own length, 12 views"
+BEST = "PCA, aligned, scaled, 12 views"
 PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
-BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
+BASELINES: dict[str, tuple[Callable[[Sample], NDArray[Any]], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
-    "PCA, pixels as they come": (_plain, PCA_32),
-    "PCA, posed, 115″": (lambda s: _posed(s, prepare.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
-    "PCA, posed, own length": (lambda s: _posed(s, prepare.Recipe()), PCA_32),
+    "PCA, raw pixels": (_raw, PCA_32),
+    "PCA, aligned, 115″": (lambda s: _aligned(s, prepare.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
+    "PCA, aligned, scaled": (lambda s: _aligned(s, prepare.Recipe()), PCA_32),
     BEST: (_views, PooledPCA(32)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""
@@ -85,8 +85,8 @@ BASELINES: dict[str, tuple[Callable[[Sample], np.ndarray], object | None]] = {
 
 def describe(sample: Sample, names: Iterable[str] = tuple(BASELINES)) -> list[Features]:
     """The features of these names, of a sample; grey levels are scaled to 0 … 1 before components are taken."""
-    chosen = {name: BASELINES[name] for name in names}
-    return [
-        Features(name, function(sample) / (255 if transform is not None else 1), transform)
-        for name, (function, transform) in chosen.items()
-    ]
+    found = []
+    for name in names:
+        function, transform = BASELINES[name]
+        found.append(Features(name, function(sample) / (1 if transform is None else 255), transform))
+    return found

@@ -1,186 +1,196 @@
-"""Which way of making galaxies makes the most real ones: the study behind the chapter on generation.
+"""Comparison of samplers: which way of generating galaxies makes the most realistic ones?
 
-Codes are drawn from the flow at several temperatures and truncations, and from the network's own prior; beside them stand the
-rivals that a network must beat: principal components with Gaussian coefficients, and a plain variational autoencoder. What
-the flow makes too often can be *sifted*: a forest that was taught, on training images, to tell real from drawn galaxies gives
-each draw the odds of being real, and draws are kept in proportion to them (discriminator rejection sampling, Azadi et al. 2019,
-arXiv:1810.06758). Judges are taught with other images, and judge on sources that neither network nor forest has seen.
+Codes are drawn from the flow at several temperatures and truncations, and from the network's own prior. Beside them
+stand two baselines, principal components with Gaussian coefficients, and a plain variational autoencoder. What the flow
+makes too often can be rejected: a forest that was trained, on training images, to tell real from generated galaxies
+gives each draw the odds of being real, and draws are kept in proportion to them (discriminator rejection sampling,
+Azadi et al. 2019, arXiv:1810.06758). The classifiers that judge are trained with other images, and judge on sources
+that neither network nor forest has seen.
 
-The probability of a Kolmogorov-Smirnov distance allows for sources that are shown four times: it is the share of random draws
-of as many real training *sources*, shown in the same way, that lie at least as far from other real images.
+The probability of a Kolmogorov-Smirnov distance allows for sources that are shown four times: it is the share of random
+draws of as many real training *sources*, shown in the same way, that lie at least as far from other real images.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from rgz import artifacts
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, prepared, usable
 from rgz.errors import BadInput
 from rgz.features import embed
+from rgz.models import checkpoint
 from rgz.models.flow import FlowEnsemble
 from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.tasks import classify, generate
 from rgz.transforms import prepare
-from studies import realism
-
-__all__ = ["COUNT", "FULL", "OWN", "SIFTED", "columns", "keep", "odds_of", "sift", "study", "table", "ways"]
+from studies import inputs, realism, results
+from studies.classifiers import CLASSIFIERS
+from studies.inputs import flat
+from studies.results import Row
 
 COUNT = 1024  # galaxies of each kind that are judged
-TAUGHT = 2048  # of each kind, to teach a judge with
+TRAINING = 2048  # of each kind, to train a classifier with
 ODDS = 90  # percentile of the odds from which on every draw is kept
-RIGOUR = 0.75  # of those that benchmarks/sifting.py tries, the best on a held-out fifth of the training sources
+EXPONENT = 0.75  # of the odds; of 0 … 1.5 the best on a fifth of the training sources, held out from the forest
 COMPONENTS = 64
-REAL = "real, other sources"
-FULL = "VDVAE, T = 1"
-OWN = "VDVAE, its own prior"
-SIFTED = "VDVAE, sifted"
+REAL, HELD_OUT = "real, other sources", "held out"
 
 
-def odds_of(real: np.ndarray, drawn: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Odds, (N,), that images ``more`` (N, H, W) are real, by a forest taught with ``real`` and ``drawn`` ones."""
-    said = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
-    return said / (1 - said)
+def odds_of(real: NDArray[Any], drawn: NDArray[Any], more: NDArray[Any]) -> NDArray[np.float64]:
+    """Odds, (N,), that images ``more`` (N, H, W) are real, by a forest trained with ``real`` and ``drawn`` ones."""
+    probability = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
+    return np.asarray(probability / (1 - probability))
 
 
-def keep(odds: np.ndarray, rigour: float = RIGOUR) -> np.ndarray:
-    """Which images to keep, (N,) bool, in proportion to their odds (N,) to the power of ``rigour``: at 0 all of them."""
-    odds = odds**rigour
-    return np.random.default_rng(0).random(len(odds)) < odds / np.percentile(odds, ODDS)
+def keep(odds: NDArray[Any], exponent: float = EXPONENT) -> NDArray[np.bool_]:
+    """Which images to keep, (N,), in proportion to their odds (N,) to the power of ``exponent``: at 0 all of them."""
+    odds = odds**exponent
+    return np.asarray(np.random.default_rng(0).random(len(odds)) < odds / np.percentile(odds, ODDS))
 
 
-def sift(real: np.ndarray, drawn: np.ndarray, more: np.ndarray, rigour: float = RIGOUR) -> np.ndarray:
-    """Which of ``more`` to keep, (N,) bool, by :func:`odds_of` and :func:`keep`."""
-    return keep(odds_of(real, drawn, more), rigour)
+def samplers(
+    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, training: NDArray[Any], shown: NDArray[Any]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Names and images (COUNT + TRAINING, H, W) of each way to generate galaxies.
 
-
-def ways(
-    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, training: np.ndarray, shown: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and images (COUNT + TAUGHT, H, W) of each way to make galaxies; ``flow`` is one of :func:`rgz.tasks.generate.prior`.
-
-    ``training`` are real images as training shows them, (M, H, W), to take components from; ``shown`` more of them, to sift with.
+    ``flow`` is one of :func:`rgz.tasks.generate.fit_prior`. ``training`` are real images as training shows them,
+    (M, H, W), to compute components from; ``shown`` more of them, for rejection sampling.
     """
-    count = COUNT + TAUGHT
+    count = COUNT + TRAINING
     for temperature in (0.7, 0.85, 1.0):
-        yield f"VDVAE, T = {temperature:g}", generate.new(model, count, temperature, flow=flow)
+        yield f"VDVAE, T = {temperature:g}", generate.generate(count, temperature, model=model, flow=flow)
     for truncation in (1.0, 2.0):
-        yield f"VDVAE, within {truncation:g} σ", generate.new(model, count, truncation=truncation, flow=flow)
-    yield OWN, generate.new(model, count)
-    drawn = generate.new(model, len(shown), seed=1, flow=flow)
-    more = generate.new(model, 4 * count, seed=2, flow=flow)
-    if (kept := sift(shown, drawn, more)).sum() < count:
-        raise BadInput(
-            f"of {len(more)} draws only {kept.sum()} were kept, {count} are needed: this model draws too few real ones"
+        yield (
+            f"VDVAE, truncated at {truncation:g} σ",
+            generate.generate(count, truncation=truncation, model=model, flow=flow),
         )
-    yield SIFTED, more[kept][:count]
+    yield "VDVAE, own prior", generate.generate(count, model=model)
+    drawn = generate.generate(len(shown), seed=1, model=model, flow=flow)
+    more = generate.generate(4 * count, seed=2, model=model, flow=flow)
+    if (kept := keep(odds_of(shown, drawn, more))).sum() < count:
+        raise BadInput(f"rejection sampling kept {kept.sum()} of {len(more)} galaxies, {count} are needed: draw more")
+    yield "VDVAE, rejection sampling", more[kept][:count]
     rng = np.random.default_rng(0)
-    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(
-        training.reshape(len(training), -1).astype(float)
-    )
+    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
     score = rng.standard_normal((count, COMPONENTS)) * np.sqrt(pca.explained_variance_)
     grey = np.clip(pca.inverse_transform(score), 0, 255).reshape(count, *training.shape[1:])
     yield "PCA, Gaussian", generate.full_peak(grey)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        grey = generate.painted(plain, torch.randn(count, plain.dimensions).numpy())
+        grey = generate.decode_with_noise(plain, torch.randn(count, plain.dimensions).numpy())
     yield "plain VAE", generate.full_peak(grey)
 
 
-def _distances(reference: dict, real: dict, source: np.ndarray, count: int, rounds: int = 300) -> dict[str, np.ndarray]:
-    """Kolmogorov-Smirnov distances (rounds,), for each property, of ``count`` real sources from real reference images."""
+def ks_by_chance(
+    reference: dict[str, NDArray[Any]],
+    real: dict[str, NDArray[Any]],
+    source: NDArray[Any],
+    count: int,
+    draws: int = 300,
+) -> dict[str, NDArray[np.float64]]:
+    """Kolmogorov-Smirnov distances (draws,) of each property between ``count`` real sources and a real reference."""
     rng = np.random.default_rng(0)
     rows_of = np.split(np.arange(len(source)), np.flatnonzero(np.diff(source)) + 1)
-    drawn = [
-        np.concatenate([rows_of[s] for s in rng.choice(len(rows_of), count, replace=False)]) for _ in range(rounds)
-    ]
+    drawn = [np.concatenate([rows_of[s] for s in rng.choice(len(rows_of), count, replace=False)]) for _ in range(draws)]
     return {
         name: np.array([stats.ks_2samp(values[rows], reference[name]).statistic for rows in drawn])
         for name, values in real.items()
     }
 
 
-def _class_of(recipe: prepare.Recipe):
-    """A function from prepared images to probabilities of FRII, by a support vector machine on components of MiraBest's pixels."""
+def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+    """A function from prepared images to probabilities of FRII: an SVM on components of MiraBest's pixels."""
     known = datasets.load_dataset("mirabest")
     known = known[classify.confident(known.table) & (known.table["split"] != "test")]
     known = known[usable(known, recipe)]
     pca = PCA(32, svd_solver="randomized", random_state=0)
-
-    def flat(grey):
-        return grey.reshape(len(grey), -1).astype(float) / 255
-
-    machine = clone(classify.CLASSIFIERS["support vector machine"]).fit(
-        pca.fit_transform(flat(prepared(known, recipe))), classify.is_frii(known.table)
-    )
-    return lambda grey: machine.predict_proba(pca.transform(flat(grey)))[:, 1]
+    codes = pca.fit_transform(flat(prepared(known, recipe)) / 255)
+    machine = clone(CLASSIFIERS["support vector machine"]).fit(codes, classify.is_frii(known.table))
+    return lambda grey: np.asarray(machine.predict_proba(pca.transform(flat(grey) / 255))[:, 1])
 
 
-def study(model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, recipe: prepare.Recipe, sources: Sample) -> dict:
-    """Measure every way of making galaxies against held-out sources.
+def compare(
+    real: NDArray[Any], source: NDArray[Any], made: NDArray[Any], chance: dict[str, NDArray[Any]]
+) -> tuple[list[Row], list[Row]]:
+    """Rows of the properties and the power of generated images (N, H, W) beside real ones, and rows of quantiles.
 
-    ``sources`` is the training set with its split; the validation sources are held out.
-
-    Returns
-    -------
-    dict
-        ``rows``: for each ``way`` what :func:`studies.realism.compare` and :func:`studies.realism.apart` find; ``held_out``: numbers of
-        sources and images; ``class_score`` and
-        ``quantiles`` of the properties: those of the real images.
+    ``source`` (M,) is the source of each real image (M, H, W), and ``chance`` as of :func:`ks_by_chance`.
     """
-    taught, held_out = (sources[sources.table["split"] == split] for split in ("train", "valid"))
-    real, source = realism.shown(held_out, recipe, 0)
-    batch = loader.batches(taught, recipe, 4 * TAUGHT, 1)
+    known, new = realism.properties(real), realism.properties(made)
+    rows: list[Row] = []
+    for name, values in new.items():
+        ks = stats.ks_2samp(known[name], values).statistic
+        p = (1 + (chance[name] >= ks).sum()) / (1 + len(chance[name]))
+        energy = stats.energy_distance(known[name], values) / math.sqrt(known[name].std())
+        rows.append({"metric": "ks", "item": name, "value": ks, "p": p})
+        rows.append({"metric": "energy", "item": name, "value": energy})
+    for periods, three in enumerate(realism.power_ratio(real, source, made), 1):
+        rows.append({"metric": "power", "item": str(periods)} | dict(zip(results.INTERVAL, three, strict=True)))
+    rows.append({"metric": "grey_levels", "value": realism.grey_levels(real, made)})
+    return rows, _quantiles(new)
+
+
+def _quantiles(found: dict[str, NDArray[Any]]) -> list[Row]:
+    return [
+        {"property": name, "quantile": quantile, "value": value}
+        for name, values in found.items()
+        for quantile, value in zip(realism.QUANTILES, realism.quantiles(values), strict=True)
+    ]
+
+
+def study(
+    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, recipe: prepare.Recipe, seen: Sample, held_out: Sample
+) -> dict[str, list[Row]]:
+    """Rows of each of the tables of this chapter: every sampler against held-out sources."""
+    real, source = realism.augmented(held_out, recipe, 0)
+    batch = loader.batches(seen, recipe, 4 * TRAINING, 1)
     pictures = batch(0)[:, 0].numpy(), batch(1)[:, 0].numpy()
-    judges, reference, other = pictures[0][:TAUGHT], pictures[0][TAUGHT:][:COUNT], pictures[0][TAUGHT + COUNT :]
-    some = taught[np.random.default_rng(0).permutation(len(taught))[: 4 * len(held_out)]]
-    again, its_source = realism.shown(some, recipe, len(held_out))
-    chance = _distances(realism.properties(reference), realism.properties(again), its_source, len(held_out))
-    encode, classified = lambda grey: embed.full_codes(plain, grey)[0], _class_of(recipe)
-    training, rows = prepared(taught, recipe), []
-    every = [(REAL, np.concatenate([reference, other])[: COUNT + TAUGHT])]
-    bar = progress((*every, *ways(model, flow, plain, other, pictures[1])), "judging", 10, unit="way")
-    for way, made in bar:
-        row = {"way": way} | realism.compare(real, source, made[:COUNT], training, encode, classified)
-        for name, one in row["properties"].items():
-            one["p"] = float((1 + (chance[name] >= one["ks"]).sum()) / (1 + len(chance[name])))
-        rows.append(row | {"apart": realism.apart((judges, made[COUNT:]), real, source, made[:COUNT])})
-    return {
-        "rows": rows,
-        "held_out": {"sources": len(held_out), "images": len(real), "judged": COUNT},
-        "class_score": realism.class_score(classified(real)),
-        "quantiles": {name: realism.quantiles(values) for name, values in realism.properties(real).items()},
-    }
+    judges, reference, other = np.split(pictures[0], (TRAINING, TRAINING + COUNT))
+    some = seen[np.random.default_rng(0).permutation(len(seen))[: 4 * len(held_out)]]
+    again, its_source = realism.augmented(some, recipe, len(held_out))
+    chance = ks_by_chance(realism.properties(reference), realism.properties(again), its_source, len(held_out))
+    probability, training = fr_classifier(recipe), prepared(seen, recipe)
+    distance, codes = realism.nearest(real, training)[0], embed.full_codes(plain, real)[0]
+    rows: list[Row] = [
+        {"way": HELD_OUT, "metric": "class_score", "item": None, "value": realism.class_score(probability(real))},
+        {"way": HELD_OUT, "metric": "nearest_median", "value": np.median(distance)},
+    ]
+    quantiles = [{"way": HELD_OUT} | row for row in _quantiles(realism.properties(real))]
+    every = [(REAL, np.concatenate([reference, other])[: COUNT + TRAINING])]
+    for way, made in progress((*every, *samplers(model, flow, plain, other, pictures[1])), "judging", 10, unit="way"):
+        first, rest = made[:COUNT], made[COUNT:]
+        apart = results.tidy({}, realism.two_sample_test((judges, rest), real, source, first))
+        mine, its_quantiles = compare(real, source, first, chance)
+        closest, _ = realism.nearest(first, training)
+        single = realism.coverage(codes, embed.full_codes(plain, first)[0])
+        single |= {"class_score": realism.class_score(probability(first))}
+        single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
+        mine += [{"metric": metric, "value": value} for metric, value in single.items()]
+        rows += [{"way": way} | row for row in (*apart, *mine)]
+        quantiles += [{"way": way} | row for row in its_quantiles]
+    sources = [{"sources": len(held_out), "images": len(real), "judged": COUNT}]
+    return {"generation": rows, "generation_quantiles": quantiles, "generation_sources": sources}
 
 
-def columns(found: dict) -> dict[str, list]:
-    """The rows of a :func:`study` as columns of text."""
-    rows = found["rows"]
-    inside = realism.scales(32)
-    return {
-        "": [row["way"] for row in rows],
-        "told apart by a network": ["{:.2f} ({:.2f}–{:.2f})".format(*row["apart"]["network"]) for row in rows],
-        "by a forest": ["{:.2f} ({:.2f}–{:.2f})".format(*row["apart"]["forest"]) for row in rows],
-        "properties alike": [f"{sum(p['p'] > 0.01 for p in row['properties'].values())} of 6" for row in rows],
-        "energy distance": [f"{np.mean([p['energy'] for p in row['properties'].values()]):.2f}" for row in rows],
-        "grey levels off by": [f"{row['grey_levels']:.1%}" for row in rows],
-        "power off by": [f"{max(abs(row['power'][k][0] - 1) for k in inside):.0%}" for row in rows],
-        "precision": [f"{row['precision']:.2f}" for row in rows],
-        "coverage": [f"{row['coverage']:.2f}" for row in rows],
-        "class score": [f"{row['class_score']:.2f}" for row in rows],
-        "copies": [f"{row['nearest']['closer_than_1_percent']:.1%}" for row in rows],
-    }
+def main() -> None:
+    """Compute and write the tables of this chapter; 25 minutes on two cores."""
+    files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain", "prior")]
+    (model, recipe), (plain, _, _) = inputs.network(), checkpoint.load(files[1])
+    tables = study(model, generate.load_prior(files[2], files[0]), plain, recipe, *inputs.training_set())
+    for name, rows in tables.items():
+        results.write(name, rows, files)
 
 
-def table(found: dict) -> str:
-    """A :func:`study` as plain text."""
-    cells = columns(found)
-    widths = [max(len(str(v)) for v in (name, *values)) + 2 for name, values in cells.items()]
-    lines = [cells.keys(), *zip(*cells.values(), strict=True)]
-    return "\n".join("".join(f"{v:{w}}" for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+if __name__ == "__main__":
+    results.run(main)

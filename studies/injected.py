@@ -1,41 +1,44 @@
-"""Oddities made by rule, to see whether a detector finds what it was never shown.
+"""Injected anomalies: synthetic images by which detectors are tested.
 
-Some are drawn: a ring, a jet wound into a spiral, points strewn at random, noise that nobody clipped. Some are real galaxies
-spoilt: stripes across the field, a receiver that saturates and bleeds along a row, one half replaced by the mirror image of
-the other, a second galaxy on top. What is drawn is seen through FIRST's beam, with noise like a survey's, and clipped at
-three times that noise, so that what betrays it is its shape. Images are clipped fields (H, W), zero where nothing was seen.
+Some are drawn: a ring, a jet wound into a spiral, random point sources, unclipped noise. Some are real galaxies with a
+fault: stripes across the field, a receiver that saturates and bleeds along a row, one half replaced by the mirror image
+of the other, a second galaxy on top. What is drawn is convolved with FIRST's beam, gets noise like a survey's, and is
+clipped at three times that noise, so that only its shape is anomalous. Images are clipped fields (H, W), zero where
+there is no emission.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from rgz.transforms import perturb, prepare
 from rgz.transforms.perturb import BEAM
 
-__all__ = ["KINDS", "inject"]
+Image = NDArray[Any]
 
 
-def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _grid(shape: tuple[int, ...]) -> Image:
     """Distances from the middle, y and x, in pixels."""
-    return np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
+    return np.asarray(np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2)
 
 
-def _seen(sky: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A sky as the survey would show it."""
+def _observed(sky: Image, rng: np.random.Generator) -> Image:
+    """A sky as the survey would show it: beam, noise and clipping."""
     return perturb.add_noise(ndimage.gaussian_filter(sky, BEAM), rng)
 
 
-def ring(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A circle, brighter towards one side."""
+def ring(host: Image, rng: np.random.Generator) -> Image:
+    """A circle, brighter on one side."""
     y, x = _grid(host.shape)
     radius, side = rng.uniform(6, 16), rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0, 0.6) * np.cos(np.arctan2(y, x) - side)
-    return _seen(light * (np.abs(np.hypot(x, y) - radius) < 1), rng)
+    return _observed(light * (np.abs(np.hypot(x, y) - radius) < 1), rng)
 
 
-def spiral(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def spiral(host: Image, rng: np.random.Generator) -> Image:
     """Two jets that wind around their core, and fade."""
     sky = np.zeros(host.shape)
     turn = np.linspace(0, rng.uniform(1.0, 1.75) * 2 * np.pi, 400)
@@ -48,55 +51,56 @@ def spiral(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ]
         rows, columns = np.rint(place).astype(int)
         sky[rows, columns] = np.exp(-radius / 20)
-    return _seen(sky, rng)
+    return _observed(sky, rng)
 
 
-def points(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dozen or two unresolved sources within two thirds of an arcminute."""
+def points(host: Image, rng: np.random.Generator) -> Image:
+    """Ten to 24 unresolved sources within 40″."""
     sky, count = np.zeros(host.shape), rng.integers(10, 25)
     y, x = (rng.uniform(-22, 22, count) + (n - 1) / 2 for n in host.shape)
     sky[np.rint(y).astype(int), np.rint(x).astype(int)] = rng.uniform(0.3, 1, count)
-    return _seen(sky, rng)
+    return _observed(sky, rng)
 
 
-def noise(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def noise(host: Image, rng: np.random.Generator) -> Image:
     """An empty field, clipped at one rms where it should have been three."""
     return prepare.clip(ndimage.gaussian_filter(rng.standard_normal(host.shape), BEAM), sigmas=1.0)
 
 
-def stripes(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A galaxy under the waves that an undetected interference leaves."""
+def stripes(host: Image, rng: np.random.Generator) -> Image:
+    """A galaxy with the waves that undetected interference leaves."""
     y, x = _grid(host.shape)
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
     return perturb.add_noise(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
 
 
-def saturated(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def saturated(host: Image, rng: np.random.Generator) -> Image:
     """A galaxy cut off at a fraction of its peak, and a row through the peak filled to that level."""
     level = rng.uniform(0.2, 0.5) * host.max()
     row = np.unravel_index(host.argmax(), host.shape)[0]
-    flat = np.minimum(host, level)
+    flat: Image = np.minimum(host, level)
     flat[row : row + 2] = level
     return flat if rng.random() < 0.5 else flat.T
 
 
-def halved(host: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A galaxy turned at random, whose one half is the mirror image of the other."""
+def halved(host: Image, rng: np.random.Generator) -> Image:
+    """A galaxy rotated at random, with one half the mirror image of the other."""
     half = perturb.rotate_randomly(host, rng)
     middle = half.shape[1] // 2
     half[:, -middle:] = half[:, :middle][:, ::-1]
     return half
 
 
-def overlaid(host: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """A galaxy and another one, about as bright, turned at random and a few beams away."""
+def overlaid(host: Image, rng: np.random.Generator, other: Image) -> Image:
+    """A galaxy and another one, about as bright, rotated at random and a few beams away."""
     shift = rng.uniform(6, 20) * np.array([np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)])
     second = ndimage.shift(perturb.rotate_randomly(other, rng), shift, order=1)
-    return host / host.max() + rng.uniform(0.4, 1) * second / second.max()
+    both: Image = host / host.max() + rng.uniform(0.4, 1) * second / second.max()
+    return both
 
 
-KINDS: dict[str, Callable] = {
+KINDS: dict[str, Callable[..., Image]] = {
     "ring": ring,
     "spiral": spiral,
     "points": points,
@@ -109,14 +113,8 @@ KINDS: dict[str, Callable] = {
 """Name to a function of a galaxy's image (H, W) and a random generator; ``two galaxies`` takes a second image."""
 
 
-def inject(kind: str, hosts: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``count`` oddities of a kind, (count, H, W) float, from images of galaxies (N, H, W) drawn with replacement.
-
-    >>> from rgz import synthetic
-    >>> hosts = synthetic.sources(4).images
-    >>> plant("ring", hosts, 2, np.random.default_rng(0)).shape
-    (2, 150, 150)
-    """
+def inject(kind: str, hosts: Image, count: int, rng: np.random.Generator) -> Image:
+    """``count`` anomalies of a kind, (count, H, W) float, from images of galaxies (N, H, W) drawn with replacement."""
     made = []
     for row in rng.integers(len(hosts), size=count):
         host = np.asarray(hosts[row], dtype=float)

@@ -1,76 +1,75 @@
-"""How much of a galaxy a code keeps, measured on quantities that an astronomer would measure.
+"""How much of a galaxy does a code keep? Measured on quantities that an astronomer would measure.
 
-A prepared image is the square root of brightness over its peak (:func:`rgz.transforms.prepare.stretch`), so brightness is had back by
-squaring. Total flux and peak are compared as fractions of the input's, the largest angular size in arcsec, and the image as
-a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
+A prepared image is the square root of brightness over its peak (:func:`rgz.transforms.prepare.stretch`), so brightness
+is recovered by squaring. Total flux and peak are compared as fractions of the input's, the largest angular size in
+arcsec, and the image as a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the largest rate,
-the others at their prior means; or :math:`k` principal components of the pixels; or a plain autoencoder's :math:`k` latents.
-Components are the numbers that give an image back best; what an encoder says is near its decoder's best, and so both are
-tried, its answer and the code *fitted* from there (:func:`rgz.features.embed.fitted`).
+The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the
+largest rate, the others at their prior means; or :math:`k` principal components of the pixels; or a plain VAE's
+:math:`k` latents. Components are the numbers that reconstruct an image best, while an encoder's answer is only near its
+decoder's best. So both are tried, the encoder's code and the code *fitted* from there
+(:func:`fitted`).
 
-A number can hold much or little, so the other currency is the *bit*: what it takes to send the code to someone who holds the
-model. Latents drawn from a posterior cost their rate (bits-back coding); principal components, rounded to steps, cost their
-entropy among the training images. All are judged by the same measures, on MiraBest's test batch, to which none was fitted.
+A number can hold much or little, so the other currency is the *bit*: the cost of sending the code to someone who has
+the model. Latents drawn from a posterior cost their rate (bits-back coding); principal components, rounded to steps,
+cost their entropy among the training images. All are judged by the same measures, on MiraBest's test batch, to which
+none was fitted.
 """
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from skimage.measure import regionprops
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
-from torch import Tensor
 
-from rgz import artifacts, plots
+from rgz import artifacts
 from rgz.data import datasets
 from rgz.data.sample import Sample, pixel_widths, prepared, usable
+from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.models import train
+from rgz.models import checkpoint, train
+from rgz.models.likelihood import mixture_log_prob
 from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms import prepare
+from studies import inputs, results
+from studies.inputs import flat
+from studies.results import Row, tidy
 
-__all__ = [
-    "FRACTIONS",
-    "brightness",
-    "columns",
-    "figure",
-    "largest_size",
-    "measure",
-    "rebuilt",
-    "study",
-    "summary",
-    "table",
-    "tests",
-]
-
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)
-FITTED = (
-    0.1  # the shortest codes that are fitted too, as a fraction of all latents; fitting takes most of the study's time
-)
-STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels; to which principal components are rounded when they are sent
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)  # of all latents, in the codes that are compared
+FITTED = 0.1  # the shortest codes that are fitted too; fitting takes most of the study's time
+CODE = 64  # one more length, that of the committed codes
+STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels to which principal components are rounded when they are sent
 FAINTEST = 0.01  # of the peak: what counts as part of a source when its size is measured
 
 
-def brightness(grey: np.ndarray) -> np.ndarray:
-    """Stretched grey levels 0 … 255 back to brightness, the peak of a prepared image at 1."""
+def brightness(grey: NDArray[Any]) -> NDArray[np.float64]:
+    """Brightness of stretched grey levels 0 … 255, the peak of a prepared image at 1."""
     return (np.asarray(grey, dtype=float) / 255) ** 2
 
 
-def largest_size(grey: np.ndarray) -> float:
+def largest_size(grey: NDArray[Any]) -> float:
     """Largest extent, in pixels, of what is brighter than 1 % of the peak in a prepared image (H, W)."""
     bright = brightness(grey)
-    (region,) = regionprops((bright >= FAINTEST * bright.max()).astype(int))
+    lit = (bright >= FAINTEST * bright.max()).astype(int)
+    (region,) = regionprops(lit)  # type: ignore[no-untyped-call]
     return float(region.feret_diameter_max)
 
 
-def measure(truth: np.ndarray, made: np.ndarray, pixel: np.ndarray) -> dict[str, np.ndarray]:
+def _similarity(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Structural similarity with the Gaussian window of Wang et al."""
+    window = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pair = one.astype(float), other.astype(float)
+    return float(structural_similarity(*pair, **window))  # type: ignore[no-untyped-call]
+
+
+def measure(truth: NDArray[Any], made: NDArray[Any], pixel: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """Compare images with their reconstructions.
 
     Parameters
@@ -86,97 +85,128 @@ def measure(truth: np.ndarray, made: np.ndarray, pixel: np.ndarray) -> dict[str,
         (N,) each: ``flux_error`` and ``peak_error``, relative; ``size_error``, arcsec; ``ssim``, 1 for identity.
     """
     light, found = brightness(truth), brightness(made)
+    pairs = list(zip(truth, made, strict=True))
     return {
         "flux_error": found.sum((1, 2)) / light.sum((1, 2)) - 1,
         "peak_error": found.max((1, 2)) / light.max((1, 2)) - 1,
-        "size_error": pixel * np.array([largest_size(b) - largest_size(a) for a, b in zip(truth, made, strict=True)]),
-        "ssim": np.array(
-            [
-                structural_similarity(
-                    a.astype(float),
-                    b.astype(float),
-                    data_range=255,
-                    gaussian_weights=True,
-                    sigma=1.5,
-                    use_sample_covariance=False,
-                )
-                for a, b in zip(truth, made, strict=True)
-            ]
-        ),
+        "size_error": pixel * np.array([largest_size(b) - largest_size(a) for a, b in pairs]),
+        "ssim": np.array([_similarity(a, b) for a, b in pairs]),
     }
 
 
-def summary(measured: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Median and 16th and 84th percentiles over images: of sizes of errors, and of the structural similarity."""
+def summary(measured: dict[str, NDArray[Any]]) -> dict[str, list[float]]:
+    """Median and 16th and 84th percentiles over images: of absolute errors, and of the structural similarity."""
     sizes = {name: np.abs(values) if name.endswith("error") else values for name, values in measured.items()}
     return {name: [float(v) for v in np.percentile(values, (50, 16, 84))] for name, values in sizes.items()}
 
 
-def rebuilt(model: VDVAE | PlainVAE, pixels: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) from the posterior means of all latents of prepared images."""
+def reconstruct(model: VDVAE | PlainVAE, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Images (N, H, W) from the posterior means of all latents of prepared images (N, H, W)."""
     return embed.decode(model, embed.full_codes(model, pixels)[0], np.arange(model.dimensions))
 
 
+def test_samples(recipe: prepare.Recipe) -> dict[str, Sample]:
+    """The samples on which reconstruction is measured: MiraBest's test batch first, and both of FR-DEEP whole."""
+    mirabest, nvss, first = (datasets.load_dataset(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first"))
+    test = mirabest[mirabest.table["split"] == "test"]
+    samples = {"MiraBest, test batch": test, "FR-DEEP NVSS": nvss, "FR-DEEP FIRST": first}
+    return {name: sample[usable(sample, recipe)] for name, sample in samples.items()}
+
+
 def study(
-    model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, training: Sample, tests: dict[str, Sample], code: int = 64
-) -> dict:
-    """Reconstruction of samples by all latents, and of the first sample by codes of growing length.
+    model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, training: Sample, samples: dict[str, Sample]
+) -> list[Row]:
+    """Reconstruction of samples from all latents, and of the first sample from codes of growing size.
 
-    Parameters
-    ----------
-    training
-        What ranks the latents by rate and is decomposed into principal components.
-    tests
-        Samples by name; the first one nothing was fitted to.
-    code
-        One more code length to compare at.
-
-    Returns
-    -------
-    dict
-        ``samples``: by name ``n``, bits per dimension, distortion, rates and the :func:`summary` of :func:`measure`;
-        ``growth``: the summary for each ``method`` and number of ``dimensions``, on the first sample; ``plain``: bits per
-        dimension of the plain autoencoder there; ``sent``: the summary for each ``method`` and mean number of ``bits``.
+    Latents are ranked by rate, and principal components computed, over ``training``; nothing was fitted to the first
+    sample.
     """
-    seen = prepared(training, recipe)
-    squares = {name: prepared(sample, recipe) for name, sample in tests.items()}
-    widths = {name: pixel_widths(sample, recipe) for name, sample in tests.items()}
-    samples = {}
-    for name, truth in progress(squares.items(), desc="reconstructing", unit="sample"):
-        samples[name] = {"n": len(truth)} | train.describe(model, torch.from_numpy(truth[:, None]))
-        samples[name] |= summary(measure(truth, rebuilt(model, truth), widths[name]))
-    first = next(iter(tests))
-    truth = squares[first]
+    seen, rows = prepared(training, recipe), []
+    for name, sample in progress(samples.items(), desc="reconstructing", unit="sample"):
+        truth, width = prepared(sample, recipe), pixel_widths(sample, recipe)
+        about = {"sample": name, "method": "VDVAE", "code": "all latents", "size": model.dimensions, "n": len(truth)}
+        rows += tidy(about, summary(measure(truth, reconstruct(model, truth), width)))
+        rows += _likelihood(about, model, truth)
+    name = next(iter(samples))
+    truth, width = prepared(samples[name], recipe), pixel_widths(samples[name], recipe)
+    about = {"sample": name, "method": "plain VAE", "code": "all latents", "size": plain.dimensions, "n": len(truth)}
+    rows += _likelihood(about, plain, truth)
+    pca = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(flat(seen))
+    for code, found in (
+        ("numbers", _numbers(model, plain, pca, seen, truth)),
+        ("bits", _bits(model, plain, pca, seen, truth)),
+    ):
+        for method, size, made in found:
+            rows += tidy(about | {"method": method, "code": code, "size": size}, summary(measure(truth, made, width)))
+    return rows
+
+
+def _likelihood(about: Row, model: VDVAE | PlainVAE, truth: NDArray[Any]) -> list[Row]:
+    found = train.describe(model, torch.from_numpy(truth[:, None]))
+    nats = {"distortion_nats": found["distortion_nats"], "rate_nats": sum(found["rate_nats"].values())}
+    every = {"bits_per_dimension": found["bits_per_dimension"]} | nats
+    return tidy(about, {name: [value] for name, value in every.items()}, ("value",))
+
+
+Found = Iterator[tuple[str, float, NDArray[Any]]]  # method, size of the code, images (N, H, W)
+
+
+def _numbers(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
+    """Reconstructions from codes of so many numbers."""
     order = np.argsort(-embed.full_codes(model, seen)[1].mean(axis=0), kind="stable")
-    sizes = sorted({code, model.dimensions, *(round(f * model.dimensions) for f in FRACTIONS)})
-    components = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(seen.reshape(len(seen), -1))
+    whole = model.dimensions
+    sizes = sorted({CODE, whole, *(round(f * whole) for f in FRACTIONS)})
     means, _ = embed.full_codes(model, truth)
-    made = {("VDVAE", k): embed.decode(model, means[:, order[:k]], order[:k]) for k in sizes}
-    for k in sorted({round(FITTED * model.dimensions), code, model.dimensions}):
-        made["VDVAE, fitted", k] = _refitted(model, truth, means[:, order[:k]], order[:k])
-    made |= {("PCA", k): _of_components(components, truth, k) for k in sizes if k < seen[0].size}
-    all_of_it = embed.full_codes(plain, truth)[0], np.arange(plain.dimensions)
-    made["plain VAE", plain.dimensions] = embed.decode(plain, *all_of_it)
-    made["plain VAE, fitted", plain.dimensions] = _refitted(plain, truth, *all_of_it)
-    growth = [
-        {"method": method, "dimensions": k} | summary(measure(truth, images_, widths[first]))
-        for (method, k), images_ in made.items()
-    ]
-    sent = [
-        {"method": method, "bits": bits} | summary(measure(truth, images_, widths[first]))
-        for method, bits, images_ in _sent(model, plain, components, seen, truth)
-    ]
-    of_plain = train.describe(plain, torch.from_numpy(truth[:, None]))
-    return {"samples": samples, "growth": growth, "sent": sent, "plain": of_plain}
+    for k in sizes:
+        yield "VDVAE", k, embed.decode(model, means[:, order[:k]], order[:k])
+    for k in sorted({round(FITTED * whole), CODE, whole}):
+        yield "VDVAE, fitted", k, _refitted(model, truth, means[:, order[:k]], order[:k])
+    for k in sizes:
+        if k < truth[0].size:
+            yield "PCA", k, _of_components(pca, truth, k)
+    code, every = embed.full_codes(plain, truth)[0], np.arange(plain.dimensions)
+    yield "plain VAE", plain.dimensions, embed.decode(plain, code, every)
+    yield "plain VAE, fitted", plain.dimensions, _refitted(plain, truth, code, every)
 
 
-def _refitted(model: VDVAE | PlainVAE, truth: np.ndarray, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def fitted(
+    model: VDVAE | PlainVAE, pixels: NDArray[Any], code: NDArray[Any], latents: NDArray[Any], steps: int = 30
+) -> NDArray[np.float32]:
+    """Codes (N, D) of some latents (D,) that minimise the distortion of prepared images (N, H, W).
+
+    An encoder misses the best code a little (amortisation gap: Cremer, Li & Duvenaud 2018, arXiv:1801.03558). From its
+    ``code`` (N, D), these take ``steps`` of Adam down the distortion, with the weights fixed. Images do not affect each
+    other.
+    """
+    found = []
+    images = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), embed.BATCH)
+    starts = torch.split(torch.from_numpy(np.asarray(code, dtype=np.float32)), embed.BATCH)
+    with progress(total=len(starts) * steps, desc="fitting codes", unit="step") as bar:
+        for part, start in zip(images, starts, strict=True):
+            moving = start.clone().requires_grad_()
+            optimizer = torch.optim.Adam([moving], lr=0.02)
+            for _ in range(steps):
+                distortion = -mixture_log_prob(part, model.mixture(embed.full(model, moving, latents))).sum()
+                (moving.grad,) = torch.autograd.grad(distortion, moving)
+                optimizer.step()
+                bar.update()
+            found.append(moving.detach())
+    return torch.cat(found).numpy()
+
+
+def _refitted(model: VDVAE | PlainVAE, truth: NDArray[Any], code: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
     """Images (N, H, W) of codes fitted to them, from where the encoder put them."""
-    return embed.decode(model, embed.fitted(model, truth, code, chosen), chosen)
+    return embed.decode(model, fitted(model, truth, code, chosen), chosen)
 
 
-def _sent(model: VDVAE, plain: PlainVAE, pca: PCA, seen: np.ndarray, truth: np.ndarray) -> Iterator[tuple]:
-    """Method, mean bits an image and images (N, H, W), for codes of growing size in bits."""
+def _of_components(pca: PCA, pixels: NDArray[Any], count: int) -> NDArray[Any]:
+    """Images from their first principal components, limited to 0 … 255."""
+    offset, basis = pixels.reshape(len(pixels), -1) - pca.mean_, pca.components_[:count]
+    return np.asarray(np.clip(pca.mean_ + offset @ basis.T @ basis, 0, 255).reshape(pixels.shape))
+
+
+def _bits(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
+    """Reconstructions from codes of so many bits, on average."""
     pixels = torch.from_numpy(truth[:, None])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -185,18 +215,18 @@ def _sent(model: VDVAE, plain: PlainVAE, pca: PCA, seen: np.ndarray, truth: np.n
             yield "VDVAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
         made, rate = plain.transmit(pixels)
         yield "plain VAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
-    known, code = (pca.transform(images_.reshape(len(images_), -1).astype(float)) for images_ in (seen, truth))
+    known, code = (pca.transform(flat(images)) for images in (seen, truth))
     for step in STEPS:
         rounded = np.rint(code / step)
-        made = np.clip(pca.mean_ + step * rounded @ pca.components_, 0, 255).reshape(truth.shape)
-        yield "PCA", _cost(np.rint(known / step), rounded), made
+        grey = np.clip(pca.mean_ + step * rounded @ pca.components_, 0, 255).reshape(truth.shape)
+        yield "PCA", _cost(np.rint(known / step), rounded), grey
 
 
-def _cost(known: np.ndarray, sent: np.ndarray) -> float:
+def _cost(known: NDArray[Any], sent: NDArray[Any]) -> float:
     """Mean bits to send rows of integers (N, D), each column by a code fitted to the same column of ``known`` (M, D).
 
-    Each integer costs minus the logarithm of its frequency, with a tenth of a count added to every integer in range, so that one
-    which was never seen can be sent too.
+    Each integer costs minus the logarithm of its frequency, with a tenth of a count added to every integer in range, so
+    that one which was never seen can be sent too.
     """
     bits = 0.0
     for old, new in zip(known.T.astype(int), sent.T.astype(int), strict=True):
@@ -206,68 +236,18 @@ def _cost(known: np.ndarray, sent: np.ndarray) -> float:
     return float(bits)
 
 
-def _of_components(pca: PCA, pixels: np.ndarray, count: int) -> np.ndarray:
-    """Images from their first principal components, cut to 0 … 255."""
-    offset = pixels.reshape(len(pixels), -1) - pca.mean_
-    basis = pca.components_[:count]
-    return np.clip(pca.mean_ + offset @ basis.T @ basis, 0, 255).reshape(pixels.shape)
+def main() -> None:
+    """Compute and write ``results/reconstruction.csv``; five minutes on two cores."""
+    model, recipe = inputs.network()
+    plain, its_recipe, _ = checkpoint.load(artifacts.artifact("plain.safetensors"))
+    if its_recipe != recipe:
+        raise BadInput(
+            "vdvae.safetensors and plain.safetensors are for images prepared in different ways: train one again"
+        )
+    seen, _ = inputs.training_set()
+    files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
+    results.write("reconstruction", study(model, plain, recipe, seen, test_samples(recipe)), files)
 
 
-def tests(recipe: prepare.Recipe) -> dict[str, Sample]:
-    """The samples on which reconstruction is measured: MiraBest's test batch first, and both of FR-DEEP whole."""
-    samples = {name: datasets.load_dataset(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first")}
-    test = samples.pop("mirabest")
-    samples = {"MiraBest, test batch": test[test.table["split"] == "test"]} | {
-        "FR-DEEP NVSS": samples["frdeep-nvss"],
-        "FR-DEEP FIRST": samples["frdeep-first"],
-    }
-    return {name: sample[usable(sample, recipe)] for name, sample in samples.items()}
-
-
-def table(found: dict) -> str:
-    """A :func:`study` as plain text."""
-    head = f"{'flux error':>12}{'peak error':>12}{'size error':>12}{'SSIM':>8}"
-
-    def line(row):
-        flux, peak, size, ssim = (row[name][0] for name in ("flux_error", "peak_error", "size_error", "ssim"))
-        return f"{flux:>12.1%}{peak:>12.1%}{size:>11.1f}″{ssim:>8.3f}"
-
-    lines = [f"medians{'':16}{'images':>8}{'bits/dim':>10}" + head]
-    for name, row in found["samples"].items():
-        lines.append(f"{name:23}{row['n']:>8}{row['bits_per_dimension']:>10.3f}" + line(row))
-    lines += ["", f"{next(iter(found['samples'])):23}{'numbers':>18}" + head]
-    for row in found["growth"]:
-        lines.append(f"{row['method']:23}{row['dimensions']:>18}" + line(row))
-    lines += ["", f"{next(iter(found['samples'])):23}{'bits':>18}" + head]
-    for row in found["sent"]:
-        lines.append(f"{row['method']:23}{row['bits']:>18.1f}" + line(row))
-    return "\n".join(lines)
-
-
-def columns(found: dict) -> dict[str, list]:
-    """The samples of a :func:`study` as columns of text: medians with the 16th and 84th percentile."""
-
-    def cells(name, digits, scale=1.0):
-        values = [[scale * v for v in row[name]] for row in found["samples"].values()]
-        return ["{:.{d}f} ({:.{d}f} – {:.{d}f})".format(*three, d=digits) for three in values]
-
-    return {
-        "sample": list(found["samples"]),
-        "galaxies": [row["n"] for row in found["samples"].values()],
-        "bits/dim": [f"{row['bits_per_dimension']:.3f}" for row in found["samples"].values()],
-        "flux error (%)": cells("flux_error", 1, 100),
-        "peak error (%)": cells("peak_error", 1, 100),
-        "size error (″)": cells("size_error", 1),
-        "SSIM": cells("ssim", 3),
-    }
-
-
-def figure(model: VDVAE | PlainVAE, pixels: Tensor, path: Path):
-    """Save images (N, 1, H, W), their reconstructions and the differences as a PNG, atomically."""
-    truth = pixels[:, 0].numpy()
-    device = next(model.parameters()).device
-    made = model.decode(model.encode(pixels.to(device))[0])[:, 0].float().cpu().numpy()
-    canvas = plots.reconstructions(truth, made)[0, 0].figure
-    with artifacts.atomic(path) as partial:
-        canvas.savefig(partial, format="png", dpi=110)
-    plt.close(canvas)
+if __name__ == "__main__":
+    results.run(main)

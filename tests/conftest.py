@@ -1,23 +1,24 @@
-"""What the tests share: no network, a simulated sample, a tiny model, and the survey images where they are at hand."""
+"""Shared fixtures: no network, a simulated sample, a tiny model, and the survey images if they are available."""
 
 import socket
-from contextlib import nullcontext
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from rgz.data import datasets, fetch, simulate
 from rgz.models import vdvae
 from rgz.transforms import prepare
 
 matplotlib.use("Agg")
-torch.set_num_threads(1)  # two crawl where another process is at work
+torch.set_num_threads(1)  # two are slow if another process is running
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what asks for survey images, so that ``-m "not data"`` leaves it out."""
+    """Mark tests that need survey images, so that ``-m "not data"`` skips them."""
     for item in items:
         if "survey" in item.fixturenames:
             item.add_marker("data")
@@ -52,7 +53,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def survey():
-    """Read a survey sample, or skip where its archive is not on this machine."""
+    """Read a survey sample, or skip the test if its archive is not on this machine."""
 
     def load(name):
         if fetch.locate(datasets.SAMPLES[name][0]) is None:
@@ -63,14 +64,22 @@ def survey():
 
 
 @pytest.fixture
+def fits_galaxy(tmp_path):
+    """A simulated FRII of 9′ as a FITS file with a WCS, ``galaxy.fits`` in an otherwise empty folder."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ("RA---TAN", "DEC--TAN"), (150.0, 20.0), (150.5, 150.5)
+    wcs.wcs.cdelt = -1.8 / 3600, 1.8 / 3600
+    source = simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
+    path = tmp_path / "images" / "galaxy.fits"
+    path.parent.mkdir()
+    fits.PrimaryHDU(source.astype(np.float32), wcs.to_header()).writeto(path)
+    return path
+
+
+@pytest.fixture
 def run(monkeypatch, capsys):
     """Run the command line in this process: ``run("data", "fetch")`` gives exit status, stdout, stderr."""
     from rgz.app import cli
-    from studies import classification
-
-    monkeypatch.setattr(
-        classification, "parallel_config", lambda **_: nullcontext()
-    )  # in this process, where a test can look
 
     def command(*arguments):
         monkeypatch.setattr("sys.argv", ["rgz", *map(str, arguments)])

@@ -1,39 +1,43 @@
 """The command line, from images to codes, on simulated galaxies."""
 
-import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import rgz
 from rgz import __version__, artifacts
-from rgz.data import datasets, sample, simulate, training_set
+from rgz.data import datasets, sample, simulate
 from rgz.features import codes
-from rgz.models import checkpoint
-from rgz.transforms import prepare
+from rgz.models import flow
+
+HOUSE = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        (),
-        ("data",),
-        ("data", "fetch"),
-        ("data", "build"),
-        ("data", "check"),
-        ("data", "cutouts"),
-        ("train",),
-        ("encode",),
-        ("reconstruct",),
-        ("classify",),
-        ("report",),
-        ("map",),
-    ],
+VERBS = (
+    [("look",), ("similar",), ("generate",), ("explorer",), ("train",), ("encode",), ("study",)]
+    + [("data", verb) for verb in ("fetch", "check", "build", "cutouts")]
+    + [("fit", "prior"), ("fit", "density")]
 )
-def test_every_verb_has_help(run, verb):
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help_with_an_example(run, verb):
     status, out, _ = run(*verb, "--help")
     assert status == 0
     assert "Usage" in out
+    assert "Example" in out
+    assert f"rgz {' '.join(verb)}" in out
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("fit",)])
+def test_groups_list_their_verbs(run, group):
+    status, out, _ = run(*group, "--help")
+    assert status == 0
+    for verb in VERBS:
+        if verb[:-1] == group:
+            assert verb[-1] in out
 
 
 def test_the_module_is_the_command():
@@ -42,7 +46,7 @@ def test_the_module_is_the_command():
 
 
 def test_a_wrong_option_is_exit_status_2(run):
-    assert run("classify", "--repeats", "0")[0] == 2
+    assert run("train", "--steps", "0")[0] == 2
 
 
 def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
@@ -79,38 +83,40 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         assert (table["length"] > 0).all()
 
 
-def test_a_probe_adds_one_line_and_keeps_the_others(tmp_path, monkeypatch, run, tiny):
+def test_fit_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch, run):
+    few = flow.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
+    monkeypatch.setattr(flow.fit_ensemble, "__defaults__", (few, 2))
     built = simulate.sources(30, seed=3)
+    built.table["split"] = ["valid" if i % 3 == 0 else "train" for i in range(30)]
+    built.table["ra"], built.table["dec"] = 10.0, [float(2 * i) for i in range(30)]
     sample.write(tmp_path / "train.h5", built)
-    validation = {"bits_per_dimension": 2.5, "rate_nats": {"1": 0.5, "8": 3.0}}
-    checkpoint.save(tmp_path / "m.safetensors", tiny, prepare.Recipe(), {"steps": 7, "validation": validation})
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(40, seed=5))
-    (tmp_path / "tries.csv").write_text("note,other\nearlier,1\n")
-    status, _out, err = run(
-        "probe", tmp_path / "m.safetensors", "--note", "now", "--dimensions", 4,
-        "--data", tmp_path / "train.h5", "--out", tmp_path / "tries.csv",
-    )  # fmt: skip
+    status, out, err = run("fit", "density", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
     assert status == 0, err
-    first, second = csv.DictReader((tmp_path / "tries.csv").read_text().splitlines())
-    assert (first["note"], first["other"], first["step"]) == ("earlier", "1", "")
-    assert (second["note"], second["step"], second["bits_per_dimension"], second["rate_8"]) == (
-        "now",
-        "7",
-        "2.5",
-        "3.0",
-    )
-    assert 0 <= float(second["code_views_accuracy"]) <= 1
+    assert "2 flows, fitted to 20 sources, calibrated with 10" in out
+    fitted, about = flow.load(tmp_path / "d.safetensors")
+    assert fitted.config == few
+    assert (about["sources"], about["unseen"]) == (20, 10)
+    assert fitted.percentile([0.0]).shape == (1,)  # refused unless calibrated
 
 
-@pytest.mark.parametrize("study", ["classify", "reconstruct", "retrieve"])
-def test_a_study_without_the_images_is_one_line_and_writes_nothing(tmp_path, monkeypatch, run, study):
-    monkeypatch.delenv("RGZ_DATA_MIRROR", raising=False)
-    monkeypatch.setenv("RGZ_CACHE", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run(study, "--out", tmp_path / "r.json")
-    assert status == 1
-    assert "RGZ_DATA_MIRROR" in err.splitlines()[-1]
-    assert not (tmp_path / "r.json").exists()
+def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
+    called = []
+
+    def doit(command, cwd):
+        called.append((command[1:], cwd))
+        return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
+
+    monkeypatch.setattr(subprocess, "run", doit)
+    assert run("study", "classification", "--fresh")[0] == 3
+    assert called == [(["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["classification"])]
+
+
+def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):
+    monkeypatch.setattr(artifacts, "clone", lambda: None)
+    status, out, err = run("study", "classification")
+    assert (status, out) == (1, "")
+    assert "clone of the repository" in err
+    assert err.count("\n") == 1
 
 
 def test_training_on_nothing_is_one_line(tmp_path, monkeypatch, run):
@@ -134,13 +140,26 @@ def test_an_unknown_preset_lists_the_known(run):
     assert "small" in err
 
 
-def test_artifacts_that_are_not_there(tmp_path, monkeypatch, run):
+def test_artifacts_of_different_folders_are_not_mixed(tmp_path, monkeypatch, run):
     monkeypatch.setenv("RGZ_ARTIFACTS", str(tmp_path))
-    status, _, err = run("report")
+    status, _, err = run("similar", "rgd-0001")
     assert status == 1
     assert "RGZ_ARTIFACTS" in err
     assert artifacts.artifacts() == tmp_path
 
 
-def test_keep_away_is_thirty_arcsec():
-    assert training_set.KEEP_AWAY == 30
+def test_without_a_clone_artifacts_are_those_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.delenv("RGZ_ARTIFACTS", raising=False)
+    monkeypatch.setattr(artifacts, "clone", lambda: None)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
+    (tmp_path / "weights" / "codes.h5").touch()
+    assert artifacts.artifact("codes.h5") == tmp_path / "weights" / "codes.h5"
+
+
+def test_public_names_are_loaded_when_used():
+    code = "import rgz, sys; assert 'numpy' not in sys.modules; print(all(hasattr(rgz, n) for n in rgz.__all__))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "True"
+    with pytest.raises(AttributeError, match="nothing"):
+        rgz.nothing  # noqa: B018

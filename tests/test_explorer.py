@@ -1,4 +1,4 @@
-"""The explorer in a real browser: it loads, answers as Python does, and can be used by mouse, by finger and by keyboard."""
+"""The explorer in a real browser: it gives the same neighbours as Python, and works by mouse, touch and keyboard."""
 
 import csv
 import shutil
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
+from rgz import artifacts
 from rgz.app import explorer
 from rgz.errors import BadInput
 from rgz.features import metric
@@ -43,7 +44,7 @@ def built(galaxies, tmp_path_factory):
 
 
 def places(index):
-    """A map of an index, by two of its numbers."""
+    """A map of an index, from two of its dimensions."""
     flat = index.vectors[:, :2] - index.vectors[:, :2].min(axis=0)
     x, y = (9999 * flat / flat.max()).astype(int).T
     return Table({"name": index.table["name"], "x": x, "y": y})
@@ -61,7 +62,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, built, request):
-    """The page, opened from its file; ends by asserting that the console stayed silent and nothing was asked of a network."""
+    """The page, opened from its file; asserts at the end that there was no console message and no network request."""
     context = browser.new_context(accept_downloads=True, **getattr(request, "param", {}))
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda message: said.append(message.text))
@@ -73,6 +74,16 @@ def page(browser, built, request):
     context.close()
     assert said == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+
+
+def nearest(codes, row, k=10):
+    """The ``k`` rows nearest to a row of bytes (N, D), and 1 − cos of the angles."""
+    floats = codes.astype(float)
+    norms = np.sqrt((floats**2).sum(axis=1))
+    separation = 1 - floats @ floats[row] / (norms[row] * norms)
+    order = np.argsort(separation, kind="stable")
+    order = order[order != row][:k]
+    return order, separation[order]
 
 
 def listed(page):
@@ -88,7 +99,7 @@ def test_the_browser_answers_as_python_does(page, galaxies):
     codes = explorer.quantised(galaxies[0].vectors)
     for row in (0, 13, 200, 399):
         page.evaluate("row => choose(row)", row)
-        expected, far = explorer.nearest(codes, row)
+        expected, far = nearest(codes, row)
         assert listed(page) == expected.tolist()
         shown = page.eval_on_selector_all(
             "#neighbours .soft", "all => all.map((one) => one.textContent.split(', ')[1])"
@@ -102,7 +113,7 @@ def test_bytes_answer_as_the_codes_do(galaxies):
     same = []
     for row in range(0, len(index), 5):
         rows, _ = index.nearest(index.vectors[row : row + 1], 11)
-        same.append(len(set(rows[0]) & set(explorer.nearest(codes, row)[0])))
+        same.append(len(set(rows[0]) & set(nearest(codes, row)[0])))
     assert np.mean(same) > 9.8
 
 
@@ -170,7 +181,7 @@ def test_the_list_downloads_as_csv(page, galaxies):
 @pytest.mark.parametrize(
     "page", [{"viewport": {"width": 375, "height": 700}, "has_touch": True, "color_scheme": "dark"}], indirect=True
 )
-def test_on_a_phone_nothing_hangs_over_the_edge(page):
+def test_on_a_phone_the_page_is_not_wider_than_the_screen(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     x, y = page.evaluate("place(30)")
     box = page.locator("#sky").bounding_box()
@@ -178,28 +189,22 @@ def test_on_a_phone_nothing_hangs_over_the_edge(page):
     assert len(listed(page)) == 10
 
 
-def test_a_page_too_large_or_without_its_template_is_refused(galaxies, tmp_path, monkeypatch):
+def test_a_page_that_is_too_large_is_refused(galaxies, tmp_path, monkeypatch):
     index, pictures = galaxies
-    data = explorer.payload(index, "simulated", places(index))
-    with pytest.raises(BadInput, match=r"index\.html is missing"):
-        explorer.write(tmp_path, tmp_path, data, pictures)
     monkeypatch.setattr(explorer, "LARGEST", 1000)
-    with pytest.raises(BadInput, match="more than"):
-        explorer.write(tmp_path, PAGE, data, pictures)
+    with pytest.raises(BadInput, match="MB"):
+        explorer.write(tmp_path, PAGE, explorer.payload(index, "simulated", places(index)), pictures)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_map_keeps_neighbours_together_and_belongs_to_its_codes(galaxies, tmp_path):
+def test_a_map_of_other_galaxies_is_refused(galaxies):
     index, _ = galaxies
-    explorer.lay_out(index, tmp_path / "map.csv")
-    laid = Table.read(tmp_path / "map.csv", format="ascii.csv")
-    assert list(laid["name"]) == list(index.table["name"])
-    flat = np.column_stack([laid["x"], laid["y"]]).astype(float)
-    assert flat.min() == 0
-    assert flat.max() == 9999
-    nearest = index.neighbours(index.vectors @ np.linalg.pinv(index.space.matrix) + index.space.centre, k=2)[0][:, 1]
-    near = np.hypot(*(flat - flat[nearest]).T)
-    apart = np.hypot(*(flat - np.roll(flat, 7, axis=0)).T)
-    assert np.median(near) < 0.3 * np.median(apart)
-    with pytest.raises(BadInput, match="other galaxies"):
-        explorer.payload(index, "simulated", laid[1:])
+    with pytest.raises(BadInput, match="rgz study map"):
+        explorer.payload(index, "simulated", places(index)[1:])
+
+
+def test_without_a_clone_the_explorer_says_what_it_needs(run, monkeypatch):
+    monkeypatch.setattr(artifacts, "clone", lambda: None)
+    status, _, err = run("explorer")
+    assert status == 1
+    assert "clone of the repository" in err

@@ -16,7 +16,7 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("RGZ_DATA_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("RGZ_CACHE", str(tmp_path / "cache"))
-    file = fetch.PublicFile(NAME, hashlib.sha256(b"right").hexdigest(), f"doi:10.5281/zenodo.1/{NAME}", "", "")
+    file = fetch.PublicFile(NAME, hashlib.sha256(b"right").hexdigest(), "10.5281/zenodo.1", "", "")
     monkeypatch.setattr(fetch, "REGISTRY", {NAME: file, "kept": fetch.PublicFile("kept", "", None, "", "a folder")})
     return tmp_path
 
@@ -63,7 +63,7 @@ def test_download_with_another_hash_is_thrown_away(places, monkeypatch):
             stream.write(b"something else")
 
     monkeypatch.setattr("pooch.DOIDownloader.__call__", serve)
-    with pytest.raises(BadInput, match="was not what"):
+    with pytest.raises(BadInput, match="does not match the known hash"):
         fetch.fetch(NAME)
     assert list((places / "cache").iterdir()) == []
 

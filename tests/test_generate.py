@@ -1,4 +1,4 @@
-"""Drawn galaxies are images as prepared ones are, the same for one seed, and as ordinary as one asks for."""
+"""Generated galaxies are like prepared images, reproducible by seed, and less diverse at low temperature."""
 
 import h5py
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 from test_vdvae import drawn, stir
 
 from rgz import artifacts
+from rgz.app import gallery
 from rgz.data import loader, sample
 from rgz.errors import BadInput
 from rgz.features import embed
@@ -16,7 +17,6 @@ from rgz.models import checkpoint
 from rgz.models import flow as flows
 from rgz.tasks import generate
 from rgz.transforms import prepare
-from studies import reconstruction
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def flow(stirred, simulated):
     """A flow over the codes of simulated galaxies."""
     config = flows.Config(kept=12, layers=2, hidden=32, epochs=30, batch=64, dropout=0.0)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(generate, "SHOWN", 1024)
-        return generate.prior(stirred, prepare.Recipe(), simulated, np.arange(len(simulated)) // 2, config)
+        patched.setattr(generate, "IMAGES", 1024)
+        return generate.fit_prior(stirred, prepare.Recipe(), simulated, np.arange(len(simulated)) // 2, config)
 
 
 @pytest.fixture
@@ -44,12 +44,17 @@ def weights(tmp_path, stirred):
     return tmp_path / "m.safetensors"
 
 
+def rebuilt(model, grey):
+    """Reconstructions (N, H, W) from the posterior means of all latents."""
+    return embed.decode(model, embed.full_codes(model, grey)[0], np.arange(model.dimensions))
+
+
 def spread(grey):
     return grey.astype(float).std(axis=0).mean()
 
 
 def test_galaxies_reach_the_highest_grey_level(stirred):
-    grey = generate.new(stirred, 140)
+    grey = generate.generate(140, model=stirred)
     assert grey.shape == (140, 32, 32)
     assert grey.dtype == np.uint8
     assert (grey.max((1, 2)) == 255).all()
@@ -64,27 +69,27 @@ def test_black_images_stay_black_and_others_keep_their_ratios():
 
 
 def test_the_seed_names_the_galaxies(stirred):
-    one = generate.new(stirred, 5, seed=1)
-    assert (generate.new(stirred, 5, seed=1) == one).all()
-    assert (generate.new(stirred, 2, seed=1) == one[:2]).all()  # fewer are the first of more
-    assert (generate.new(stirred, 5, seed=2) != one).any((1, 2)).all()
+    one = generate.generate(5, seed=1, model=stirred)
+    assert (generate.generate(5, seed=1, model=stirred) == one).all()
+    assert (generate.generate(2, seed=1, model=stirred) == one[:2]).all()  # fewer are the first of more
+    assert (generate.generate(5, seed=2, model=stirred) != one).any((1, 2)).all()
     assert len(np.unique(one, axis=0)) == 5
 
 
-def test_nobody_elses_random_numbers_change(stirred, three):
+def test_the_global_random_numbers_stay_as_they_are(stirred, three):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    generate.new(stirred, 2, seed=1)
-    generate.redrawn(stirred, three, 1, seed=1)
+    generate.generate(2, seed=1, model=stirred)
+    generate.resample_fine_latents(stirred, three, 1, seed=1)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
 def test_low_temperature_and_truncation_make_galaxies_alike(stirred):
-    free = spread(generate.new(stirred, 100))
-    assert spread(generate.new(stirred, 100, temperature=0.5)) < free
-    assert spread(generate.new(stirred, 100, truncation=0.5)) < free
-    cold = stirred.sample(100, 1e-6)[:, 0].numpy().astype(int)  # their mean images, without grain
+    free = spread(generate.generate(100, model=stirred))
+    assert spread(generate.generate(100, temperature=0.5, model=stirred)) < free
+    assert spread(generate.generate(100, truncation=0.5, model=stirred)) < free
+    cold = stirred.sample(100, 1e-6)[:, 0].numpy().astype(int)  # mean images, without noise
     assert np.ptp(cold, axis=0).max() <= 1
 
 
@@ -101,12 +106,12 @@ def test_nothing_is_drawn_beyond_the_truncation(tiny):
     assert max(part.abs().max() for part in received) > 3
 
 
-def test_grain_makes_neighbouring_pixels_differ(stirred):
-    mean, like_a_beam, grainy = (
-        np.abs(np.diff(stirred.sample(20, grain=grain)[:, 0].numpy().astype(float))).mean()
-        for grain in (None, 0.9, 0.0)
+def test_noise_makes_neighbouring_pixels_differ(stirred):
+    mean, correlated, independent = (
+        np.abs(np.diff(stirred.sample(20, noise_sigma=sigma)[:, 0].numpy().astype(float))).mean()
+        for sigma in (None, 0.9, 0.0)
     )
-    assert grainy > 1.3 * like_a_beam > 1.3 * 1.3 * mean
+    assert independent > 1.3 * correlated > 1.3 * 1.3 * mean
 
 
 def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
@@ -119,34 +124,34 @@ def test_a_flow_draws_codes_like_those_of_the_images(stirred, simulated, flow):
     np.testing.assert_allclose(flow.whitened(drawn).std(0), 1, atol=0.25)
 
 
-def test_grain_rides_on_the_mean_image(stirred, flow):
+def test_the_mean_of_noisy_images_is_the_mean_image(stirred, flow):
     code = np.repeat(flow.sample(1), 500, axis=0)
     (mean,) = embed.decode(stirred, code[:1], np.arange(stirred.dimensions))
-    painted = generate.painted(stirred, code).astype(float)
-    assert (painted.std(axis=0) > 0).all()
+    noisy = generate.decode_with_noise(stirred, code).astype(float)
+    assert (noisy.std(axis=0) > 0).all()
     inside = (mean > 100) & (mean < 155)  # what is cut at 0 and 255 has another mean
     assert inside.sum() > 50
-    assert np.abs(painted.mean(axis=0) - mean)[inside].mean() < 12
+    assert np.abs(noisy.mean(axis=0) - mean)[inside].mean() < 12
 
 
-def test_galaxies_from_a_flow_are_its_codes_painted(stirred, flow):
-    grey = generate.new(stirred, 3, seed=2, flow=flow)
+def test_galaxies_from_a_flow_are_its_codes_decoded_with_noise(stirred, flow):
+    grey = generate.generate(3, seed=2, flow=flow, model=stirred)
     torch.manual_seed(2)
-    painted = generate.painted(stirred, flow.sample(generate.BATCH))
-    np.testing.assert_array_equal(grey, generate.full_peak(painted[:3]))
-    assert (grey != generate.new(stirred, 3, seed=2)).any()
-    free = spread(generate.new(stirred, 100, flow=flow))
-    assert spread(generate.new(stirred, 100, 0.3, flow=flow)) < free
-    assert spread(generate.new(stirred, 100, truncation=0.3, flow=flow)) < free
+    noisy = generate.decode_with_noise(stirred, flow.sample(generate.BATCH))
+    np.testing.assert_array_equal(grey, generate.full_peak(noisy[:3]))
+    assert (grey != generate.generate(3, seed=2, model=stirred)).any()
+    free = spread(generate.generate(100, flow=flow, model=stirred))
+    assert spread(generate.generate(100, 0.3, model=stirred, flow=flow)) < free
+    assert spread(generate.generate(100, truncation=0.3, flow=flow, model=stirred)) < free
 
 
 @pytest.mark.parametrize(
     ("count", "temperature", "truncation"),
     [(0, 1, 1), (-3, 1, 1), (1, 0, 1), (1, -1, 1), (1, np.nan, 1), (1, np.inf, 1), (1, 1, 0), (1, 1, np.nan)],
 )
-def test_what_cannot_be_drawn_says_so(tiny, count, temperature, truncation):
+def test_impossible_settings_are_refused(tiny, count, temperature, truncation):
     with pytest.raises(BadInput, match="positive"):
-        generate.new(tiny, count, temperature, truncation)
+        generate.generate(count, temperature, truncation, model=tiny)
 
 
 def test_blank_images_are_drawn_again(tiny, monkeypatch):
@@ -156,28 +161,28 @@ def test_blank_images_are_drawn_again(tiny, monkeypatch):
         return grey
 
     monkeypatch.setattr(tiny, "sample", mostly_blank)
-    grey = generate.new(tiny, 200)
+    grey = generate.generate(200, model=tiny)
     assert len(grey) == 200
     assert (grey.max((1, 2)) == 255).all()
 
 
-def test_a_model_of_blank_images_is_not_asked_for_ever(tiny, monkeypatch):
+def test_a_model_of_blank_images_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(tiny, "sample", lambda count, *_: torch.zeros(count, 1, 32, 32, dtype=torch.uint8))
     with pytest.raises(BadInput, match="blank"):
-        generate.new(tiny, 1)
+        generate.generate(1, model=tiny)
 
 
-def test_with_nothing_left_to_draw_a_galaxy_is_its_reconstruction(stirred, three):
-    again = generate.redrawn(stirred, three, len(stirred.levels), times=2)
+def test_with_all_blocks_kept_a_variation_is_the_reconstruction(stirred, three):
+    again = generate.resample_fine_latents(stirred, three, len(stirred.levels), times=2)
     assert again.shape == (2, 3, 32, 32)
-    rebuilt = generate.full_peak(reconstruction.rebuilt(stirred, three))
-    assert (np.abs(again.astype(int) - rebuilt) <= 1).all()
+    expected = generate.full_peak(rebuilt(stirred, three))
+    assert (np.abs(again.astype(int) - expected) <= 1).all()
 
 
-def test_redrawn_galaxies_keep_their_coarse_latents(stirred, three):
+def test_variations_keep_the_coarse_latents(stirred, three):
     code, _ = embed.full_codes(stirred, three)
     received = drawn(stirred)
-    one, another = generate.redrawn(stirred, three, 1, times=2)
+    one, another = generate.resample_fine_latents(stirred, three, 1, times=2)
     assert (one != another).any((1, 2)).all()
     for coarse in (received[0], received[3]):
         torch.testing.assert_close(coarse.flatten(1), torch.from_numpy(code[:, :4]), rtol=1e-4, atol=1e-4)
@@ -192,27 +197,27 @@ def test_at_temperature_zero_the_rest_takes_its_prior_mean(stirred, pixels):
 
 def test_more_blocks_than_there_are_cannot_be_kept(stirred, three):
     with pytest.raises(BadInput, match="3 stochastic blocks; 32 of them"):
-        generate.redrawn(stirred, three, 32)
+        generate.resample_fine_latents(stirred, three, 32)
 
 
-def test_the_way_between_two_galaxies_has_them_at_its_ends(stirred, three):
-    way = generate.between(stirred, three[0], three[1], steps=5)
+def test_an_interpolation_begins_and_ends_with_the_two_galaxies(stirred, three):
+    way = generate.interpolate(stirred, three[0], three[1], steps=5)
     assert way.shape == (5, 32, 32)
-    ends = generate.full_peak(reconstruction.rebuilt(stirred, three[:2]))
+    ends = generate.full_peak(rebuilt(stirred, three[:2]))
     assert (np.abs(way[[0, -1]].astype(int) - ends) <= 1).all()
     far = np.abs(way.astype(float) - way[0]).mean((1, 2))
     assert (np.diff(far) > 0).all()
-    nowhere = generate.between(stirred, three[0], three[0], steps=3).astype(int)
+    nowhere = generate.interpolate(stirred, three[0], three[0], steps=3).astype(int)
     assert np.ptp(nowhere, axis=0).max() <= 1
 
 
 def test_hdf5_and_fits_keep_pixels_and_settings(tmp_path, three):
     settings = {"temperature": 0.5, "truncation": float("inf"), "seed": 3, "weights": "abc"}
-    generate.write(three, tmp_path / "g.h5", settings)
+    gallery.write(three, tmp_path / "g.h5", settings)
     with h5py.File(tmp_path / "g.h5") as file:
         assert (file["images"][:] == three).all()
         assert dict(file.attrs) == settings
-    generate.write(three, tmp_path / "g.fits", settings)
+    gallery.write(three, tmp_path / "g.fits", settings)
     pixels, header = fits.getdata(tmp_path / "g.fits", header=True)
     assert (pixels == three).all()
     assert float(header["TEMPERAT"]) == 0.5
@@ -223,7 +228,7 @@ def test_hdf5_and_fits_keep_pixels_and_settings(tmp_path, three):
 def test_a_sheet_has_room_for_all_and_stands_upright(tmp_path):
     grey = np.zeros((5, 32, 32), np.uint8)
     grey[4, :8] = 255  # the first rows, which figures of the sky have at the bottom
-    generate.write(grey, tmp_path / "g.png", {})
+    gallery.write(grey, tmp_path / "g.png", {})
     with Image.open(tmp_path / "g.png") as picture:
         assert picture.size == (3 * 3 * 32, 3 * 2 * 32)
         light = np.asarray(picture.convert("L"), dtype=float)
@@ -235,7 +240,7 @@ def test_a_sheet_has_room_for_all_and_stands_upright(tmp_path):
 @pytest.mark.parametrize("name", ["g.jpg", "g"])
 def test_an_unknown_ending_leaves_nothing_behind(tmp_path, three, name):
     with pytest.raises(BadInput, match=r"\.h5, \.fits or \.png"):
-        generate.write(three, tmp_path / name, {})
+        gallery.write(three, tmp_path / name, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,7 +251,7 @@ def test_the_command_draws_what_the_library_draws(tmp_path, run, weights):
     assert status == 0, err
     assert "3 galaxies" in out
     with h5py.File(tmp_path / "g.h5") as file:
-        assert (file["images"][:] == generate.new(model, 3, 0.8, 2.0, seed=4)).all()
+        assert (file["images"][:] == generate.generate(3, 0.8, 2.0, seed=4, model=model)).all()
         assert dict(file.attrs) == {
             "temperature": 0.8,
             "truncation": 2.0,
@@ -279,7 +284,7 @@ def test_the_command_draws_from_a_flow(tmp_path, run, weights, fitted):
     status, _, err = run("generate", 3, "--out", tmp_path / "g.h5", "--weights", weights, "--flow", fitted)
     assert status == 0, err
     with h5py.File(tmp_path / "g.h5") as file:
-        expected = generate.new(model, 3, flow=flows.load(fitted)[0])
+        expected = generate.generate(3, flow=flows.load(fitted)[0], model=model)
         assert (file["images"][:] == expected).all()
         assert file.attrs["flow"] == artifacts.sha256(fitted)
 
@@ -295,16 +300,16 @@ def test_a_flow_of_other_weights_is_refused(tmp_path, run, tiny, weights, fitted
 
 def test_the_command_fits_what_the_library_fits(tmp_path, run, weights, simulated, monkeypatch):
     few = flows.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
-    monkeypatch.setattr(generate, "SHOWN", 128)
-    monkeypatch.setattr(generate.prior, "__defaults__", (few,))
+    monkeypatch.setattr(generate, "IMAGES", 128)
+    monkeypatch.setattr(generate.fit_prior, "__defaults__", (few,))
     table = simulated.table.copy()
     table["split"], table["ra"], table["dec"] = "train", 10.0, np.linspace(-40, 40, len(table))
     sample.write(tmp_path / "t.h5", sample.Sample(simulated.images, table, simulated.pixel))
     status, out, err = run(
-        "prior", "--weights", weights, "--data", tmp_path / "t.h5", "--out", tmp_path / "p.safetensors"
+        "fit", "prior", "--weights", weights, "--data", tmp_path / "t.h5", "--out", tmp_path / "p.safetensors"
     )
     assert status == 0, err
     assert f"{len(table)} sources" in out
     flow = generate.load_prior(tmp_path / "p.safetensors", weights)
     assert flow.config == few
-    assert generate.new(checkpoint.load(weights)[0], 2, flow=flow).shape == (2, 32, 32)
+    assert generate.generate(2, model=checkpoint.load(weights)[0], flow=flow).shape == (2, 32, 32)

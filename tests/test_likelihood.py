@@ -65,7 +65,7 @@ def test_samples_follow_the_probabilities():
     assert surprise.square().sum() < 255 + 4 * math.sqrt(2 * 255)  # chi-squared
 
 
-def test_smooth_grain_follows_the_same_probabilities():
+def test_correlated_noise_follows_the_same_probabilities():
     torch.manual_seed(0)
     parameters = torch.tensor([0.5, -0.5, -0.3, 0.4, -1.5, -2.0]).reshape(1, 6, 1, 1).expand(400, -1, 32, 32)
     rough, smooth = (likelihood.mixture_sample(parameters, sigma).float() for sigma in (0.0, 0.9))

@@ -1,4 +1,4 @@
-"""Progress is seen where there is no terminal too, and short work says nothing."""
+"""Progress is shown in a log file too, and short work prints nothing."""
 
 import subprocess
 import sys

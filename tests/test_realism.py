@@ -1,12 +1,14 @@
-"""Measures of realism on images whose properties are known by hand; sifting; and the tables of the study."""
+"""Measures of realism on images whose properties are known by hand; samplers; and the rows of the study."""
 
 import math
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from rgz import metrics
 from rgz.data import loader, simulate
 from rgz.data.sample import prepared
 from rgz.transforms import prepare
@@ -108,18 +110,18 @@ def test_scales_lie_between_half_an_image_and_two_beams():
 
 def test_a_resolved_source_is_shown_more_often(simulated):
     recipe, some = prepare.Recipe(), simulated[:6]
-    shown, rows = realism.shown(some, recipe, 0)
+    shown, rows = realism.augmented(some, recipe, 0)
     length = np.array([prepare.length(image, some.pixel, recipe) for image in some.images])
-    assert np.bincount(rows).tolist() == [loader.OFTEN if far > loader.RESOLVED else 1 for far in length]
+    assert np.bincount(rows).tolist() == [loader.REPEATS if far > loader.EXTENDED else 1 for far in length]
     assert (np.diff(rows) >= 0).all()
     assert shown.shape == (len(rows), 32, 32)
     assert (shown.max((1, 2)) == 255).all()
-    np.testing.assert_array_equal(realism.shown(some, recipe, 0)[0], shown)
+    np.testing.assert_array_equal(realism.augmented(some, recipe, 0)[0], shown)
 
 
 def test_an_interval_contains_the_value_and_shrinks_with_numbers():
     values = np.random.default_rng(0).normal(3, 1, 1600)
-    few, many = (realism.interval(np.mean, values[:count]) for count in (100, 1600))
+    few, many = (metrics.interval(np.mean, values[:count]) for count in (100, 1600))
     for value, low, high in (few, many):
         assert low < value < high
     assert (few[2] - few[1]) / (many[2] - many[1]) == pytest.approx(4, rel=0.25)
@@ -127,12 +129,12 @@ def test_an_interval_contains_the_value_and_shrinks_with_numbers():
 
 
 def test_images_of_one_source_stay_together():
-    grouped = realism._of_sources(np.arange(6.0), np.array([0, 0, 0, 1, 2, 2]))
+    grouped = realism.by_source(np.arange(6.0), np.array([0, 0, 0, 1, 2, 2]))
     np.testing.assert_array_equal(grouped, [[0, 1, 2], [3, np.nan, np.nan], [4, 5, np.nan]])
 
 
 def test_the_order_of_images_does_not_matter():
-    grouped = realism._of_sources(np.arange(5.0), np.array([0, 1, 0, 1, 1]))
+    grouped = realism.by_source(np.arange(5.0), np.array([0, 1, 0, 1, 1]))
     assert [sorted(row[np.isfinite(row)]) for row in grouped] == [[0, 2], [1, 3, 4]]
 
 
@@ -140,8 +142,8 @@ def test_the_order_of_images_does_not_matter():
 def test_halves_of_one_sample_cannot_be_told_apart(galaxies):
     parts = [galaxies[start::4] for start in range(4)]
     both = np.concatenate([*parts[:2]]), np.concatenate([*parts[2:]])
-    found = realism.apart((both[0][:50], both[1][:50]), both[0][50:], np.arange(30), both[1][50:], epochs=6)
-    assert set(found) == {"network", "forest"}
+    found = realism.two_sample_test((both[0][:50], both[1][:50]), both[0][50:], np.arange(30), both[1][50:], epochs=6)
+    assert set(found) == {"network_auc", "forest_auc"}
     for value, low, high in found.values():
         assert low < value < high
         assert 0.25 < value < 0.75
@@ -152,19 +154,19 @@ def test_halves_of_one_sample_cannot_be_told_apart(galaxies):
 @pytest.mark.slow
 def test_noise_is_told_from_galaxies(galaxies, noise):
     taught, source = (galaxies[:60], noise[:60]), np.repeat(np.arange(20), 2)
-    found = realism.apart(taught, galaxies[60:100], source, noise[60:100], epochs=6)
+    found = realism.two_sample_test(taught, galaxies[60:100], source, noise[60:100], epochs=6)
     for value, low, _ in found.values():
         assert value > 0.95
         assert low > 0.9
 
 
-def test_teaching_a_judge_changes_nobody_elses_random_numbers(grey):
+def test_training_a_classifier_leaves_the_global_random_state(grey):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    said = realism._by_network(grey[:8], grey[8:16], grey[16:], 1)
+    said = realism.by_network(grey[:8], grey[8:16], grey[16:], 1)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
-    np.testing.assert_array_equal(realism._by_network(grey[:8], grey[8:16], grey[16:], 1), said)
+    np.testing.assert_array_equal(realism.by_network(grey[:8], grey[8:16], grey[16:], 1), said)
 
 
 def test_a_mirrored_copy_is_found(grey):
@@ -189,74 +191,64 @@ def test_class_scores_of_one_class_and_of_two():
 def test_precision_and_coverage_of_codes():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 2))
-    precision, coverage = realism._manifold(real, rng.normal(size=(200, 2)))
-    assert precision > 0.8
-    assert coverage > 0.8
-    assert realism._manifold(real, 50 + real) == (0, 0)
-    precision, coverage = realism._manifold(real, 0.01 * real + real.mean(0))  # all alike, and among the real ones
-    assert precision > 0.9
-    assert coverage < 0.2
+    found = realism.coverage(real, rng.normal(size=(200, 2)))
+    assert min(found.values()) > 0.8
+    assert realism.coverage(real, 50 + real) == {"precision": 0, "coverage": 0}
+    found = realism.coverage(real, 0.01 * real + real.mean(0))  # all alike, and among the real ones
+    assert found["precision"] > 0.9
+    assert found["coverage"] < 0.2
 
 
-def judge(held_out, made, training):
-    return realism.compare(
-        held_out,
-        np.arange(len(held_out)),
-        made,
-        training,
-        encode=lambda grey: grey.reshape(len(grey), -1)[:, ::16] / 255.0,
-        classify=lambda grey: np.arange(len(grey)) % 2,
-    )
+def compared(held_out, made):
+    """Rows of the comparison by metric and item; the chance of a distance is a third at any size."""
+    chance = {name: np.array([0.0, 1.0]) for name in realism.PROPERTIES}
+    rows, quantiles = generation.compare(held_out, np.arange(len(held_out)), made, chance)
+    assert len(quantiles) == 25 * len(realism.PROPERTIES)
+    return pd.DataFrame(rows).set_index(["metric", "item"]).sort_index()
 
 
 def test_a_sample_is_like_itself(grey):
-    found = judge(grey, grey, grey[:12])
-    for one in found["properties"].values():
-        assert (one["ks"], one["energy"]) == pytest.approx((0, 0))
-    assert np.array(found["power"])[:, 0] == pytest.approx(np.ones(16))
-    assert found["grey_levels"] == 0
-    assert (found["precision"], found["coverage"]) == (1, 1)
-    assert found["class_score"] == pytest.approx(2, abs=1e-3)
-    assert found["nearest"]["median"] == found["nearest"]["real"]
-    assert found["nearest"]["closer_than_1_percent"] == 0
+    found = compared(grey, grey)
+    assert found.loc[["ks", "energy"], "value"].to_numpy() == pytest.approx(np.zeros(12))
+    assert found.loc["power", "value"].to_numpy() == pytest.approx(np.ones(16))
+    assert found.loc["grey_levels", "value"].item() == 0
+    assert (found.loc["ks", "p"] == 1).all()
 
 
 def test_other_images_are_not_like_a_sample(grey, noise):
-    found, copied = judge(grey[:12], noise[:12], grey[12:]), judge(grey[:12], grey[12:, ::-1], grey[12:])
-    assert found["properties"]["total flux"]["ks"] == 1
-    assert found["properties"]["total flux"]["energy"] > 1
-    assert found["grey_levels"] > 0.3
-    assert found["coverage"] == 0
-    power = np.array(found["power"])
-    assert (power[:, 1] < power[:, 0]).all()
-    assert (power[:, 0] < power[:, 2]).all()
-    assert power[-1, 0] > 10
-    assert found["nearest"]["median"] > found["nearest"]["real"]
-    assert copied["nearest"]["median"] == 0
-    assert copied["nearest"]["closer_than_1_percent"] == 1
+    found = compared(grey[:12], noise[:12])
+    assert found.loc[("ks", "total flux"), "value"] == 1
+    assert found.loc[("ks", "total flux"), "p"] == pytest.approx(2 / 3)
+    assert found.loc[("energy", "total flux"), "value"] > 1
+    assert found.loc["grey_levels", "value"].item() > 0.3
+    power = found.loc["power"]
+    assert (power["low"] < power["value"]).all()
+    assert (power["value"] < power["high"]).all()
+    assert power.loc["16", "value"] > 10
 
 
 def test_the_energy_distance_has_no_unit(grey, monkeypatch):
-    once = judge(grey[:12], grey[12:], grey)["properties"]["size"]["energy"]
+    once = compared(grey[:12], grey[12:]).loc[("energy", "size"), "value"]
     own = realism.properties
     monkeypatch.setattr(realism, "properties", lambda g: {name: 9 * values for name, values in own(g).items()})
-    assert judge(grey[:12], grey[12:], grey)["properties"]["size"]["energy"] == pytest.approx(once)
+    assert compared(grey[:12], grey[12:]).loc[("energy", "size"), "value"] == pytest.approx(once)
 
 
-def test_a_sieve_keeps_what_looks_real(galaxies, noise):
+def test_rejection_keeps_what_looks_real(galaxies, noise):
     half = np.concatenate([galaxies[40:80], noise[:40]])
     more = np.concatenate([galaxies[80:120], noise[40:80]])
-    kept = generation.sift(galaxies[:40], half, more)
+    odds = generation.odds_of(galaxies[:40], half, more)
+    kept = generation.keep(odds)
     assert kept.shape == (80,)
     assert kept[:40].mean() > 0.3 + kept[40:].mean()
-    np.testing.assert_array_equal(generation.sift(galaxies[:40], half, more), kept)
-    assert generation.sift(galaxies[:40], half, more, rigour=0).all()
-    assert generation.sift(galaxies[:40], half, more, rigour=2)[40:].sum() <= kept[40:].sum()
+    np.testing.assert_array_equal(generation.keep(odds), kept)
+    assert generation.keep(odds, exponent=0).all()
+    assert generation.keep(odds, exponent=2)[40:].sum() <= kept[40:].sum()
 
 
 def test_chance_is_as_large_as_samples_are_small(galaxies):
     reference, known = realism.properties(galaxies[:40]), realism.properties(galaxies[40:])
-    few, many = (generation._distances(reference, known, np.arange(120), count, rounds=40) for count in (10, 60))
+    few, many = (generation.ks_by_chance(reference, known, np.arange(120), count, draws=40) for count in (10, 60))
     assert set(few) == set(realism.PROPERTIES)
     for name, distances in few.items():
         assert distances.shape == (40,)
@@ -264,58 +256,44 @@ def test_chance_is_as_large_as_samples_are_small(galaxies):
 
 
 @pytest.fixture
-def found():
-    def row(way, auc, p, off):
-        return {
-            "way": way,
-            "apart": {"network": [auc, auc - 0.02, auc + 0.02], "forest": [auc, auc - 0.03, auc + 0.03]},
-            "properties": {
-                name: {"ks": 0.1, "energy": 0.1, "p": p if n else 0.5} for n, name in enumerate(realism.PROPERTIES)
-            },
-            "power": [[9.0, 8, 10], *([[1 - off, 0.8, 1.2]] * 4), *([[5.0, 4, 6]] * 11)],
-            "grey_levels": 0.034,
-            "precision": 0.81,
-            "coverage": 0.72,
-            "class_score": 1.42,
-            "nearest": {"median": 8.0, "real": 9.0, "closer_than_1_percent": 0.011},
-        }
-
-    rows = [row("VDVAE, T = 1", 0.65, 0.2, 0.1), row("PCA, Gaussian", 0.99, 0.003, -0.25)]
-    return {"rows": rows, "held_out": {"sources": 300, "images": 500, "judged": 1024}, "class_score": 1.5}
-
-
-def test_columns_say_what_was_found(found):
-    columns = generation.columns(found)
-    assert {len(column) for column in columns.values()} == {2}
-    assert columns[""] == ["VDVAE, T = 1", "PCA, Gaussian"]
-    assert columns["told apart by a network"][0] == "0.65 (0.63–0.67)"
-    assert columns["by a forest"][1] == "0.99 (0.96–1.02)"
-    assert columns["properties alike"] == ["6 of 6", "1 of 6"]
-    assert columns["power off by"] == ["10%", "25%"]  # scales that a beam smooths away do not count
-    assert columns["energy distance"] == ["0.10", "0.10"]
-    assert columns["grey levels off by"] == ["3.4%", "3.4%"]
-    assert columns["copies"] == ["1.1%", "1.1%"]
-
-
-def test_the_table_is_aligned(found):
-    lines = generation.table(found).splitlines()
-    assert len(lines) == 3
-    start = lines[0].index("by a forest")
-    assert [line[start : start + 4] for line in lines[1:]] == ["0.65", "0.99"]
-    assert all(line == line.rstrip() for line in lines)
-
-
-def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, monkeypatch):
-    monkeypatch.setattr(generation, "COUNT", 20)
-    monkeypatch.setattr(generation, "TAUGHT", 12)
-    monkeypatch.setattr(generation, "COMPONENTS", 8)
+def small(monkeypatch):
+    """Few images of each kind, a flow and a plain autoencoder that draw anything."""
+    for name, count in {"COUNT": 20, "TRAINING": 12, "COMPONENTS": 8}.items():
+        monkeypatch.setattr(generation, name, count)
     one_component = torch.tensor([0.0, -0.2, -2.0]).reshape(1, 3, 1, 1)
-    plain = SimpleNamespace(dimensions=3, mixture=lambda code: one_component.expand(len(code), -1, 32, 32))
-    flow = SimpleNamespace(sample=lambda count, *_: np.random.default_rng(0).normal(size=(count, tiny.dimensions)))
-    ways = dict(generation.ways(tiny.eval(), flow, plain, galaxies[:80], galaxies[80:]))
-    assert len(ways) == 9
-    assert (ways[generation.FULL] != ways[generation.OWN]).any((1, 2)).all()
-    for way, made in ways.items():
+    plain = SimpleNamespace(
+        dimensions=3,
+        mixture=lambda code: one_component.expand(len(code), -1, 32, 32),
+        encode=lambda part: (part.flatten(1)[:, :3].float(), part.flatten(1)[:, :3].float()),
+    )
+
+    def flow(model):
+        return SimpleNamespace(sample=lambda count, *_: np.random.default_rng(0).normal(size=(count, model.dimensions)))
+
+    return flow, plain
+
+
+def test_every_sampler_makes_as_many_galaxies_as_are_judged(tiny, galaxies, small):
+    flow, plain = small
+    found = dict(generation.samplers(tiny.eval(), flow(tiny), plain, galaxies[:80], galaxies[80:]))
+    assert len(found) == 9
+    assert (found["VDVAE, T = 1"] != found["VDVAE, own prior"]).any((1, 2)).all()
+    for way, made in found.items():
         assert made.shape == (32, 32, 32), way
         assert made.dtype == np.uint8, way
         assert (made.max((1, 2)) == 255).all(), way
+
+
+@pytest.mark.slow
+def test_the_study_has_a_row_for_every_way_and_metric(tiny, small, monkeypatch):
+    flow, plain = small
+    recipe, sources = prepare.Recipe(), simulate.sources(48, seed=3)
+    monkeypatch.setattr(generation, "fr_classifier", lambda _: lambda grey: np.arange(len(grey)) % 2)
+    tables = generation.study(tiny.eval(), flow(tiny), plain, recipe, sources[:40], sources[40:])
+    found = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    rows = found["generation"]
+    assert list(rows) == ["way", "metric", "item", "value", "low", "high", "p"]
+    assert rows[rows["way"] != "held out"]["way"].value_counts().to_list() == [2 + 12 + 16 + 1 + 5] * 10
+    assert set(rows[rows["way"] == "held out"]["metric"]) == {"class_score", "nearest_median"}
+    assert found["generation_quantiles"]["way"].nunique() == 11
+    assert found["generation_sources"].loc[0, "sources"] == 8

@@ -1,22 +1,22 @@
 """What the measures of a search measure, on galaxies where the answer is known."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.table import Table
 
-from rgz import plots
 from rgz.data import datasets, simulate
 from rgz.data.sample import prepared
 from rgz.features import codes as codefile
 from rgz.features import descriptors, metric
+from rgz.features.embed import Encoder
 from rgz.transforms import perturb, prepare
-from studies import classification, similarity
+from studies import results, similarity
 
 
 @pytest.fixture(scope="module")
 def galaxies():
-    """A table of four samples in which MiraBest and RGD, FIRST and NVSS show the same galaxies, and codes that say so."""
+    """MiraBest and RGD show the same galaxies, FIRST and NVSS too, and the codes say so: a table of four samples."""
     rng = np.random.default_rng(0)
     n = 60
     label = np.array(["FRI", "FRII"])[rng.integers(0, 2, n)]
@@ -32,46 +32,53 @@ def galaxies():
     return table, np.vstack([own] * 4).astype(np.float32)
 
 
+def measured(table, vectors, changed):
+    return pd.DataFrame(similarity.measure(table, vectors, changed)).set_index(["question", "k"])
+
+
 def test_perfect_codes_answer_everything(galaxies):
     table, vectors = galaxies
-    found = similarity.measure(table, vectors, {"nothing": (np.arange(60), vectors[:60])})
-    assert all(three == [1, 1, 1] for both in found["same"].values() for three in both)
-    assert all(three == [1, 1, 1] for both in found["surveys"].values() for three in both)
-    assert found["itself"]["nothing"] == [1, 1, 1]
-    assert all(three[0] > 0.99 for three in found["kind"].values())
+    found = measured(table, vectors, {"nothing": (np.arange(60), vectors[:60])})
+    numbers = found[["value", "low", "high"]]
+    for question in ("same galaxy", "itself", "other survey"):
+        assert (numbers.loc[question] == 1).all(axis=None), question
+    assert (found.loc["class", "value"] > 0.99).all()
+    assert (found["n"] == 60).all()
+    assert found.index.unique().tolist() == [
+        ("same galaxy", 1),
+        ("same galaxy", 10),
+        ("itself", 1),
+        ("class", 10),
+        ("other survey", 1),
+        ("other survey", 10),
+    ]
 
 
-def test_codes_that_know_nothing_are_not_praised(galaxies):
+def test_codes_that_know_nothing_find_by_chance(galaxies):
     table, vectors = galaxies
     rng = np.random.default_rng(1)
     noise = rng.normal(size=vectors.shape).astype(np.float32)
-    found = similarity.measure(table, noise, {"all": (np.arange(60), rng.normal(size=(60, 16)).astype(np.float32))})
-    assert all(both[0][0] < 0.15 for both in found["same"].values())
-    assert found["itself"]["all"][0] < 0.15
-    assert all(0.35 < three[0] < 0.65 for three in found["kind"].values())
+    found = measured(table, noise, {"all": (np.arange(60), rng.normal(size=(60, 16)).astype(np.float32))})["value"]
+    assert (found.loc["same galaxy", 1] < 0.15).all()
+    assert (found.loc["itself"] < 0.15).all()
+    assert found.loc["class"].between(0.35, 0.65).all()
 
 
-def test_the_same_source_does_not_count_as_kin(galaxies):
+def test_the_same_source_is_a_trivial_match(galaxies):
     table, _ = galaxies
     first, second = table[:60], table[60:120]
     same = similarity.same_sky(first, second)
     np.testing.assert_array_equal(same, np.eye(60, dtype=bool))
     order = np.tile(np.arange(60), (60, 1))
     label = np.asarray(first["label"])
-    found = similarity.kin(order, ~same, label, label, k=1)
+    found = similarity.precision_at_k(order, ~same, label, label, k=1)
     assert found[0] == (label[0] == label[1])  # the nearest is itself, so the second counts
     assert (similarity.same_sky(table[120:180], table[180:]) == np.eye(60, dtype=bool)).all()
 
 
-def test_the_interval_holds_the_share():
-    value, low, high = similarity.share(np.arange(100) < 80)
-    assert value == 0.8
-    assert 0.68 < low < value < high < 0.9
-
-
-@pytest.mark.parametrize("kind", similarity.ALTERED)
-def test_altered_images_still_show_the_galaxy(simulated, kind):
-    rows, sample = similarity.alter(simulated[:12], kind, prepare.Recipe())
+@pytest.mark.parametrize("kind", similarity.PERTURBED)
+def test_perturbed_images_still_show_the_galaxy(simulated, kind):
+    rows, sample = similarity.perturbed(simulated[:12], kind, prepare.Recipe())
     assert len(rows) == len(sample) >= 11
     for row, image in zip(rows, sample.images, strict=True):
         before = simulated.images[row].astype(float)
@@ -81,7 +88,7 @@ def test_altered_images_still_show_the_galaxy(simulated, kind):
             assert image.max() == pytest.approx(before.max(), rel=0.1)
 
 
-def test_alterations_do_what_they_say():
+def test_perturbations_do_what_they_say():
     rng = np.random.default_rng(0)
     image = prepare.clip(simulate.source("FRII", rng, snr=100))
     np.testing.assert_array_equal(perturb.mirror(perturb.mirror(image, rng), rng), image)
@@ -99,8 +106,8 @@ def test_alterations_do_what_they_say():
     assert perturb.rotate_randomly(np.zeros((40, 40)), rng).sum() == 0
 
 
-def test_alterations_are_the_same_each_time(simulated):
-    one, other = (similarity.alter(simulated[:5], "turned", prepare.Recipe())[1].images for _ in range(2))
+def test_perturbations_are_the_same_each_time(simulated):
+    one, other = (similarity.perturbed(simulated[:5], "turned", prepare.Recipe())[1].images for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
@@ -119,51 +126,49 @@ def archives(monkeypatch):
     return found
 
 
-def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tmp_path):
-    recipe, chosen, model = prepare.Recipe(), np.array([3, 130, 7, 300]), tiny.eval()
-    basis = descriptors.principal(prepared(simulated, recipe), 3)
+def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, tmp_path):
+    recipe, chosen = prepare.Recipe(), np.array([3, 130, 7, 300])
+    encoder = Encoder(tiny.eval(), recipe, chosen, descriptors.principal(prepared(simulated, recipe), 3))
 
     def describe(one):
-        return descriptors.describe(model, recipe, one, chosen, basis)
+        return encoder.transform(one, "search")
 
     whole = {name: describe(one) for name, one in archives.items()}
     groups = {name: (archives[name].table, {"code": code, "code_compared": code}, {}) for name, code in whole.items()}
     codes = np.vstack(list(whole.values()))
     changes, alone = descriptors.changes(describe, recipe, simulated), descriptors.alone(chosen)
     spaces = {
-        codefile.BASIS: basis,
+        codefile.BASIS: encoder.basis,
         codefile.SPACE: descriptors.space(codes, changes, alone),
         codefile.ALONE: metric.invariant(codes[:, :alone], changes[:, :alone], kept=5),
     }
     codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
-    found = similarity.study(model, recipe, tmp_path / "c.h5", simulated)
-    asked = {(row["features"], row["space"]): row for row in found["rows"]}
-    learned = [key for key in asked if key[1].startswith("tolerant")]
-    assert {features for features, _ in learned} == {similarity.TOGETHER, similarity.CODES, similarity.COMPONENTS}
-    assert len(asked) == len(found["rows"]) == 2 + 6 + 6 + 2 + 2
-    assert [
-        asked[features, "tolerant, cosine"]["dimensions"] for features in (similarity.TOGETHER, similarity.CODES)
-    ] == [64 + 18, 5]
-    for row in found["rows"]:
-        assert row["same"]["mirabest → rgd"][0][0] == 1  # the very same images
-        assert set(row["itself"]) == set(found["altered"]) == set(similarity.ALTERED)
-    assert asked["pixels, posed", "as they are, cosine"]["itself"]["mirrored"][0] == 1
-    assert found["seen_twice"]["pairs"] == 8
-    assert similarity.table(found).count("tolerant") == 6 * (len(similarity.columns(found)) - 2)
+    found = pd.DataFrame(similarity.study(encoder, tmp_path / "c.h5", simulated))
+    asked = found.drop_duplicates(["features", "metric_space"])
+    assert asked["features"].value_counts().to_dict() == {
+        similarity.TOGETHER: 2,
+        similarity.CODES: 6,
+        similarity.COMPONENTS: 6,
+        "pixels, aligned": 2,
+        "pixels, sky orientation": 2,
+    }
+    assert not found.duplicated(["features", "metric_space", "question", "pair", "k"]).any()
+    sizes = asked[asked["metric_space"] == "invariant, cosine"].set_index("features")["dimensions"]
+    assert (sizes[similarity.TOGETHER], sizes[similarity.CODES]) == (64 + 18, 5)
+    own = found[(found["pair"] == "mirabest → rgd") & (found["question"] == "same galaxy")]
+    assert (own["value"] == 1).all()  # the very same images
+    itself = found[found["question"] == "itself"].set_index(["features", "metric_space", "pair"])["value"]
+    assert set(itself.index.get_level_values("pair")) == set(similarity.PERTURBED)
+    assert itself["pixels, aligned", "unscaled, cosine", "mirrored"] == 1
 
 
-@pytest.mark.parametrize("question", ["same", "itself", "kind"])
-def test_a_figure_shows_every_kind_of_features(question):
-    found = classification.read()["retrieval"]
-    groups = similarity.bars(found, question)
-    assert {name.rsplit(",", 1)[0] for name in groups} == {row["features"] for row in found["rows"]}
-    group = groups[f"{similarity.TOGETHER}, tolerant"]
-    row = next(r for r in found["rows"] if (r["features"], r["space"]) == (similarity.TOGETHER, "tolerant, cosine"))
-    first = next(iter(row[question].values()))
-    value, low, high = first[0] if question == "same" else first
-    assert next(iter(group.values())) == pytest.approx([value, (high - low) / 2])
-    shown = plots.dots(groups, "share")
-    assert len(shown.get_legend().get_texts()) == len(groups)
-    plt.close(shown.figure)
-    with pytest.raises(ValueError, match="told apart"):
-        plots.dots({str(n): group for n in range(8)}, "share")
+def test_numbers_tell_which_images_show_one_galaxy(archives):
+    assert similarity.seen_twice(archives["frdeep-first"], archives["frdeep-nvss"])["pairs"] == 8
+
+
+def test_committed_results_have_every_feature_and_question():
+    found = results.read("similarity")
+    assert set(found["question"]) == {"same galaxy", "itself", "class", "other survey"}
+    assert {similarity.TOGETHER, similarity.CODES, similarity.COMPONENTS} < set(found["features"])
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()

@@ -1,4 +1,4 @@
-"""Rows and images stay together, also through a file and across the sky."""
+"""Rows and images stay together, also in a file; rows of one source are recognised."""
 
 import numpy as np
 import pytest
@@ -46,15 +46,6 @@ def test_rows_and_images_must_agree(simulated):
 
 def positions(*pairs):
     return Table(rows=pairs, names=("ra", "dec"), dtype=(float, float))
-
-
-def test_separation_is_an_angle_on_the_sky():
-    near = sample.separation(
-        positions((359.999, 0.0), (10.0, 60.0), (np.nan, np.nan)), positions((0.001, 0.0), (10.01, 60.0))
-    )
-    assert near[0] == pytest.approx(7.2)
-    assert near[1] == pytest.approx(18.0, rel=1e-3)  # a hundredth of a degree at cos 60°
-    assert near[2] == np.inf
 
 
 def test_one_source_in_two_rows_counts_once():

@@ -44,7 +44,7 @@ def test_batches_depend_on_the_step_alone(batch):
 def test_an_epoch_shows_every_image_equally_often(simulated, monkeypatch, limit, times):
     seen = []
     monkeypatch.setattr(prepare, "smooth", lambda field, _: seen.append(float(field.sum())) or field)
-    monkeypatch.setattr(loader, "RESOLVED", limit)
+    monkeypatch.setattr(loader, "EXTENDED", limit)
     batch = loader.batches(simulated, prepare.Recipe(), 8, seed=3)
     for step in range(3 * times):
         batch(step)

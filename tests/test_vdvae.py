@@ -57,8 +57,8 @@ def test_gradient_reaches_every_parameter(stirred, pixels):
 
 def test_every_pixel_reaches_the_coarsest_latents(stirred, pixels):
     images = pixels[:2].float().requires_grad_()
-    _, record = stirred._posterior(images, means=True)
-    record[0][1][0].sum().backward()
+    _, _, gaussians = stirred._posterior(images, means=True)
+    gaussians[0][0].sum().backward()
     assert (images.grad != 0).all()
 
 
@@ -79,7 +79,7 @@ def test_beta_weighs_the_rate_in_the_loss_alone(stirred, pixels):
     torch.testing.assert_close(part["loss"], whole["loss"] - saved)
 
 
-def test_a_drawn_code_is_what_the_decoder_received(stirred, pixels):
+def test_a_drawn_code_is_the_one_that_is_decoded(stirred, pixels):
     torch.manual_seed(0)
     code, rates = stirred.encode(pixels[:5], drawn=True)  # which stops before the last latents are used
     received = drawn(stirred)
@@ -105,7 +105,7 @@ def test_a_model_that_ignores_its_input_costs_what_one_computes_by_hand(tiny, pi
     assert out["loss"].item() == pytest.approx(by_hand.item(), abs=1e-5)
 
     torch.manual_seed(0)
-    images = tiny.sample(100, grain=0.0)
+    images = tiny.sample(100, noise_sigma=0.0)
     mean, error = mean_and_error(tiny(images)["distortion"].double() / (32 * 32 * math.log(2)))
     entropy = -(probability * probability.log2()).sum().item()
     assert mean == pytest.approx(entropy, abs=4 * error)
@@ -113,7 +113,7 @@ def test_a_model_that_ignores_its_input_costs_what_one_computes_by_hand(tiny, pi
 
 
 def test_bounds_on_the_evidence_are_in_order():
-    r"""ELBO = mean log-weight < importance-weighted bounds ≤ ln p(x), known from the likelihood of x under draws of the prior.
+    r"""ELBO = mean log-weight < importance-weighted bounds ≤ ln p(x), which is known from draws of the prior.
 
     Burda et al. 2016, arXiv:1509.00519: :math:`L_k = E \ln \frac1k \sum_{i=1}^k p(x, z_i) / q(z_i | x)` grows with k.
     """
@@ -127,15 +127,12 @@ def test_bounds_on_the_evidence_are_in_order():
         torch.manual_seed(1)
         out = model(image.expand(count, -1, -1, -1))
         torch.manual_seed(1)  # the same draws, seen from within
-        latents = drawn(model)
-        _, record = model._posterior(image.expand(count, -1, -1, -1), means=False)
+        _, latents, gaussians = model._posterior(image.expand(count, -1, -1, -1), means=False)
         log_ratio = sum(
             (Normal(mean_p, log_std_p.exp()).log_prob(z) - Normal(mean_q, log_std_q.exp()).log_prob(z)).sum((1, 2, 3))
-            for z, (mean_q, log_std_q, mean_p, log_std_p) in zip(
-                latents, (parameters for _, parameters in record), strict=True
-            )
+            for z, (mean_q, log_std_q, mean_p, log_std_p) in zip(latents, gaussians, strict=True)
         )
-        generated = model._descend(count, lambda block, h, mean, log_std: Normal(mean, log_std.exp()).sample())
+        generated = model._top_down(count, lambda block, h, mean, log_std: Normal(mean, log_std.exp()).sample())
         evidence, evidence_error = log_mean_exp(likelihood.mixture_log_prob(image, generated).sum((1, 2)))
 
     distortion, rate = out["distortion"], out["rate"].sum(1)
@@ -192,11 +189,11 @@ def test_half_precision_changes_the_loss_by_little(stirred, pixels):
 def test_decoding_the_full_code_is_the_reconstruction(stirred, pixels):
     code, rates = stirred.encode(pixels)
     assert code.shape == rates.shape == (24, stirred.dimensions)
-    parameters, _ = stirred._posterior(pixels, means=True)
+    parameters, *_ = stirred._posterior(pixels, means=True)
     torch.testing.assert_close(stirred.decode(code), likelihood.mixture_mean(parameters), rtol=1e-4, atol=1e-2)
 
 
-def test_what_a_code_lacks_takes_its_prior_mean(stirred, pixels):
+def test_missing_latents_take_their_prior_means(stirred, pixels):
     code, _ = stirred.encode(pixels[:2])
     code[:, ::3] = torch.nan
     prior_means = []
@@ -207,7 +204,7 @@ def test_what_a_code_lacks_takes_its_prior_mean(stirred, pixels):
         return torch.where(given == given, given, prior_mean)
 
     with torch.no_grad():
-        expected = likelihood.mixture_mean(stirred._descend(2, draw))
+        expected = likelihood.mixture_mean(stirred._top_down(2, draw))
     received = drawn(stirred)
     images = stirred.decode(code)
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-2)
@@ -216,7 +213,7 @@ def test_what_a_code_lacks_takes_its_prior_mean(stirred, pixels):
     assert means.abs().max() > 0
 
 
-def test_what_is_sent_costs_the_rate(stirred, pixels):
+def test_transmission_costs_the_rate(stirred, pixels):
     torch.manual_seed(0)
     out = stirred(pixels)
     torch.manual_seed(0)
@@ -232,7 +229,7 @@ def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
     torch.testing.assert_close(stirred.encode(pixels)[0][3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
 
 
-def test_an_image_of_another_size_is_turned_away(tiny):
+def test_an_image_of_another_size_is_refused(tiny):
     for shape in ((2, 1, 64, 64), (2, 1, 16, 16), (2, 3, 32, 32)):
         with pytest.raises(ValueError, match=r"\(N, 1, 32, 32\)"):
             tiny.encode(torch.zeros(shape))
@@ -256,7 +253,7 @@ def test_temperature_scales_the_spread_of_the_latents(tiny):
 
 def test_at_temperature_zero_only_the_pixels_are_random(stirred):
     received = drawn(stirred)
-    one, another = stirred.sample(1, 0.0, grain=0.0), stirred.sample(1, 0.0, grain=0.0)
+    one, another = stirred.sample(1, 0.0, noise_sigma=0.0), stirred.sample(1, 0.0, noise_sigma=0.0)
     for first, second in zip(received[: len(stirred.levels)], received[len(stirred.levels) :], strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert (one != another).any()

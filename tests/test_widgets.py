@@ -1,4 +1,4 @@
-"""The controls of a live notebook, turned without a browser."""
+"""The controls of a live notebook, used without a browser."""
 
 import datetime
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 from astropy.io import fits
-from test_observe import wcs_of
+from test_cutout import wcs_of
 
 from rgz.data import simulate
 
@@ -47,13 +47,13 @@ def test_it_begins_with_the_galaxy_and_its_neighbours(browser):
 def test_turning_the_knobs_changes_the_list(browser):
     (count,) = part(browser, controls.IntSlider)
     (where,) = part(browser, controls.Dropdown, "search in")
-    (how,) = part(browser, controls.Dropdown, "compared")
+    (how,) = part(browser, controls.Dropdown, "metric")
     count.value = 3
     assert shown(browser)[1].count("<tr>") == 4
     where.value = "mirabest"
     assert "<td>rgd</td>" not in shown(browser)[1]
     before = shown(browser)[1]
-    how.value = "as they are, by distance"
+    how.value = "unscaled, by distance"
     assert shown(browser)[1] != before
     where.value, how.value, count.value = where.options[0], how.options[0], 6
 

@@ -1,4 +1,4 @@
-"""What is in a file, in one line: the answer to "can rgz use this?", for every kind of file that it reads."""
+"""Describe a file in one line, to see whether rgz can use it."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,24 +14,22 @@ __all__ = ["describe"]
 
 
 def describe(path: Path) -> str:
-    """One line on a FITS image, an archive of batches, a sample, codes, or weights.
+    """One line about a FITS image, an archive of batches, a sample, codes, or weights.
 
     Raises
     ------
     BadInput
-        The file is missing, damaged, or of no kind that rgz reads.
+        The file is missing, damaged, or of an unknown kind.
     """
-    path = Path(path)
     if not path.is_file():
         raise BadInput(f"{path} is not a file: give the path of a FITS, tar.gz, h5 or safetensors file")
-    name = path.name.lower()
     for endings, function in KINDS.items():
-        if name.endswith(endings):
+        if path.name.lower().endswith(endings):
             return function(path)
-    raise BadInput(f"{path} has no ending that rgz knows: {', '.join(e for endings in KINDS for e in endings)}")
+    raise BadInput(f"{path} has an unknown ending; known are {', '.join(e for endings in KINDS for e in endings)}")
 
 
-def _fits(path):
+def _fits(path: Path) -> str:
     pixels, wcs = archives.read_fits(path)
     centre = ""
     if wcs is not None:
@@ -40,26 +38,25 @@ def _fits(path):
     return f"FITS image, {pixels.shape[0]}×{pixels.shape[1]} pixels{centre}"
 
 
-def _batches(path):
+def _batches(path: Path) -> str:
     images, classes, _, splits = archives.read_batches(path)
     return f"batches, {len(images)} images, {len(set(classes))} classes, {splits.count('test')} in the test batch"
 
 
-def _hdf5(path):
+def _hdf5(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             groups = [key for key in file if isinstance(file[key], h5py.Group) and "code" in file[key]]
     except OSError as error:
         raise BadInput(f"{path} is not a readable HDF5 file ({first_line(error)}): make or fetch it again") from error
-    if not groups:
-        read = sample.read(path)
-        labels = ", ".join(f"{n} {label or 'unlabelled'}" for label, n in Counter(read.table["label"].tolist()).items())
-        return f"sample, {len(read)} images of {read.images.shape[1]}×{read.images.shape[2]} pixels: {labels}"
-    shapes = [f"{name} {codes.read_codes(path, name)[1].shape}" for name in groups]
-    return f"codes: {', '.join(shapes)}"
+    if groups:
+        return "codes: " + ", ".join(f"{name} {codes.read_codes(path, name)[1].shape}" for name in groups)
+    read = sample.read(path)
+    labels = ", ".join(f"{n} {label or 'unlabelled'}" for label, n in Counter(read.table["label"].tolist()).items())
+    return f"sample, {len(read)} images of {read.images.shape[1]}×{read.images.shape[2]} pixels: {labels}"
 
 
-def _weights(path):
+def _weights(path: Path) -> str:
     model, recipe, about = checkpoint.load(path)
     parameters = sum(value.numel() for value in model.parameters())
     return (

@@ -1,36 +1,23 @@
-"""The ``rgz`` command: each verb is one slow step, reads files and writes one file.
+"""The ``rgz`` command. Each verb reads files and writes files; ``rgz VERB --help`` gives an example.
 
-rgz data fetch     the public archives, found or downloaded, their hashes checked
-rgz data check     any file: what is in it, or why it cannot be used
-rgz data build     the training set, one HDF5 file
-rgz data cutouts   images of Radio Galaxy Zoo sources, from the FIRST cut-out service
-rgz train          a VDVAE, resumable
-rgz probe          a run judged by what its codes tell, to choose between runs
-rgz encode         codes of every sample
-rgz reconstruct    what the codes keep of the images, measured
-rgz retrieve       whether a search finds what it should, measured
-rgz classify       FRI or FRII, by classifiers on the codes, measured
-rgz map            all galaxies on one map, for the explorer
-rgz report         the results, printed
-rgz generate       galaxies that nobody has seen
-rgz realism        how real they look, measured
-rgz density        flows that say how likely a galaxy is, and which are odd
-rgz similar        the galaxies most like one of the samples' own
-rgz look           a galaxy of your own: its class, its neighbours, how odd it is
-rgz explorer       a page to wander on
+rgz look, similar, generate, explorer      for people with a galaxy, or without one
+rgz data fetch, check, build, cutouts      the archives and the training set
+rgz train, encode, fit prior, fit density  the network and what is fitted to its codes
+rgz study                                  the measurements behind the book
 """
 
+import subprocess
 import sys
-from dataclasses import asdict
-from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import rgz
-from rgz.app import cli_data, cli_look, cli_new
-from rgz.app.cli_data import sources
+from rgz import artifacts
+from rgz.app import cli_data, cli_fit, cli_look
+from rgz.app.cli_data import TRAINING_SET, TrainingSet, Weights
 from rgz.errors import BadInput
 
 __all__ = ["app", "main"]
@@ -41,26 +28,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
+for verb in (cli_look.look, cli_look.similar, cli_look.generate, cli_look.explorer):
+    app.command()(verb)
 app.add_typer(cli_data.app, name="data")
-
-WEIGHTS, PLAIN, CODES, COMMITTEES, RESULTS, TRIES = (
-    "vdvae.safetensors",
-    "plain.safetensors",
-    "codes.h5",
-    "committees.safetensors",
-    "results.json",
-    "tries.csv",
-)
+app.add_typer(cli_fit.app, name="fit")
 
 
-class Device(StrEnum):
-    """Where a model is trained."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-def _version(wanted: bool):
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(rgz.__version__)
         raise typer.Exit
@@ -71,7 +45,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-):
+) -> None:
     pass
 
 
@@ -79,327 +53,80 @@ def _options(
 def train(
     preset: Annotated[
         str,
-        typer.Option(
-            help="Shape of the model: tiny (tests), small (two CPU cores), base64 (a GPU), imagenet64 (several), or "
-            "plain, an autoencoder without hierarchy to compare with."
-        ),
+        typer.Option(help="tiny (tests), small (two cores), base64 (a GPU), imagenet64 (several), plain (baseline)."),
     ] = "small",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole schedule.")] = 6000,
-    minutes: Annotated[
-        float, typer.Option(min=0, help="Stop in good order after so many minutes; run again to go on.")
-    ] = float("inf"),
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the whole schedule.")] = 6000,
+    minutes: Annotated[float, typer.Option(min=0, help="Checkpoint and stop after this many minutes.")] = float("inf"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights, batches and noise.")] = 0,
-    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
-        "runs/train.h5"
-    ),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the run: checkpoint, log, weights; runs/PRESET when left out. A run there is resumed."
-        ),
-    ] = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu,
-    accumulate: Annotated[
-        int, typer.Option(min=1, help="Work each batch in so many parts, where memory holds no more.")
-    ] = 1,
+    path: TrainingSet = TRAINING_SET,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/PRESET.")] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts to split a batch into, to save memory.")] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")] = False,
-):
-    """Train a VDVAE on unlabelled images, or go on with a run.
+) -> None:
+    """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Under an hour on two cores.
 
-    The run's folder gets a log and, as it goes, a figure of held-out images and their reconstructions. Several processes:
-    torchrun --nproc-per-node 2 -m rgz train
+    The plain preset is a non-hierarchical VAE, to compare with.
 
-    Example, under an hour on two cores: rgz train --preset small
+    Examples: rgz train --minutes 30;  torchrun --nproc-per-node 2 -m rgz train
     """
-    import torch
+    from rgz.app import training
+    from rgz.models.train import Schedule
 
-    from rgz import artifacts
-    from rgz.data import datasets, fetch, loader, sample
-    from rgz.data import training_set as training_set_
-    from rgz.models import checkpoint, vae, vdvae
-    from rgz.models import train as training
-    from rgz.transforms import prepare
-    from studies import reconstruction
-
-    presets = vdvae.PRESETS | {"plain": vae.Config()}
-    if preset not in presets:
-        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(presets)}")
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise BadInput("there is no CUDA device on this machine: leave --device at cpu")
-    rank, processes = training.processes()
-    if processes > 1 and not training_set.exists():
-        raise BadInput(f"{training_set} is not there: make it with rgz data build before several processes ask for it")
-    config, out = presets[preset], out or Path("runs") / preset
-    weights = out / (PLAIN if preset == "plain" else WEIGHTS)
-    recipe, schedule = prepare.Recipe(config.size), training.Schedule(steps=steps, seed=seed, accumulate=accumulate)
-    known = sources(training_set)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
-    if not len(seen) or not len(held_out):
-        raise BadInput(
-            f"{training_set} has {len(seen)} train and {len(held_out)} valid rows: both are needed, see rgz data build"
-        )
-    digest, versions = artifacts.sha256(training_set), artifacts.describe()  # of the code that does the training
-    pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
-    torch.manual_seed(seed)
-    model = checkpoint.MODELS[type(config)](config)
-    model, done = training.fit(
-        model,
-        loader.batches(seen, recipe, schedule.batch, seed),
-        schedule,
-        out,
-        validation=pixels,
-        minutes=minutes,
-        device=device.value,
-        inputs={"training_set_sha256": digest, "recipe": asdict(recipe)},
-        tensorboard=tensorboard,
-        look=lambda mean, _: reconstruction.figure(mean, pixels[:12], out / "reconstructions.png"),
+    schedule = Schedule(steps=steps, seed=seed, accumulate=accumulate)
+    folder = out or Path("runs") / preset
+    weights, done, about = training.run(
+        preset, path, folder, schedule, device, minutes=minutes, tensorboard=tensorboard
     )
-    if rank:
-        return
-    about = versions | dict(
-        preset=preset,
-        steps=done,
-        schedule=asdict(schedule),
-        sources=len(seen),
-        radio_galaxy_zoo=int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,
-        validation_sources=len(held_out),
-        validation=training.describe(model.to("cpu"), pixels),
-        training_set_sha256=digest,
-        data={name: fetch.REGISTRY[datasets.SAMPLES[name][0]].sha256 for name in ("mirabest", "rgd")}
-        | {name: fetch.REGISTRY[name].sha256 for name in (training_set_.FITS_FIELDS, training_set_.ZOO)},
-    )
-    checkpoint.save(weights, model, recipe, about)
-    typer.echo(
-        f"{weights}: step {done} of {steps}, {about['validation']['bits_per_dimension']} bits/dim on held-out images"
-    )
-    if done < steps:
-        typer.echo("not finished: run the same command again to go on")
-
-
-@app.command()
-def probe(
-    weights: Annotated[Path, typer.Argument(help="Weights of a run.")],
-    note: Annotated[str, typer.Option(help="What this run tries.")],
-    dimensions: Annotated[int, typer.Option(min=1, help="Latents kept as the code.")] = 64,
-    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
-        "runs/train.h5"
-    ),
-    out: Annotated[
-        Path | None, typer.Option(help="CSV file to add a line to; artifacts/tries.csv when left out.")
-    ] = None,
-):
-    """Judge a run: held-out bits/dim, and how well its codes tell FRI from FRII on the official training images alone.
-
-    Use it to choose between runs; the test images stay out of it. One line a run is added to the table of tries.
-
-    Example: rgz probe runs/small/vdvae.safetensors --note "4 latents fewer"
-    """
-    from rgz import artifacts
-    from studies import classification
-
-    line = classification.probe(weights, sources(training_set), dimensions) | {"note": note}
-    classification.add_line(line, out or artifacts.artifacts() / TRIES)
-    typer.echo(", ".join(f"{name} {value}" for name, value in line.items()))
+    if about:
+        bits = about["validation"]["bits_per_dimension"]
+        typer.echo(f"{weights}: step {done} of {steps}, {bits} bits/dim on held-out images")
+        if done < steps:
+            typer.echo("not finished: run the same command again to continue")
 
 
 @app.command()
 def encode(
-    weights: Annotated[Path | None, typer.Option(help="Weights; the committed ones when left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; artifacts/codes.h5 when left out.")] = None,
-    dimensions: Annotated[
-        int, typer.Option(min=1, help="Latents kept as the code, the most variable over the training images.")
-    ] = 64,
-    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
-        "runs/train.h5"
-    ),
-):
-    """Write the codes of all samples, one group each, row for row, and beside them the committees that name a class.
+    weights: Weights = None,
+    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
+    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents to keep, the most variable ones.")] = 64,
+    path: TrainingSet = TRAINING_SET,
+) -> None:
+    """Encode all samples into codes.h5, and fit the FRI/FRII classifiers beside it; half an hour on two cores.
 
-    Where the codes are compared, in a search, is learned from training images that are altered on purpose; half an hour
-    on two cores.
+    Codes are posterior means of latents, which have no unit.
+
+    Example: rgz encode --weights runs/small/vdvae.safetensors --out runs/small/codes.h5
     """
-    import numpy as np
-    from safetensors.numpy import save as to_bytes
+    from rgz.tasks import encode as encoding
 
-    from rgz import artifacts
-    from rgz.data import datasets, sample
-    from rgz.features import codes as codefile
-    from rgz.features import descriptors, embed, metric
-    from rgz.models import checkpoint
-    from studies import classification
-
-    weights = weights or artifacts.artifact(WEIGHTS)
-    out = out or artifacts.artifacts() / CODES
-    model, recipe, _ = checkpoint.load(weights)
-    if dimensions > model.dimensions:
-        raise BadInput(f"this model has {model.dimensions} latent dimensions: --dimensions {dimensions} is more")
-    known = sources(training_set)
-    seen = known[known.table["split"] == "train"]
-    shown = sample.prepared(seen, recipe)
-    means, _ = embed.full_codes(model, shown)
-    chosen, basis = embed.rank(means)[:dimensions], descriptors.principal(shown)
-
-    def describe(galaxies):
-        return descriptors.describe(model, recipe, galaxies, chosen, basis)
-
-    groups = {}
-    for name in datasets.SAMPLES:
-        typer.echo(f"encoding {name}", err=True)
-        galaxies = datasets.load_dataset(name)
-        if name == "frdeep-first":  # its archive tells no places, but some of its images are MiraBest's
-            galaxies = datasets.placed(galaxies, datasets.load_dataset("mirabest"))
-        kept, codes, left_out = embed.encode(model, recipe, galaxies, chosen)
-        codes["code_compared"] = describe(kept)
-        groups[name] = kept.table, codes, {"left_out": left_out}
-    typer.echo("altering images", err=True)
-    changes = descriptors.changes(describe, recipe, seen)
-    whole = np.vstack([codes["code_compared"] for _, codes, _ in groups.values()])
-    alone = descriptors.alone(chosen)
-    spaces = {
-        codefile.BASIS: basis,
-        codefile.SPACE: descriptors.space(whole, changes, alone),
-        codefile.ALONE: metric.invariant(whole[:, :alone], changes[:, :alone]),
-    }
-    attributes = artifacts.describe(
-        weights_sha256=artifacts.sha256(weights),
-        rule="posterior means of the most variable latents over the training images; code_views: mean and mean absolute value "
-        "over twelve views; code_asymmetry: logarithm of the rms difference between codes of mirrored views; code_compared: mean "
-        "and mean absolute value over twelve views, four of them of the image as it is, four of it turned by 30° and four by 60°, "
-        "in five frames, side by side: as posed, about the centroid of the emission, 115″ wide about the middle and about the "
-        "centroid, and 58″ wide about the centroid; then of principal components of the same views; basis: what to subtract from "
-        "a flat prepared image and multiply it with for the components; space: what to subtract from and multiply with "
-        "code_compared before it is compared; space_alone: the same for its part that comes from the latents",
-        latents=chosen,
-        blocks=embed.blocks_of(model, chosen),
-        variance=means.var(axis=0),
+    out = out or artifacts.artifacts() / "codes.h5"
+    counts = encoding.encode(
+        weights or artifacts.artifact("vdvae.safetensors"), cli_data.sources(path), out, dimensions
     )
-    codefile.write_codes(out, groups, attributes, spaces)
-    typer.echo("fitting committees", err=True)
-    committees = classification.fit_committees(out)
-    with artifacts.atomic(out.with_name(COMMITTEES)) as partial:
-        partial.write_bytes(to_bytes(committees, metadata={"codes_sha256": artifacts.sha256(out)}))
-    typer.echo(
-        f"{out}: "
-        + ", ".join(f"{name} {len(table)}" for name, (table, *_) in groups.items())
-        + f"; {dimensions} latents"
-    )
-
-
-@app.command("reconstruct")
-def reconstruct_samples(
-    weights: Annotated[Path | None, typer.Option(help="Weights; the committed ones when left out.")] = None,
-    plain: Annotated[Path | None, typer.Option(help="Those of the plain autoencoder to compare with.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
-    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
-        "runs/train.h5"
-    ),
-):
-    """Measure how well images are rebuilt from their codes."""
-    from rgz import artifacts
-    from rgz.models import checkpoint
-    from studies import classification, reconstruction
-
-    weights, plain = weights or artifacts.artifact(WEIGHTS), plain or artifacts.artifact(PLAIN)
-    known = sources(training_set)
-    seen = known[known.table["split"] == "train"]
-    (model, recipe, _), (other, its_recipe, _) = checkpoint.load(weights), checkpoint.load(plain)
-    if its_recipe != recipe:
-        raise BadInput(
-            f"{weights} and {plain} were made for images prepared in different ways: they cannot be compared"
-        )
-    found = reconstruction.study(model, other, recipe, seen, reconstruction.tests(recipe))
-    found["sha256"] = {"weights": artifacts.sha256(weights), "plain": artifacts.sha256(plain)}
-    classification.write({"reconstruction": found}, out or artifacts.artifacts() / RESULTS)
-    typer.echo(reconstruction.table(found))
+    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}; {dimensions} latents")
 
 
 @app.command()
-def retrieve(
-    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
-    training_set: Annotated[Path, typer.Option("--data", help="Made by rgz data build; built when missing.")] = Path(
-        "runs/train.h5"
-    ),
-):
-    """Measure whether the search finds what it should."""
-    from rgz import artifacts
-    from rgz.models import checkpoint
-    from studies import classification, similarity
+def study(
+    name: Annotated[str, typer.Argument(help="Step of dodo.py, such as classification.")],
+    fresh: Annotated[bool, typer.Option(help="Run it even if its inputs have not changed.")] = False,
+) -> None:
+    """Run one study of the book in a clone of the repository; seconds to half an hour. python -m doit list names them.
 
-    codes, known = codes or artifacts.artifact(CODES), sources(training_set)
-    model, recipe, _ = checkpoint.load(artifacts.artifact(WEIGHTS))
-    found = similarity.study(model, recipe, codes, known[known.table["split"] == "train"])
-    found["codes_sha256"] = artifacts.sha256(codes)
-    classification.write({"retrieval": found}, out or artifacts.artifacts() / RESULTS)
-    typer.echo(similarity.table(found))
+    Example: rgz study classification --fresh
+    """
+    root = artifacts.clone()
+    if root is None or find_spec("doit") is None:
+        raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
+    for command in (["forget", name],) * fresh + ([name],):
+        status = subprocess.run([sys.executable, "-m", "doit", *command], cwd=root).returncode
+        if status:
+            raise typer.Exit(status)
 
 
-@app.command()
-def classify(
-    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to add to; artifacts/results.json when left out.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats of the 5-fold cross-validation.")] = 10,
-):
-    """Classify FRI and FRII on the codes, and on features of the images that need no network."""
-    from rgz import artifacts
-    from studies import classification
-
-    results, out = (
-        classification.classes(codes or artifacts.artifact(CODES), repeats),
-        out or artifacts.artifacts() / RESULTS,
-    )
-    classification.write(results, out)
-    typer.echo(classification.table(results))
-
-
-@app.command("map")
-def lay_out(
-    codes: Annotated[Path | None, typer.Option(help="Codes; the committed ones when left out.")] = None,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write; artifacts/map.csv when left out.")] = None,
-):
-    """Lay all galaxies out on the explorer's map, by t-SNE; half a minute."""
-    from rgz import artifacts
-    from rgz.app import explorer
-    from rgz.tasks import search
-
-    out, index = out or artifacts.artifacts() / "map.csv", search.index(codes)
-    explorer.lay_out(index, out)
-    typer.echo(f"{out}: {len(index)} galaxies")
-
-
-@app.command()
-def report(
-    results: Annotated[Path | None, typer.Option(help="JSON file; artifacts/results.json when left out.")] = None,
-):
-    """Print the results that rgz classify, reconstruct, retrieve, realism and density have measured."""
-    from studies import anomalies, classification, generation, reconstruction, similarity
-
-    kept = classification.read(results)
-    typer.echo(classification.table(kept))
-    studies = {
-        "reconstruction": reconstruction,
-        "retrieval": similarity,
-        "generation": generation,
-        "anomalies": anomalies,
-    }
-    for name in filter(kept.__contains__, studies):
-        typer.echo(f"\n{name}\n\n{studies[name].table(kept[name])}")
-
-
-for verb in (
-    cli_new.generate,
-    cli_new.prior,
-    cli_new.realism,
-    cli_new.density,
-    cli_look.similar,
-    cli_look.look,
-    cli_look.explorer,
-):
-    app.command()(verb)
-
-
-def main():
-    """Run the command line; a fault of an input is one line on stderr and exit status 1."""
+def main() -> None:
+    """Run the command line; an unusable input is one line on stderr and exit status 1."""
     try:
         app()
     except BadInput as error:

@@ -1,26 +1,31 @@
-"""The verbs of ``rgz data``: find, check and put together what everything else starts from."""
+"""``rgz data``: find, download and check the public archives, and build the training set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rgz.errors import BadInput
 
-__all__ = ["app", "build", "sources"]
+if TYPE_CHECKING:
+    from rgz.data.sample import Sample
+
+__all__ = ["TRAINING_SET", "TrainingSet", "Weights", "app", "sources"]
 
 app = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
+
+TRAINING_SET = Path("runs/train.h5")
+TrainingSet = Annotated[Path, typer.Option("--data", help="Training set from rgz data build; built if missing.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default the committed ones.")]
 
 
 @app.command("fetch")
 def fetch_files(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Files to fetch; all that have a download when left out.")
-    ] = None,
-):
-    """Find or download the public archives, check their sha256, and say what is where.
+    names: Annotated[list[str] | None, typer.Argument(help="Files to fetch; by default all that can be had.")] = None,
+) -> None:
+    """Find or download the public archives, check their sha256, and print where they are.
 
-    A file is looked for in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network.
+    A file is looked for in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network; 130 MB in all.
 
     Example: rgz data fetch MiraBest_F_batches.tar.gz
     """
@@ -28,23 +33,24 @@ def fetch_files(
 
     for name in names or fetch.REGISTRY:
         file = fetch.REGISTRY.get(name)
-        if not names and file.url is None and fetch.locate(name) is None:
-            typer.echo(f"{name}\n    not here, and without a download of its own: {file.source}\n    {file.about}")
+        if not names and file is not None and file.url is None and fetch.locate(name) is None:
+            typer.echo(
+                f"{name}\n    not on this machine, and not published as one file: {file.source}\n    {file.about}"
+            )
             continue
         path = fetch.fetch(name)
-        typer.echo(
-            f"{name}\n    {path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}"
-        )
+        size = path.stat().st_size / 1e6
+        typer.echo(f"{name}\n    {path} ({size:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}")
 
 
 @app.command("check")
 def check_files(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="FITS images, archives of batches, samples, codes (.h5), weights (.safetensors)."),
-    ],
-):
-    """Read files as rgz reads them and say what is in each; the first that cannot be used ends with exit status 1."""
+    files: Annotated[list[Path], typer.Argument(help="FITS, tar archives, samples or codes (.h5), weights.")],
+) -> None:
+    """Describe files, each in one line; the first that rgz cannot use ends with exit status 1.
+
+    Example: rgz data check galaxy.fits runs/small/vdvae.safetensors
+    """
     from rgz.app import check
 
     for path in files:
@@ -53,19 +59,20 @@ def check_files(
 
 @app.command("build")
 def build(
-    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("runs/train.h5"),
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to be taken in too.")] = None,
-):
-    """Put together the training set: unlabelled FIRST sources, once each, none within 30″ of a test split.
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = TRAINING_SET,
+    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to be included.")] = None,
+) -> None:
+    """Build the training set: unlabelled FIRST sources, each once, none within 30″ of a test split; about two minutes.
 
-    Sources are looked for in every field of MiraBest and the Radio Galaxy Dataset; some two minutes.
+    Sources are detected in all fields of MiraBest and the Radio Galaxy Dataset.
+
+    Example: rgz data build --cutouts runs/first
     """
-    from rgz.data import download as downloads
-    from rgz.data import fetch, sample
-    from rgz.data import training_set as training_set_
+    from rgz.data import download, fetch, sample, training_set
 
-    extra = cutouts and downloads.collect(cutouts, downloads.read_catalogue(fetch.fetch(training_set_.ZOO)))
-    built = training_set_.training_sample(extra)
+    zoo = fetch.fetch(training_set.ZOO)
+    extra = None if cutouts is None else download.collect(cutouts, download.read_catalogue(zoo))
+    built = training_set.training_sample(extra)
     sample.write(out, built)
     held_out = int((built.table["split"] == "valid").sum())
     known = int((built.table["rgz_name"] != "").sum())
@@ -73,38 +80,33 @@ def build(
 
 
 @app.command("cutouts")
-def download(
-    folder: Annotated[Path, typer.Option(help="Folder of the images, one FITS file a source.")] = Path("runs/first"),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many sources; all 50,637 when left out.")
-    ] = None,
+def download_cutouts(
+    folder: Annotated[Path, typer.Option(help="Folder for the images, one FITS file per source.")] = Path("runs/first"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of sources; by default all 50,637.")] = None,
     service: Annotated[
-        str | None, typer.Option(help="Address of another server that takes the form of the FIRST cut-out server.")
+        str | None, typer.Option(help="URL of a server that works like the FIRST cutout server.")
     ] = None,
-):
-    """Cut the sources of Radio Galaxy Zoo DR1 out of the FIRST survey, one request at a time.
+) -> None:
+    """Download FIRST images of the sources in Radio Galaxy Zoo DR1, 4.6′ wide, one at a time; about a day for all.
 
-    All of them take about a day. Stop when you like: the same command goes on from there, asks for nothing that is in
-    the folder, and tries again what is listed in its failures.csv.
+    Stop at any time: the same command continues, skips what is in the folder, and tries the failures again.
 
     Example, a minute: rgz data cutouts --limit 30
     """
-    from rgz.data import download as downloads
-    from rgz.data import fetch
-    from rgz.data import training_set as training_set_
+    from rgz.data import download, fetch, training_set
 
-    table = downloads.read_catalogue(fetch.fetch(training_set_.ZOO))[:limit]
-    failures = downloads.download(table, folder, service or downloads.SERVICE)
-    listed = f"{len(failures)} could not be had, see {folder / downloads.FAILURES}"
+    table = download.read_catalogue(fetch.fetch(training_set.ZOO))[:limit]
+    failures = download.download(table, folder, service or download.SERVICE)
+    listed = f"{len(failures)} could not be downloaded, see {folder / download.FAILURES}"
     if len(failures) == len(table):
         raise BadInput(f"{folder}: none of {len(table)} sources: {listed}")
     typer.echo(f"{folder}: {len(table) - len(failures)} of {len(table)} sources" + (f"; {listed}" if failures else ""))
 
 
-def sources(training_set: Path):
-    """The training set, built first where it is missing."""
+def sources(path: Path) -> "Sample":
+    """The training set, built first if the file is missing."""
     from rgz.data import sample
 
-    if not training_set.exists():
-        build(training_set)
-    return sample.read(training_set)
+    if not path.exists():
+        build(path)
+    return sample.read(path)

@@ -1,111 +1,160 @@
-"""The verbs for people who come with a galaxy: ``rgz look``, ``rgz similar``, ``rgz explorer``."""
+"""The verbs for people with a galaxy of their own, or without one: look, similar, generate, explorer."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rgz import artifacts
+from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
 
-__all__ = ["explorer", "look", "similar"]
+if TYPE_CHECKING:
+    from rgz.data.cutout import Cutout
+    from rgz.tasks.inspect import Inspection
+
+__all__ = ["explorer", "generate", "look", "similar"]
+
+K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")]
+TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot or .parquet.")]
+
+
+def look(
+    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey PNG images of galaxies.")] = None,
+    at: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="RA and Dec of the galaxy, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
+    ] = None,
+    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS; PNG 1.8.")] = None,
+    k: K = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per galaxy and line.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the galaxies and similar ones: .png, .pdf or .svg.")] = None,
+    table: TableFile = None,
+) -> None:
+    """Inspect galaxies of your own: FRI or FRII, how anomalous, and the most similar galaxies.
+
+    Pixels may be up to 20″ wide. Without a file, the image at the position is downloaded from FIRST or NVSS.
+
+    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112
+    """
+    from astropy.table import vstack
+
+    from rgz.tasks import inspect, search
+
+    if table:
+        search.ending(table)
+    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
+    cutouts, refused = _cutouts(files or [], at, pixel)
+    found = inspect.inspect_all(cutouts, k) if cutouts else []
+    if found and table:
+        tables = [one.neighbours.copy() for one in found]
+        for one, near in zip(found, tables, strict=True):
+            near.add_column(one.cutout.name, name="query", index=0)
+        search.write(vstack(tables, metadata_conflicts="silent"), table)
+    if found and plot:
+        _draw(found, plot)
+    for one in found:
+        typer.echo(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else str(one))
+    if refused:
+        raise BadInput("; ".join(refused))
+
+
+def _cutouts(files: list[Path], at: tuple[str, str] | None, pixel: float | None) -> tuple[list["Cutout"], list[str]]:
+    """Cutouts of the files, or of a position, and why others cannot be used."""
+    from rgz.data import cutout
+
+    place = cutout.parse_position(*at) if at else None
+    if not files:
+        if place is None:
+            raise BadInput("nothing to look at: give an image, or a position with --at RA DEC")
+        return [cutout.download_cutout(*place)], []
+    found, refused = [], []
+    for path in files:
+        try:
+            found.append(cutout.open_cutout(path, place, pixel))
+        except BadInput as error:
+            refused.append(str(error))
+    return found, refused
+
+
+def _draw(found: list["Inspection"], path: Path) -> None:
+    from rgz import plots
+    from rgz.tasks import inspect
+
+    names = [f"{one.cutout.name}: {one.probability}" for one in found]
+    canvas = plots.lookalikes(names, *inspect.pictures(found))[0, 0].figure
+    with artifacts.atomic(path) as partial:
+        canvas.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
 
 
 def similar(
-    name: Annotated[str, typer.Argument(help="Name of a galaxy in one of the samples.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
-    sample: Annotated[
-        list[str] | None, typer.Option(help="Sample to look in, may be repeated; all when left out.")
-    ] = None,
-    table: Annotated[Path | None, typer.Option(help="Write the list too: .csv, .ecsv, .vot or .parquet.")] = None,
-):
-    """List the galaxies most like one of the samples' own.
+    name: Annotated[str, typer.Argument(help="Name of a galaxy in one of the samples, such as rgd-0001.")],
+    k: K = 10,
+    sample: Annotated[list[str] | None, typer.Option(help="Sample to search, may be repeated; by default all.")] = None,
+    table: TableFile = None,
+) -> None:
+    """List the galaxies most similar to one that is in the samples.
+
+    The separation is 1 − cos of the angle between retrieval descriptors, from 0 to 2.
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
     from rgz.data import datasets
     from rgz.tasks import search
 
-    index = search.index()
-    row = index.row(name)
     if unknown := sorted(set(sample or ()) - set(datasets.SAMPLES)):
         raise BadInput(f"no sample is called {', '.join(unknown)}: known are {', '.join(datasets.SAMPLES)}")
+    index = search.SearchIndex.from_pretrained()
+    row = index.row(name)
     found = (index.of(*sample) if sample else index).query_vector(index.vectors[row], k, index.table[row])
     if table:
         search.write(found, table)
-    typer.echo(
-        "\n".join(found["name", "sample", "label", "separation", "same", "link"].pformat(max_lines=-1, max_width=-1))
-    )
+    shown = found["name", "sample", "label", "separation", "same", "link"].pformat(max_lines=-1, max_width=-1)
+    typer.echo("\n".join(shown))
 
 
-def look(
-    files: Annotated[list[Path] | None, typer.Argument(help="FITS or PNG images of galaxies.")] = None,
-    at: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            help="RA and Dec, degrees or 10:02:00 +02:15:00: of the galaxy in the image, or to get an image of."
-        ),
-    ] = None,
-    pixel: Annotated[
-        float | None, typer.Option(min=0.01, help="Width of a pixel in arcsec, of images that do not say; 1.8 for PNG.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a galaxy and line.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the galaxies and their neighbours: .png, .pdf or .svg.")
-    ] = None,
-    table: Annotated[Path | None, typer.Option(help="Write all neighbours: .csv, .ecsv, .vot or .parquet.")] = None,
-):
-    """Look at galaxies of your own: FRI or FRII, what is most like them, what the network keeps of them.
+def generate(
+    count: Annotated[int, typer.Argument(min=1, help="Number of galaxies.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5 or .fits with pixels, or .png with all on one sheet.")],
+    temperature: Annotated[float, typer.Option(help="Below 1 more typical, above 1 more diverse samples.")] = 1.0,
+    truncation: Annotated[float, typer.Option(help="Cut noise off beyond this many σ; above 0.")] = float("inf"),
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same galaxies.")] = 0,
+    weights: Weights = None,
+    flow: Annotated[Path | None, typer.Option(help="From rgz fit prior; without it --weights use their own.")] = None,
+) -> None:
+    """Draw new galaxies: 32 × 32 pixels in canonical orientation, the square root of brightness in 256 grey levels.
 
-    Images are FITS or grey PNG, of any pixel width; without a file the place given by --at is asked for in FIRST, then NVSS.
-
-    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112
+    Example: rgz generate 64 --out galaxies.png
     """
-    import json
+    from rgz.app import gallery
+    from rgz.models import checkpoint
+    from rgz.tasks import generate as generation
 
-    from rgz import artifacts
-    from rgz.data import cutout
-    from rgz.tasks import inspect, search
-
-    if table:
-        search.ending(table)
-    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise BadInput(f"{plot}: figures are drawn as .png, .pdf or .svg; choose one of these endings")
-    if not files and not at:
-        raise BadInput("nothing to look at: name an image, or a place with --at RA DEC")
-    place = cutout.place(*at) if at else None
-    fields, refused = [], []
-    for source in files or [None]:
-        try:
-            seen = cutout.open_cutout(source, pixel) if source else cutout.download(*place)
-            fields.append(cutout.centre(seen, place))
-        except BadInput as error:
-            refused.append(str(error))
-    found = inspect.inspect(fields, k) if fields else []
-    if found and table:
-        search.write(inspect.neighbours(found), table)
-    if found and plot:
-        from rgz import plots
-
-        own, near, titles = inspect.pictures(found)
-        names = [f"{one.field.name}: {inspect.probability(one.frii)}" for one in found]
-        canvas = plots.lookalikes(names, own, near, titles)[0, 0].figure
-        with artifacts.atomic(plot) as partial:
-            canvas.savefig(partial, format=plot.suffix[1:].lower(), dpi=150)
-    for one in found:
-        typer.echo(json.dumps(inspect.as_dict(one), ensure_ascii=False) if as_json else inspect.text(one))
-    if refused:
-        raise BadInput("; ".join(refused))
+    gallery.check_ending(out)
+    if weights is None:
+        weights, flow = artifacts.artifact("vdvae.safetensors"), flow or artifacts.artifact("prior.safetensors")
+    model, _, about = checkpoint.load(weights)
+    prior = None if flow is None else generation.load_prior(flow, weights)
+    drawn = generation.generate(count, temperature, truncation, seed, model, prior)
+    settings: dict[str, Any] = {"temperature": temperature, "truncation": truncation, "seed": seed}
+    settings |= {
+        "weights": about.get("commit", "unknown"),
+        "flow": artifacts.sha256(flow) if flow else "none, the network's own prior",
+    }
+    gallery.write(drawn, out, settings)
+    typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
 
 
 def explorer(
     out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("_build/explorer"),
-    page: Annotated[Path, typer.Option(help="Folder of the hand-written page.")] = Path(__file__).resolve().parents[2]
-    / "book"
-    / "explorer",
-):
-    """Build the explorer: a page with all galaxies on a map and the nearest of each, that needs no server."""
-    from rgz.app import explorer as explorer_
+) -> None:
+    """Build the explorer, a web page of at most 3 MB with all galaxies on a map; it needs a clone of the repository.
 
-    size = explorer_.build(out, page)
+    Example: rgz explorer --out page
+    """
+    from rgz.app import explorer as explorers
+
+    size = explorers.build(out)
     typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")

@@ -1,65 +1,54 @@
-"""A page on which to wander: every galaxy on a map, its nearest neighbours a click away, without a server or a kernel.
+"""The explorer: a web page with every galaxy on a map and its nearest neighbours one click away; it needs no server.
 
-The page is three files: the hand-written page and script of ``book/explorer``, with the data inside, and one sheet of pictures.
-Codes go in as bytes, a quarter of their size; the browser compares them as :mod:`rgz.tasks.search` does, by their angle. So what
-the page answers is what :func:`nearest` answers from the same bytes, and nearly always what the full codes answer.
+The page consists of the hand-written files in ``book/explorer``, the data, and one image with all pictures. Vectors are
+stored as signed bytes, a quarter of their size, and the browser compares them by angle as :mod:`rgz.tasks.search` does.
+Its answers are those of the full vectors in nearly all cases.
 """
 
 import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from numpy.typing import NDArray
 from PIL import Image
 
 from rgz import artifacts, plots
 from rgz.data import datasets
 from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.tasks import search
+from rgz.tasks.search import LINK, SearchIndex
 
-__all__ = ["LARGEST", "build", "lay_out", "nearest", "payload", "quantised", "sheet", "write"]
+__all__ = ["build", "payload", "quantised", "sheet", "write"]
 
 LARGEST = 3_000_000  # bytes, for all files of the page
-COLUMNS = 68
+COLUMNS = 68  # pictures in one row of the sheet
+QUALITY = 70  # of the WebP compression
 TITLES = {
     "mirabest": "MiraBest",
     "frdeep-nvss": "FR-DEEP NVSS",
     "frdeep-first": "FR-DEEP FIRST",
     "rgd": "Radio Galaxy Dataset",
 }
-QUALITY = 70  # of the pictures, WebP
 
 
-def quantised(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N, D) as signed bytes, one scale for all."""
-    return np.rint(vectors * (127 / np.abs(vectors).max())).astype(np.int8)
+def quantised(vectors: NDArray[Any]) -> NDArray[np.int8]:
+    """Vectors (N, D) as signed bytes, all on the same scale."""
+    return np.asarray(np.rint(vectors * (127 / np.abs(vectors).max())), dtype=np.int8)
 
 
-def nearest(codes: np.ndarray, row: int, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """What the page answers: the ``k`` rows nearest to a row of bytes (N, D), and 1 − cos of the angles."""
-    whole = codes.astype(float)
-    norms = np.sqrt((whole**2).sum(axis=1))
-    far = 1 - whole @ whole[row] / (norms[row] * norms)
-    order = np.argsort(far, kind="stable")
-    order = order[order != row][:k]
-    return order, far[order]
+def payload(index: SearchIndex, pictures: str, positions: Table) -> dict[str, Any]:
+    """The data of the page, ready for JSON.
 
-
-def lay_out(index: search.SearchIndex, path: Path):
-    """Write a map of an index as CSV: ``name`` and places ``x`` and ``y``, 0 … 9999, where neighbours stay neighbours (t-SNE)."""
-    from sklearn.manifold import TSNE
-
-    flat = TSNE(init="pca", perplexity=40, random_state=0, n_jobs=-1).fit_transform(index.vectors)
-    flat = np.rint(9999 * (flat - flat.min(axis=0)) / np.ptp(flat, axis=0).max()).astype(int)
-    with artifacts.atomic(path) as partial:
-        Table({"name": index.table["name"], "x": flat[:, 0], "y": flat[:, 1]}).write(partial, format="ascii.csv")
-
-
-def payload(index: search.SearchIndex, pictures: str, places: Table) -> dict:
-    """All that the page knows, ready for JSON; ``pictures`` says what the pictures are, ``places`` as of :func:`lay_out`.
+    Parameters
+    ----------
+    pictures
+        What the pictures show, for the caption.
+    positions
+        The map: ``name``, ``x`` and ``y``, integers from 0 to 9999, one row a galaxy of the index.
 
     Raises
     ------
@@ -69,10 +58,10 @@ def payload(index: search.SearchIndex, pictures: str, places: Table) -> dict:
     table, codes = index.table, quantised(index.vectors)
     samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
     labels += [""] * ("" in set(table["label"]))
-    if list(places["name"]) != list(table["name"]):
-        raise BadInput("the map is of other galaxies than the codes: make it again with rgz map")
+    if list(positions["name"]) != list(table["name"]):
+        raise BadInput("the map and the codes are of different galaxies: make the map again with rgz study map")
 
-    def known(column):
+    def degrees(column: str) -> list[float | None]:
         return [round(float(v), 5) if np.isfinite(v) else None for v in table[column]]
 
     return {
@@ -82,65 +71,67 @@ def payload(index: search.SearchIndex, pictures: str, places: Table) -> dict:
         "colours": [plots.COLOURS.get(label, "#555555") for label in labels],
         "pictures": pictures,
         "columns": COLUMNS,
-        "links": search.LINK,
+        "links": LINK,
         "name": [str(name) for name in table["name"]],
         "sample": [samples.index(name) for name in table["sample"]],
         "label": [labels.index(label) for label in table["label"]],
-        "ra": known("ra"),
-        "dec": known("dec"),
-        "x": [int(v) for v in places["x"]],
-        "y": [int(v) for v in places["y"]],
+        "ra": degrees("ra"),
+        "dec": degrees("dec"),
+        "x": [int(v) for v in positions["x"]],
+        "y": [int(v) for v in positions["y"]],
         "dimensions": codes.shape[1],
         "codes": base64.b64encode(codes.tobytes()).decode("ascii"),
     }
 
 
-def sheet(pictures: np.ndarray) -> bytes:
-    """Pictures (N, H, W), grey levels, in lines of 68, as one WebP: colours and the way up are those of the book's galleries."""
+def sheet(pictures: NDArray[Any]) -> bytes:
+    """Grey-level pictures (N, H, W) as one WebP image, 68 in each row, upright, in the colours of the galleries."""
     count, size, _ = pictures.shape
-    lines = -(-count // COLUMNS)
-    padded = np.zeros((lines * COLUMNS, size, size))
+    rows = -(-count // COLUMNS)
+    padded = np.zeros((rows * COLUMNS, size, size))
     padded[:count] = pictures[:, ::-1] / np.maximum(pictures.max(axis=(1, 2), keepdims=True), 1)
-    grid = padded.reshape(lines, COLUMNS, size, size).transpose(0, 2, 1, 3).reshape(lines * size, COLUMNS * size)
+    grid = padded.reshape(rows, COLUMNS, size, size).transpose(0, 2, 1, 3).reshape(rows * size, COLUMNS * size)
     stream = io.BytesIO()
     Image.fromarray(plots.colours(grid)).save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()
 
 
-def write(folder: Path, page: Path, data: dict, pictures: np.ndarray) -> int:
+def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
     """Write the page with its :func:`payload` and pictures (N, H, W) into a folder, and return its size in bytes.
 
     Raises
     ------
     BadInput
-        The hand-written page is not there, or all together is over 3 MB.
+        The files together are larger than 3 MB.
     """
-    template = page / "index.html"
-    if not template.is_file():
-        raise BadInput(f"{template} is missing: run from a clone of the repository, or name the folder with --page")
     inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
     content = {name: (page / name).read_bytes() for name in ("explorer.css", "explorer.js")}
-    content["index.html"] = template.read_text(encoding="utf-8").replace("/*data*/", inside).encode()
+    content["index.html"] = (page / "index.html").read_text(encoding="utf-8").replace("/*data*/", inside).encode()
     content["sprites.webp"] = sheet(pictures)
     size = sum(map(len, content.values()))
     if size > LARGEST:
-        raise BadInput(f"the page has {size / 1e6:.2f} MB, more than the {LARGEST / 1e6:g} MB that a phone should load")
-    for name, whole in content.items():
+        raise BadInput(f"the page has {size / 1e6:.2f} MB; it should load on a phone with at most {LARGEST / 1e6:g} MB")
+    for name, data_ in content.items():
         with artifacts.atomic(folder / name) as partial:
-            partial.write_bytes(whole)
+            partial.write_bytes(data_)
     return size
 
 
-def build(folder: Path, page: Path) -> int:
-    """Write the page into a folder from the committed codes, and return its size in bytes.
+def build(folder: Path) -> int:
+    """Write the page of the committed codes into a folder, and return its size in bytes.
 
-    Parameters
-    ----------
-    page
-        Folder of the hand-written ``index.html``, ``explorer.css`` and ``explorer.js``.
+    Raises
+    ------
+    BadInput
+        This is no clone of the repository: the page and the map are not part of the installed package.
     """
-    index = search.index()
-    parts = [embed.pictures(name, np.arange((index.table["sample"] == name).sum())) for name in datasets.SAMPLES]
-    what = " and ".join(dict.fromkeys(what for _, what in parts))
-    places = Table.read(artifacts.artifact("map.csv"), format="ascii.csv")
-    return write(folder, page, payload(index, what, places), np.concatenate([images for images, _ in parts]))
+    root = artifacts.clone()
+    if root is None:
+        raise BadInput("rgz explorer needs a clone of the repository: the page and its map are not in the package")
+    index = SearchIndex.from_pretrained()
+    counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
+    parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
+    shown = " and ".join(dict.fromkeys(what for _, what in parts))
+    positions = Table.read(root / "results" / "map.csv", format="ascii.csv", comment="#")
+    images = np.concatenate([pictures for pictures, _ in parts])
+    return write(folder, root / "book" / "explorer", payload(index, shown, positions), images)

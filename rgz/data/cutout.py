@@ -1,355 +1,305 @@
-"""From a file, or a place on the sky, to a field that the network can look at.
+"""Open an image of a galaxy, or download one by its position, as a cut-out that the network can take.
 
-People bring images of every kind: FITS from any telescope, a picture saved from a paper, a source beside the middle, blank edges,
-pixels of another width. Here each becomes what the archives hold: a square field of at least 1.8″ a pixel, clipped at three
-times its noise, with the source in its middle. Whatever had to be done to it is said in words. An image without a source above
-five times the noise is refused: a network asked what it sees would answer all the same.
+FITS images of any telescope and grey PNG pictures are accepted, with pixels of any width, blank edges, or the source
+away from the middle. Each becomes a square field like those of the archives: pixels of at least 1.8″, clipped at three
+times the noise, with the source in its middle. ``notes`` lists what was changed. An image without a source above five
+times the noise is refused, because the network would return an answer for pure noise too.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.table import Table
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
+from numpy.typing import NDArray
 
-from rgz.data import archives, datasets, detect
-from rgz.errors import BadInput, first_line
+from rgz.data import archives, detect
+from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
+from rgz.errors import BadInput, as_bad_input, first_line
 from rgz.transforms import prepare
 
-__all__ = ["Field", "Observation", "at_position", "centre", "download", "open_cutout", "place", "read_image"]
+__all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", "parse_position", "read_cutout"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST = 4000  # pixels along a side, of an image without a place to look at, or of a PNG
-REACH = 270.0  # arcsec, half of the field around a place that is read and whose noise is measured
+LARGEST = 4000  # pixels along a side, of an image without a position to look at, or of a PNG
+REACH = 270.0  # arcsec, half of the field around a position that is read and whose noise is measured
 COARSEST = 20.0  # arcsec, width of a pixel
-CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the emission's centroid lies nearer to the middle
-CLIPPED = 0.5  # share of pixels with the lowest value beyond which an image has been clipped already
-BLANK = 0.5  # share of the neighbourhood of a source that may be blank
+CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the centroid of the emission is nearer to the middle
+CLIPPED = 0.5  # an image with more than this share of pixels at the lowest value has been clipped already
+BLANK = 0.5  # largest share of blank pixels around a source
+RADIUS = prepare.Recipe().radius  # arcsec, around a source
 TIMEOUT = 60  # seconds
+
+Pixel = tuple[float, float]  # x, y
 
 
 @dataclass(frozen=True)
 class Observation:
-    """An image as it came: brightness (H, W), NaN where blank, width of a pixel in arcsec, and where it is, if known."""
+    """An image before preparation: brightness (H, W), NaN where blank, pixel width in arcsec, WCS if known."""
 
     name: str
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     pixel: float
     wcs: WCS | None = None
 
 
 @dataclass(frozen=True)
-class Field:
-    """A clipped field (150, 150) with its source in the middle.
+class Cutout:
+    """A clipped field with its source in the middle."""
 
-    Parameters
-    ----------
-    name
-        What was asked for.
-    pixels
-        Brightness, zero below three times the noise.
-    pixel
-        Width of a pixel in arcsec.
-    place
-        RA and Dec of the middle in degrees, NaN where unknown.
-    snr
-        Brightest pixel of the source over the noise, NaN where the image had been clipped before.
-    others
-        Further sources in the image.
-    notes
-        What was found, and done about it.
-    """
-
-    name: str
-    pixels: np.ndarray
-    pixel: float
-    place: tuple[float, float]
-    snr: float
-    others: int
-    notes: tuple[str, ...]
+    name: str  # file name, or position and survey
+    pixels: NDArray[Any]  # (150, 150), brightness, zero below three times the noise
+    pixel: float  # arcsec, width of a pixel
+    place: tuple[float, float]  # RA and Dec of the middle in degrees, NaN if unknown
+    snr: float  # peak of the source over the rms noise, NaN if the image had been clipped before
+    others: int  # number of further sources in the image
+    notes: tuple[str, ...]  # what was found, and changed
 
 
-def open_cutout(path: Path, pixel: float | None = None) -> Observation:
-    """A FITS or PNG file; ``pixel`` (arcsec) is for those that do not say how wide their pixels are.
+def open_cutout(path: str | Path, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
+    """The source in the middle of a FITS or PNG file, or at the position ``at`` (RA and Dec in degrees).
 
-    Raises
-    ------
-    BadInput
-        The file is missing, damaged, no image, or does not say enough of itself.
+    ``pixel`` is the width of a pixel in arcsec, for files that do not give it. Raises :class:`BadInput` if the file is
+    missing, damaged, or shows no source, or if it lacks the coordinates that are needed.
     """
     try:
-        return read_image(Path(path).read_bytes(), Path(path).name, pixel)
+        data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror or error})") from error
+    return read_cutout(data, Path(path).name, at, pixel)
+
+
+def read_cutout(data: bytes, name: str, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
+    """:func:`open_cutout` for the content of a file."""
+    return centre(read_image(data, name, pixel), at)
 
 
 def read_image(data: bytes, name: str, pixel: float | None = None) -> Observation:
-    """What :func:`open_cutout` does, of bytes that have a name."""
-    if data[:8] == PNG:
-        return Observation(name, _png(data, name), pixel or datasets.FIRST_PIXEL)
-    try:
-        pixels, wcs = archives.read_fits(data)
-    except BadInput as error:
-        raise BadInput(f"{name}: {error}") from error
-    if wcs is None and pixel is None:
-        raise BadInput(f"{name} has no celestial WCS: say how wide its pixels are in arcsec (--pixel 1.8 for FIRST)")
-    width = pixel if wcs is None else float(np.sqrt(np.prod(_widths(wcs))))
-    return Observation(name, pixels, width, wcs)
+    """The image in the content of a FITS or PNG file, unchanged."""
+    if data.startswith(PNG):
+        return Observation(name, _read_png(data, name), pixel or FIRST_PIXEL)
+    pixels, wcs = archives.read_fits(data, name)
+    if wcs is not None:
+        pixel = float(np.sqrt(np.prod(_widths(wcs))))
+    elif pixel is None:
+        raise BadInput(f"{name} has no celestial WCS: give the width of its pixels in arcsec (--pixel 1.8 for FIRST)")
+    return Observation(name, pixels, pixel, wcs)
 
 
-def _png(data: bytes, name: str) -> np.ndarray:
+def _read_png(data: bytes, name: str) -> NDArray[np.float64]:
     """Grey levels (H, W) of a PNG, NaN where it is transparent."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if max(picture.size) > LARGEST:
-                raise BadInput(f"{name} is {picture.size[0]}×{picture.size[1]} pixels: cut the galaxy out of it first")
-            if picture.mode in ("I;16", "I", "F"):
-                return np.asarray(picture, dtype=float)
-            levels = np.asarray(picture.convert("RGBA"), dtype=float)
-    except BadInput:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damage
-        raise BadInput(f"{name} is not a whole PNG ({first_line(error)}): save or fetch it again") from error
-    seen = levels[..., 3] > 0
-    if (np.ptp(levels[..., :3], axis=-1)[seen] > 2).any():
-        raise BadInput(f"{name} is in colour, which says nothing of brightness: save it in shades of grey, or as FITS")
-    return np.where(seen, levels[..., 0], np.nan)
+    with (
+        as_bad_input(f"{name} is not a whole PNG", "save or fetch it again"),
+        Image.open(io.BytesIO(data), formats=["PNG"]) as picture,
+    ):
+        if max(picture.size) > LARGEST:
+            raise BadInput(f"{name} is {picture.size[0]}×{picture.size[1]} pixels: cut the galaxy out of it first")
+        if picture.mode in ("I;16", "I", "F"):
+            return np.asarray(picture, dtype=float)
+        levels = np.asarray(picture.convert("RGBA"), dtype=float)
+    opaque = levels[..., 3] > 0
+    if (np.ptp(levels[..., :3], axis=-1)[opaque] > 2).any():
+        raise BadInput(f"{name} is in colour, which does not give a brightness: save it in shades of grey, or as FITS")
+    return np.where(opaque, levels[..., 0], np.nan)
 
 
-def _widths(wcs: WCS) -> np.ndarray:
-    """Widths of a pixel along both axes, arcsec."""
-    return np.abs(proj_plane_pixel_scales(wcs)) * 3600
+def _widths(wcs: WCS) -> NDArray[np.float64]:
+    """Widths of a pixel along x and y, arcsec."""
+    widths: NDArray[np.float64] = np.abs(proj_plane_pixel_scales(wcs)) * 3600
+    return widths
 
 
-def download(ra: float, dec: float) -> Observation:
-    """The FIRST cut-out around a place in degrees, or the NVSS one where FIRST has not looked.
+def download_cutout(ra: float, dec: float) -> Cutout:
+    """The source at a position in degrees, from FIRST, or from NVSS if FIRST does not cover the position.
 
-    Raises
-    ------
-    BadInput
-        Neither can be had: no network, no answer within a minute, or no such place in both surveys.
+    Raises :class:`BadInput` if neither image is available (no network, no answer within a minute, no coverage) or there
+    is no source in it.
     """
     try:
         from astroquery.hips2fits import hips2fits
         from astroquery.image_cutouts.first import First
     except ImportError as error:
-        raise BadInput("positions need astroquery: pip install astroquery, or bring a FITS file") from error
-    centre, name, refused = SkyCoord(ra, dec, unit="deg"), f"{ra:.5f} {dec:+.5f}", []
+        raise BadInput("positions need astroquery: pip install astroquery, or use a FITS file") from error
+    sky, name, refused = SkyCoord(ra, dec, unit="deg"), f"{ra:.5f} {dec:+.5f}", []
     First.TIMEOUT = hips2fits.timeout = TIMEOUT
-
-    def first():
-        return First.get_images(centre, image_size=2 * REACH * u.arcsec)
-
-    def nvss():
-        width = round(2 * 4 * REACH / datasets.NVSS_PIXEL)
-        fov = width * datasets.NVSS_PIXEL * u.arcsec
-        return hips2fits.query(
-            "CDS/P/NVSS", width, width, "TAN", ra=centre.ra, dec=centre.dec, fov=fov.to(u.deg), format="fits"
-        )
-
-    for survey, ask in (("FIRST", first), ("NVSS", nvss)):
+    side = round(8 * REACH / NVSS_PIXEL)
+    field = {"ra": sky.ra, "dec": sky.dec, "fov": (side * NVSS_PIXEL * u.arcsec).to(u.deg)}
+    surveys: dict[str, Callable[[], Any]] = {
+        "FIRST": lambda: First.get_images(sky, image_size=2 * REACH * u.arcsec),
+        "NVSS": lambda: hips2fits.query("CDS/P/NVSS", side, side, "TAN", format="fits", **field),
+    }
+    for survey, request in surveys.items():
         try:
             stream = io.BytesIO()
-            ask().writeto(stream, output_verify="fix")
-            pixels, wcs = archives.read_fits(stream.getvalue())
-            if wcs is None or not (pixels[np.isfinite(pixels)] != 0).any():
+            request().writeto(stream, output_verify="fix")
+            image = read_image(stream.getvalue(), f"{name} ({survey})")
+            if not (image.pixels[np.isfinite(image.pixels)] != 0).any():
                 raise BadInput("it has no image there")
-            return Observation(f"{name} ({survey})", pixels, float(np.sqrt(np.prod(_widths(wcs)))), wcs)
         except Exception as error:  # astroquery, requests and astropy each raise their own
             refused.append(f"{survey}: {first_line(error)}")
-    raise BadInput(
-        f"no image of {name} could be had ({'; '.join(refused)}): is there a network? A FITS file of your own will do"
-    )
+        else:
+            return centre(image, (ra, dec))
+    reasons = "; ".join(refused)
+    raise BadInput(f"no image of {name} is available ({reasons}): check the network, or use a FITS file of your own")
 
 
-def at_position(observation: Observation, ra: float, dec: float) -> tuple[float, float]:
-    """Pixel (x, y) of a place in degrees.
+def parse_position(ra: str, dec: str) -> tuple[float, float]:
+    """RA and Dec in degrees, from degrees or from sexagesimal text with RA in hours; else raises :class:`BadInput`.
 
-    Raises
-    ------
-    BadInput
-        The image does not say where it is, or does not show the place.
-    """
-    if observation.wcs is None:
-        raise BadInput(
-            f"{observation.name} does not say where on the sky it is: leave --at away, its middle is looked at"
-        )
-    x, y = (float(v) for v in observation.wcs.world_to_pixel(SkyCoord(ra, dec, unit="deg")))
-    height, width = observation.pixels.shape
-    if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-        raise BadInput(f"{observation.name} does not show {ra:.5f} {dec:+.5f}: it lies outside of the image")
-    return x, y
-
-
-def place(ra: str, dec: str) -> tuple[float, float]:
-    """RA and Dec in degrees, from degrees or from sexagesimal text, RA then in hours.
-
-    Examples
-    --------
-    >>> place("150.5", "2.25"), place("10:02:00", "+02:15:00")
+    >>> parse_position("150.5", "2.25"), parse_position("10:02:00", "+02:15:00")
     ((150.5, 2.25), (150.5, 2.25))
     """
-    try:
+    with as_bad_input(f"{ra} {dec} is no position on the sky", "give degrees, or 10:02:00 +02:15:00"):
         try:
             sky = SkyCoord(float(ra), float(dec), unit="deg")
         except ValueError:
             sky = SkyCoord(ra, dec, unit=(u.hourangle, u.deg))
-        if not (np.isfinite(sky.ra.deg) and np.isfinite(sky.dec.deg)):
+        if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
             raise ValueError("not finite")
-    except ValueError as error:
-        raise BadInput(f"{ra} {dec} is no place on the sky: give degrees, or 10:02:00 +02:15:00") from error
     return round(float(sky.ra.deg), 9), round(float(sky.dec.deg), 9)
 
 
-def centre(observation: Observation, at: tuple[float, float] | None = None) -> Field:
-    """The field around the source nearest to the middle of an image, or to a place in degrees.
+def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
+    """The field around the source in the middle of an image, or at a position in degrees, or nearest to it.
 
-    The middle stays where it is as long as the centroid of all emission within 57.6″, or that of one group of islands less than
-    57.6″ apart, the two lobes of a source, say, lies within 20″ of it; otherwise the field is moved onto the nearest group.
-
-    Raises
-    ------
-    BadInput
-        Nothing in the image reaches five times its noise, most of the source's neighbourhood is blank, or the place is not in it.
+    Raises :class:`BadInput` if nothing in the image reaches five times its noise, most of the source's surroundings are
+    blank, or the position is outside of the image.
     """
     notes: list[str] = []
-    pixels, pixel, wcs, (x, y) = _square(observation, at, notes)
+    pixels, pixel, wcs, target = _square_pixels(image, at, notes)
     blank = ~np.isfinite(pixels)
-    lowest = np.min(pixels, where=~blank, initial=np.inf)
-    if (pixels == lowest).mean() > CLIPPED:
-        clipped, rms = prepare.despeckle(prepare.fill(pixels - lowest)), np.nan
-        notes.append(
-            "the image had been clipped before: its noise is not known, and its source not measured against it"
-        )
-    else:
-        median, rms = prepare.noise(prepare.fill(pixels))
-        clipped = prepare.clip(np.where(blank, median, pixels), measured=(median, rms))  # a sky need not lie at zero
-        clipped = prepare.despeckle(np.where(blank, 0.0, clipped))
+    clipped, rms = _clip(pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
-        raise BadInput(_refusal(observation.name, prepare.fill(pixels), rms))
-    radius = prepare.Recipe().radius / pixel
-    own = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, prepare.Recipe().radius)
-    down, across = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
-    light = np.where(np.isin(labels, islands["number"]) & (np.hypot(across - x, down - y) <= radius), clipped, 0)
-    centroid = [np.average(axis, weights=light) for axis in (across, down)] if light.any() else (np.inf, np.inf)
-    if np.hypot(centroid[0] - x, centroid[1] - y) * pixel > CENTRED:
-        groups = [islands[own == g] for g in np.unique(own)]
-        centres = [[np.average(group[axis], weights=group["flux"]) for axis in ("x", "y")] for group in groups]
-        away = [float(np.hypot(cx - x, cy - y)) * pixel for cx, cy in centres]
-        if min(away) > CENTRED:
-            x, y = centres[int(np.argmin(away))]
-            notes.append(f"the nearest source lies {min(away):.0f}″ beside the middle: the field was moved onto it")
-    near = np.hypot(across - x, down - y) <= radius
-    lost = 1 - (near & ~blank).sum() / (np.pi * radius**2)
+        raise BadInput(_no_source(image.name, prepare.fill(pixels), rms))
+    groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
+    emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
+    x, y = _middle(emission, islands, groups, pixel, target, notes)
+    near = _circle(clipped.shape, (x, y), RADIUS / pixel)
+    lost = 1 - (near & ~blank).sum() / (np.pi * (RADIUS / pixel) ** 2)
+    outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
     if lost > BLANK:
-        raise BadInput(f"{observation.name}: {lost:.0%} of what surrounds the source is blank or outside of the image")
+        raise BadInput(f"{image.name}: {outside}: use a larger image")
     if lost > 0.05:
-        notes.append(
-            f"{lost:.0%} of what surrounds the source is blank or outside of the image, and taken for empty sky"
-        )
-    inside = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
-    others = len(set(own) - set(own[inside]))
+        notes.append(f"{outside}, and taken for empty sky")
+    own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
+    others = len(set(groups) - set(groups[own]))
     if others:
-        notes.append(
-            f"{others} more source{'s' if others > 1 else ''} in the image, not looked at: choose with --at RA DEC"
-        )
-    known = (np.nan, np.nan)
-    if wcs is not None:
-        sky = wcs.pixel_to_world(x, y).icrs
-        known = float(sky.ra.deg), float(sky.dec.deg)
-    return Field(
-        observation.name,
-        detect.cut(clipped, x, y),
-        pixel,
-        known,
-        float(np.max(clipped, where=near, initial=0)) / rms,
-        others,
-        tuple(notes),
-    )
+        notes.append(f"{others} further source{'s' * (others > 1)} in the image, choose one with --at RA DEC")
+    sky = wcs.pixel_to_world(x, y).icrs
+    place = (float(sky.ra.deg), float(sky.dec.deg)) if image.wcs is not None else (np.nan, np.nan)
+    snr = float(np.max(clipped, where=near, initial=0)) / rms
+    return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes))
 
 
-def _refusal(name: str, pixels: np.ndarray, rms: float) -> str:
-    if not np.ptp(pixels):
-        return f"{name} is blank: every pixel has the same value"
-    if np.isnan(rms):
-        return f"{name} shows nothing larger than a few pixels: no source to look at"
-    peak = (pixels.max() - np.median(pixels)) / rms if rms > 0 else 0
-    return (
-        f"{name} has no source above {detect.PEAK:g} times its noise, of at least {prepare.SMALLEST_ISLAND} pixels: its "
-        f"brightest pixel stands at {peak:.1f}"
-    )
-
-
-def _square(observation: Observation, at, notes: list[str]):
-    """Pixels (H, W), their width, their WCS and the pixel (x, y) to look at: on square pixels, none finer than FIRST's."""
-    pixels, wcs = observation.pixels, observation.wcs
+def _square_pixels(
+    image: Observation, at: tuple[float, float] | None, notes: list[str]
+) -> tuple[NDArray[Any], float, WCS, Pixel]:
+    """Square pixels not finer than FIRST's, cropped around ``at``: image, width, WCS, and the pixel to look at."""
+    pixels, pixel, wcs = image.pixels, max(image.pixel, FIRST_PIXEL), image.wcs
     height, width = pixels.shape
     if min(height, width) < 16:
-        raise BadInput(f"{observation.name} is {width}×{height} pixels: too small to show a galaxy")
-    x, y = ((width - 1) / 2, (height - 1) / 2) if at is None else at_position(observation, *at)
-    widths = np.full(2, observation.pixel) if wcs is None else _widths(wcs)
-    pixel = max(float(np.sqrt(np.prod(widths))), datasets.FIRST_PIXEL)
-    if not pixel <= COARSEST:  # nor NaN
-        raise BadInput(
-            f"{observation.name} has pixels of {pixel:.3g}″: at most {COARSEST:g}″ show the shape of a galaxy"
-        )
+        raise BadInput(f"{image.name} is {width}×{height} pixels: too small to show a galaxy")
+    if not pixel <= COARSEST:  # or NaN
+        raise BadInput(f"{image.name} has pixels of {pixel:.3g}″: at most {COARSEST:g}″ show the shape of a galaxy")
     if at is None and max(height, width) > LARGEST:
-        raise BadInput(f"{observation.name} is {width}×{height} pixels: say where to look, --at RA DEC")
-    reach = max(REACH, detect.FIELD / 2 * pixel)
-    if at is not None:  # the noise is that of the neighbourhood
-        left, bottom = (max(0, round(v - 1.5 * reach / w)) for v, w in zip((x, y), widths, strict=True))
-        right, top = (round(v + 1.5 * reach / w) + 1 for v, w in zip((x, y), widths, strict=True))
-        pixels, x, y = pixels[bottom:top, left:right], x - left, y - bottom
-        wcs = wcs[bottom:top, left:right]
-    if np.allclose(widths, pixel, rtol=0.01) and (wcs is None or _upright(wcs)):
+        raise BadInput(f"{image.name} is {width}×{height} pixels: give the position of the source, --at RA DEC")
+    if wcs is None:  # any position will do
+        wcs = detect.north_up(pixels.shape, image.pixel, 0.0, 0.0)
+    widths = _widths(wcs)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    if at is not None:
+        if image.wcs is None:
+            raise BadInput(
+                f"{image.name} does not say where on the sky it is: omit --at to take the source in its middle"
+            )
+        x, y = (float(v) for v in wcs.world_to_pixel(SkyCoord(*at, unit="deg")))
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            raise BadInput(f"{image.name} does not show {at[0]:.5f} {at[1]:+.5f}: it is outside of the image")
+        reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood
+        left, bottom = (max(0, round(v - r)) for v, r in zip((x, y), reach, strict=True))
+        right, top = (round(v + r) + 1 for v, r in zip((x, y), reach, strict=True))
+        pixels, wcs, x, y = pixels[bottom:top, left:right], wcs[bottom:top, left:right], x - left, y - bottom
+    one, two = wcs.pixel_scale_matrix.T
+    right_angled = abs(one @ two) < 0.01 * np.linalg.norm(one) * np.linalg.norm(two)
+    if np.allclose(widths, pixel, rtol=0.01) and right_angled:
         return pixels, pixel, wcs, (x, y)
     notes.append(f"pixels of {widths[0]:.2f}″ × {widths[1]:.2f}″ were resampled to {pixel:.2f}″")
-    return _resampled(pixels, widths, pixel, wcs, (x, y))
+    resampled, new = _resample(pixels, widths, wcs, pixel)
+    x, y = (float(v) for v in new.world_to_pixel(wcs.pixel_to_world(x, y)))
+    return resampled, pixel, new, (x, y)
 
 
-def _upright(wcs: WCS) -> bool:
-    """Whether the axes of the pixels stand at right angles on the sky."""
-    matrix = wcs.pixel_scale_matrix
-    one, two = matrix[:, 0], matrix[:, 1]
-    return bool(abs(one @ two) < 0.01 * np.linalg.norm(one) * np.linalg.norm(two))
-
-
-def _resampled(pixels, widths, pixel, wcs, target):
-    """The image on square pixels of ``pixel`` arcsec; without a WCS its axes are taken to stand at right angles."""
+def _resample(pixels: NDArray[Any], widths: NDArray[Any], wcs: WCS, pixel: float) -> tuple[NDArray[Any], WCS]:
+    """The image on square pixels of ``pixel`` arcsec, north up, and its WCS."""
     from scipy import ndimage
 
     height, width = pixels.shape
-    count = [max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True)]
-    blank = ~np.isfinite(pixels)
-    smoothed = ndimage.gaussian_filter(
-        prepare.fill(pixels), [0.42 * pixel / w if pixel > 1.01 * w else 0 for w in widths[::-1]]
-    )
-    down, across = np.mgrid[: count[0], : count[1]].astype(float)
-    if wcs is None:
-        new, x, y = (
-            None,
-            (across - (count[1] - 1) / 2) * pixel / widths[0],
-            (down - (count[0] - 1) / 2) * pixel / widths[1],
-        )
-        x, y = x + (width - 1) / 2, y + (height - 1) / 2
-        there = [
-            (t - (n - 1) / 2) * w / pixel + (c - 1) / 2
-            for t, n, w, c in zip(target, (width, height), widths, count[::-1], strict=True)
-        ]
-    else:
-        centre, new = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs, WCS(naxis=2)
-        new.wcs.ctype, new.wcs.crval = ("RA---TAN", "DEC--TAN"), (centre.ra.deg, centre.dec.deg)
-        new.wcs.crpix, new.wcs.cdelt = [(n + 1) / 2 for n in count[::-1]], (-pixel / 3600, pixel / 3600)
-        x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
-        there = [float(v) for v in new.world_to_pixel(wcs.pixel_to_world(*target))]
-    made = ndimage.map_coordinates(smoothed, [y, x], order=1, mode="constant")
-    outside = ndimage.map_coordinates(blank.astype(float), [y, x], order=1, mode="constant", cval=1.0) > 0.5
-    made[outside] = np.nan
-    return made, pixel, new, tuple(there)
+    shape = tuple(max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True))
+    sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+    new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
+    down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
+    x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
+    sigma = [0.42 * pixel / w if pixel > 1.01 * w else 0 for w in widths[::-1]]
+    made = ndimage.map_coordinates(ndimage.gaussian_filter(prepare.fill(pixels), sigma), [y, x], order=1)
+    blank = (~np.isfinite(pixels)).astype(float)
+    made[ndimage.map_coordinates(blank, [y, x], order=1, cval=1.0) > 0.5] = np.nan
+    return made, new
+
+
+def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
+    """The image clipped at 3 rms, without speckles, and the rms, NaN if it had been clipped before."""
+    lowest = np.min(pixels, where=~blank, initial=np.inf)
+    if (pixels == lowest).mean() > CLIPPED:
+        notes.append("the image had been clipped before: its noise and the S/N of the source are not known")
+        return prepare.despeckle(prepare.fill(pixels - lowest)), np.nan
+    median, rms = prepare.noise(prepare.fill(pixels))
+    clipped = prepare.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
+    return prepare.despeckle(np.where(blank, 0.0, clipped)), rms
+
+
+def _middle(
+    emission: NDArray[Any], islands: Table, groups: NDArray[Any], pixel: float, target: Pixel, notes: list[str]
+) -> Pixel:
+    """The target, or the middle of the nearest group of islands if the target is not on a source.
+
+    It is on a source if the centroid of all emission within 57.6″, or of one group of islands less than 57.6″ apart,
+    such as two lobes, lies within 20″ of it.
+    """
+    parts = [islands[groups == group] for group in np.unique(groups)]
+    centres = [[np.average(part[axis], weights=part["flux"]) for axis in ("x", "y")] for part in parts]
+    away = [float(np.hypot(x - target[0], y - target[1])) * pixel for x, y in centres]
+    nearest = int(np.argmin(away))
+    light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
+    if light.any():
+        y, x = (np.average(axis, weights=light) for axis in np.mgrid[: light.shape[0], : light.shape[1]])
+        away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
+    if min(away) <= CENTRED:
+        return target
+    notes.append(f"the nearest source is {away[nearest]:.0f}″ from the middle: the field was moved onto it")
+    return centres[nearest][0], centres[nearest][1]
+
+
+def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.bool_]:
+    """Mask (H, W) of the pixels within a radius of a pixel."""
+    down, across = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray(np.hypot(across - middle[0], down - middle[1]) <= radius)
+
+
+def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:
+    if not np.ptp(pixels):
+        return f"{name} is blank: every pixel has the same value"
+    if np.isnan(rms):
+        return f"{name} shows nothing larger than a few pixels: use an image with a source"
+    peak = (pixels.max() - np.median(pixels)) / rms if rms > 0 else 0
+    least = f"above {detect.PEAK:g} times its noise, of at least {prepare.SMALLEST_ISLAND} pixels"
+    return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the noise"

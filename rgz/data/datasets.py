@@ -1,52 +1,43 @@
-"""From the archives of other people to a :class:`~rgz.data.sample.Sample`.
+"""The four public samples of labelled radio galaxies.
 
-Three of the archives hold CIFAR-style batches, which are Python pickles: files that could run any command when
-opened the usual way. :func:`unpickle` admits nothing but numpy arrays, numbers, strings, lists and dicts. Archives
-are read in memory, member by member, and never unpacked to disk, so nothing in one can land outside its folder.
+Three of them come as batches of Python pickles, which are read without running any code in them
+(:func:`rgz.data.archives.unpickle`).
 """
 
 import io
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Table
+from numpy.typing import NDArray
 
 from rgz.data import fetch
 from rgz.data.archives import members, read_batches
-from rgz.data.sample import Sample, unique
-from rgz.errors import BadInput, first_line
+from rgz.data.sample import Sample, source_table, unique
+from rgz.errors import BadInput, as_bad_input
 from rgz.transforms.prepare import crop
 
-__all__ = ["SAMPLES", "load_dataset", "placed"]
+__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "SAMPLES", "load_dataset", "placed"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
-IDENTICAL = 0.998  # cosine between images of one galaxy; those of different ones, points apart, hardly reach 0.99
-MIDDLE, MOVED = 100, 8  # pixels: what of two images is compared, and how far apart their middles may be
-
-
-def _table(names, ra, dec, label, confident, split, **further) -> Table:
-    table = Table(
-        {
-            "name": names,
-            "ra": np.asarray(ra, float),
-            "dec": np.asarray(dec, float),
-            "label": label,
-            "confident": np.asarray(confident, bool),
-            "split": split,
-            **further,
-        }
-    )
-    table["ra"].unit = table["dec"].unit = "deg"
-    return table
-
-
+IDENTICAL = 0.998  # cosine between images of one galaxy; between point-like images of two galaxies it is below 0.99
+MIDDLE, MOVED = 100, 8  # pixels: the part of two images that is compared, and the largest shift between them
+RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 MIRABEST_NAME = re.compile(
     r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$"
 )
+FRDEEP_TWICE = {  # galaxies that have two catalogue numbers, found by comparing the fields
+    "FRI CoNFIG 30": "FRI FRICAT 163",
+    "FRI CoNFIG 44": "FRI FRICAT 154",
+    "FRI CoNFIG 15": "FRI FRICAT 151",
+    "FRI FRICAT 110": "FRI FRICAT 109",  # neighbours in one field
+    "FRI FRICAT 169": "FRI FRICAT 168",
+    "FRII CoNFIG 182": "FRII CoNFIG 134",
+}
 
 
 def _mirabest(path: Path) -> Sample:
@@ -58,76 +49,50 @@ def _mirabest(path: Path) -> Sample:
     """
     images, _, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem for file in files]
-    found = [MIRABEST_NAME.match(stem) for stem in stems]
-    if None in found:
-        raise BadInput(f"{path.name}: {stems[found.index(None)]!r} does not read code_RA±Dec_redshift_size")
-    table = _table(
-        stems,
-        [m["ra"] for m in found],
-        [m["dec"] for m in found],
-        [{"1": "FRI", "2": "FRII", "3": "hybrid"}[m["code"][0]] for m in found],
-        [m["code"][1] == "0" for m in found],
-        splits,
-        redshift=[float(m["z"]) for m in found],
-        size=[float(m["size"]) for m in found],
-        morphology=[m["code"] for m in found],
-    )
+    found = [match for stem in stems if (match := MIRABEST_NAME.match(stem))]
+    if len(found) < len(stems):
+        wrong = next(stem for stem in stems if not MIRABEST_NAME.match(stem))
+        raise BadInput(f"{path.name}: {wrong!r} does not read code_RA±Dec_redshift_size")
+    code, ra, dec, redshift, size = zip(*(match.groups() for match in found), strict=True)
+    labels = [{"1": "FRI", "2": "FRII", "3": "hybrid"}[one[0]] for one in code]
+    table = source_table(stems, ra, dec, labels, [one[1] == "0" for one in code], splits)
+    table["redshift"], table["size"] = np.array(redshift, float), np.array(size, float)
     table["size"].unit = "arcsec"
+    table["morphology"] = code
     return Sample(images, table, FIRST_PIXEL)
-
-
-FRDEEP_TWICE = {  # the same sky twice, found by comparing the fields; by catalogue number
-    "FRI CoNFIG 30": "FRI FRICAT 163",
-    "FRI CoNFIG 44": "FRI FRICAT 154",
-    "FRI CoNFIG 15": "FRI FRICAT 151",
-    "FRI FRICAT 110": "FRI FRICAT 109",  # neighbours in one field
-    "FRI FRICAT 169": "FRI FRICAT 168",
-    "FRII CoNFIG 182": "FRII CoNFIG 134",
-}
 
 
 def _frdeep(path: Path, pixel: float) -> Sample:
     """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat.
 
-    Names differ between the two surveys. Their number, catalogue and class make the column ``object``, the same for what is
+    Names differ between the two surveys. Class, catalogue and number make the column ``object``, which is the same for
     one galaxy in both.
     """
     images, classes, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem.rstrip("_") for file in files]
     unknown, labels = np.full(len(stems), np.nan), [("FRI", "FRII")[c] for c in classes]
-    objects = [
-        f"{label} {'FRICAT' if 'FRICAT' in stem else 'CoNFIG'} {re.match('[0-9]*', stem)[0]}"
-        for stem, label in zip(stems, labels, strict=True)
-    ]
-    table = _table(unique(stems), unknown, unknown, labels, np.ones(len(stems)), splits)
+    table = source_table(unique(stems), unknown, unknown, labels, np.ones(len(stems)), splits)
+    objects = []
+    for label, stem in zip(labels, stems, strict=True):
+        catalogue, number = "FRICAT" if "FRICAT" in stem else "CoNFIG", re.split("[^0-9]", stem)[0]
+        objects.append(f"{label} {catalogue} {number}")
     table["object"] = [FRDEEP_TWICE.get(one, one) for one in objects]
     return Sample(images, table, pixel)
-
-
-RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 
 
 def _radio_galaxy_dataset(path: Path) -> Sample:
     """The Radio Galaxy Dataset: one HDF5 group a source, image and position inside."""
     (_, data), *_ = members(path)
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            groups = [file[f"data_{i}"] for i in range(len(file))]
-            images = np.stack([group["Img"][()] for group in groups])
-            attributes = [dict(group["Img"].attrs) for group in groups]
-            labels = [RADIO_GALAXY_LABELS[int(group["Label_literature"][()])] for group in groups]
-            splits = [group["Split_literature"].asstr()[()] for group in groups]
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
-        raise BadInput(
-            f"{path} does not hold the Radio Galaxy Dataset ({first_line(error)}): fetch it again"
-        ) from error
-    ra, dec = ([float(a[key]) for a in attributes] for key in ("RA", "DEC"))
-    names = [f"rgd-{i:04d}" for i in range(len(groups))]
-    return Sample(
-        images,
-        _table(names, ra, dec, labels, np.ones(len(names)), splits, catalogue=[str(a["Source"]) for a in attributes]),
-        FIRST_PIXEL,
-    )
+    known = as_bad_input(f"{path} does not hold the Radio Galaxy Dataset", "fetch it again")
+    with known, h5py.File(io.BytesIO(data), "r") as file:
+        groups = [file[f"data_{i}"] for i in range(len(file))]
+        images = np.stack([group["Img"][()] for group in groups])
+        ra, dec, catalogue = ([group["Img"].attrs[key] for group in groups] for key in ("RA", "DEC", "Source"))
+        labels = [RADIO_GALAXY_LABELS[int(group["Label_literature"][()])] for group in groups]
+        splits = [group["Split_literature"].asstr()[()] for group in groups]
+    table = source_table([f"rgd-{i:04d}" for i in range(len(labels))], ra, dec, labels, np.ones(len(labels)), splits)
+    table["catalogue"] = np.array(catalogue, str)
+    return Sample(images, table, FIRST_PIXEL)
 
 
 SAMPLES = {
@@ -139,12 +104,9 @@ SAMPLES = {
 
 
 def load_dataset(name: str) -> Sample:
-    """One of the samples ``mirabest``, ``frdeep-nvss``, ``frdeep-first``, ``rgd``, fetched if need be.
+    """One of the samples ``mirabest``, ``frdeep-nvss``, ``frdeep-first``, ``rgd``, downloaded if necessary.
 
-    Raises
-    ------
-    BadInput
-        There is no such sample, or its archive cannot be found, fetched or read.
+    Raises :class:`BadInput` if there is no such sample, or its archive cannot be found, downloaded or read.
     """
     if name not in SAMPLES:
         raise BadInput(f"no sample is called {name!r}: known are {', '.join(SAMPLES)}")
@@ -153,23 +115,24 @@ def load_dataset(name: str) -> Sample:
 
 
 def placed(sample: Sample, known: Sample) -> Sample:
-    """A sample in which galaxies without a place have that of the galaxy of ``known`` whose image is theirs.
+    """The sample with missing positions taken from ``known``, for galaxies whose image is in both.
 
-    Two images of one survey are the same where the cosine between their middles, one of them moved by up to ``MOVED`` pixels either
-    way, is above ``IDENTICAL``: archives cut one galaxy out about slightly different places. So the place is as good as that.
+    Images of one survey are the same if the cosine between their middles is above ``IDENTICAL`` when one of them is
+    shifted by up to ``MOVED`` pixels: archives cut one galaxy out around slightly different positions, which limits
+    the accuracy of the position.
     """
-    size = MIDDLE + 2 * MOVED  # room to move without coming in again on the other side
+    size = MIDDLE + 2 * MOVED  # padded, because a discrete Fourier transform is periodic
     steps = np.r_[: MOVED + 1, -MOVED:0]
 
-    def spectra(pictures: np.ndarray) -> np.ndarray:
-        whole = crop(pictures, MIDDLE).astype(np.float32)
-        length = np.sqrt((whole**2).sum(axis=(1, 2), keepdims=True))
-        return np.fft.rfft2(whole / np.maximum(length, np.finfo(np.float32).tiny), (size, size)).astype(np.complex64)
+    def spectra(images: NDArray[Any]) -> NDArray[np.complex64]:
+        whole = crop(images, MIDDLE).astype(np.float32)
+        norm = np.sqrt((whole**2).sum(axis=(1, 2), keepdims=True))
+        return np.fft.rfft2(whole / np.maximum(norm, np.finfo(np.float32).tiny), (size, size)).astype(np.complex64)
 
     table = sample.table.copy()
     lost = np.flatnonzero(~np.isfinite(np.asarray(table["ra"], float)))
     own, others = spectra(sample.images[lost]), spectra(known.images)
-    here, there = (np.abs(one).reshape(len(one), -1) for one in (own, others))  # which a move does not change
+    here, there = (np.abs(one).reshape(len(one), -1) for one in (own, others))  # a shift does not change amplitudes
     twin = (here @ there.T).argmax(axis=1)
     moved = np.fft.irfft2(own * others[twin].conj(), (size, size))[:, steps][:, :, steps]
     found = moved.max(axis=(1, 2)) > IDENTICAL

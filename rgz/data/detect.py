@@ -1,161 +1,134 @@
-"""Sources in a field: islands of emission, and which of them belong together."""
+"""Find sources in a clipped field: islands of emission, and which of them belong to one source."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.wcs import WCS
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from rgz.data import datasets
+from rgz.data.datasets import FIRST_PIXEL
+from rgz.data.sample import connected, positions
 from rgz.transforms import prepare
 
-__all__ = ["Field", "cut", "find", "islands", "linked", "positions"]
+__all__ = ["Field", "cut", "find", "islands", "linked", "north_up"]
 
-LINK = 30.0  # arcsec between islands of one source that no catalogue knows; 2 in 100 strangers stand that close
-
-
+LINK = 30.0  # arcsec between islands of one uncatalogued source; 2 in 100 unrelated islands are that close
 PEAK = 5.0  # rms
-
-
-ACROSS = 0.3  # degrees, more than a field and the reach of a source beside it
-
-
+NEIGHBOURHOOD = 0.3  # degrees, more than the width of a field and the largest reach of a source beside it
 FIELD = 150  # pixels, as MiraBest's images have
-
-
-EDGE = 32  # pixels between a source and the field's edge, half of the narrowest square
+EDGE = 32  # pixels between a source and the field's edge, half of the narrowest prepared square
 
 
 @dataclass(frozen=True)
 class Field:
-    """A piece of sky: pixels (H, W) with speckles and everything below 3 rms zero, their rms (NaN: unknown), their WCS."""
+    """A despeckled piece of sky: pixels (H, W), zero below 3 rms, their rms (NaN if unknown) and their WCS."""
 
     name: str
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     rms: float
     wcs: WCS
 
 
-def positions(table: Table) -> SkyCoord:
-    return SkyCoord(table["ra"], table["dec"], unit="deg")
+def north_up(shape: tuple[int, ...], pixel: float, ra: float, dec: float) -> WCS:
+    """WCS of an image (H, W) with north up and east left: pixels of ``pixel`` arcsec, ``ra``, ``dec`` in the middle."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ("RA---TAN", "DEC--TAN"), (ra, dec)
+    wcs.wcs.crpix, wcs.wcs.cdelt = [(n + 1) / 2 for n in shape[::-1]], (-pixel / 3600, pixel / 3600)
+    return wcs
 
 
-def islands(pixels: np.ndarray, rms: float) -> tuple[Table, np.ndarray]:
-    """Islands that peak above 5 rms: ``y``, ``x`` (brightness-weighted, pixels), ``peak`` and ``number`` in the map of labels.
+def islands(pixels: NDArray[Any], rms: float) -> tuple[Table, NDArray[Any]]:
+    """Islands of emission that peak above 5 rms, or all if the rms is NaN, and the map of their numbers (H, W).
 
-    Where the rms is not known the area has to do: see ``rgz.transforms.prepare.SMALLEST_ISLAND``.
+    The table has brightness-weighted ``y`` and ``x`` (pixels), ``peak``, ``number`` (in the map) and ``flux``.
     """
     labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
-    numbers = np.arange(1, count + 1)
-    if not count:
-        return Table({key: np.empty(0) for key in ("y", "x", "peak", "number", "flux")}), labels
-    lit = labels > 0
-    peaks = np.asarray(ndimage.maximum(pixels[lit], labels[lit], numbers), dtype=float)
-    numbers = numbers[~(peaks < PEAK * rms)]
-    centres = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2)
-    found = Table({"y": centres[:, 0], "x": centres[:, 1], "peak": peaks[numbers - 1], "number": numbers})
-    found["flux"] = ndimage.sum_labels(pixels[lit], labels[lit], numbers)
-    return found, labels
+    peaks = np.asarray(ndimage.maximum(pixels, labels, np.arange(1, count + 1)), dtype=float)
+    numbers = 1 + np.flatnonzero(~(peaks < PEAK * rms))
+    y, x = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2).T
+    flux = ndimage.sum_labels(pixels, labels, numbers)
+    return Table({"y": y, "x": x, "peak": peaks[numbers - 1], "number": numbers, "flux": flux}), labels
 
 
 def find(field: Field, known: Table) -> Table:
-    """The sources of a field, known ones under their catalogued position.
+    """The sources of a clipped field; catalogued ones at their catalogued position.
 
-    Left out are sources nearer than 32 pixels to the edge, and those outshone by what stands beside them: less than half of
-    the emission within the radius of a pose is theirs.
-
-    Parameters
-    ----------
-    field
-        Clipped at 3 rms, without speckles.
-    known
-        ``ra``, ``dec`` (deg) and ``reach`` (arcsec) of catalogued sources.
-
-    Returns
-    -------
-    Table
-        ``ra``, ``dec`` (deg), ``peak`` (the field's units) and ``snr`` (NaN where the rms is unknown), one row a source.
+    Sources nearer than 32 pixels to the edge are left out, and those with less than half of the emission within the
+    radius in which an orientation is measured: a brighter neighbour would dominate it. ``known`` has ``ra``, ``dec``
+    (deg) and ``reach`` (arcsec) of catalogued sources. The result has ``ra``, ``dec`` (deg), ``peak`` (the field's
+    units) and ``snr`` (NaN if the rms is unknown), one row a source.
     """
     lit, labels = islands(field.pixels, field.rms)
-    if not len(lit):
-        return _sources([], field)
-    owners = _owners(field.wcs.pixel_to_world(lit["x"], lit["y"]), known)
-    own = np.array(list(dict.fromkeys(owners)))
-    (x, y), sky = _places(lit, owners, own, field.wcs, known)
-    down, across = np.nonzero(labels)
-    light, owner_of = field.pixels[down, across], np.full(labels.max() + 1, -1)
-    owner_of[lit["number"]] = owners
-    owner = owner_of[labels[down, across]]
-    (height, width), rows = field.pixels.shape, []
-    for row, one in enumerate(own):
-        near = np.hypot(across - x[row], down - y[row]) <= prepare.Recipe().radius / datasets.FIRST_PIXEL
-        inside = min(x[row], y[row], width - 1 - x[row], height - 1 - y[row]) >= EDGE
-        if inside and light[near & (owner == one)].sum() > 0.5 * light[near].sum():
-            rows.append((*sky[:, row], lit["peak"][owners == one].max()))
-    return _sources(rows, field)
-
-
-def _sources(rows: list[tuple], field: Field) -> Table:
+    rows = []
+    if len(lit):
+        owners = _owners(field.wcs.pixel_to_world(lit["x"], lit["y"]), known)
+        sources = np.array(list(dict.fromkeys(owners)))
+        pixels, sky = _places(lit, owners, sources, field.wcs, known)
+        down, across = np.nonzero(labels)
+        light, owner_of = field.pixels[down, across], np.full(labels.max() + 1, -1)
+        owner_of[lit["number"]] = owners
+        owner = owner_of[labels[down, across]]
+        last = np.array(field.pixels.shape)[::-1] - 1
+        for source, (x, y), place in zip(sources, pixels.T, sky.T, strict=True):
+            near = np.hypot(across - x, down - y) <= prepare.Recipe().radius / FIRST_PIXEL
+            inside = min(x, y, *(last - (x, y))) >= EDGE
+            if inside and light[near & (owner == source)].sum() > 0.5 * light[near].sum():
+                rows.append((*place, lit["peak"][owners == source].max()))
     table = Table(rows=rows or None, names=("ra", "dec", "peak"), dtype=(float, float, float))
     table["snr"] = table["peak"] / field.rms
     return table
 
 
-def _places(lit: Table, owners: np.ndarray, own: np.ndarray, wcs: WCS, known: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and degrees, (2, N) each, of sources ``own`` (N,): known ones as catalogued, others in the middle of their flux.
-
-    Of a whole field at once: astropy takes as long for one place as for many.
-    """
-    rows = [owners == one for one in own]
-    middle = [[np.average(lit[axis][mine], weights=lit["flux"][mine]) for mine in rows] for axis in ("x", "y")]
-    found, listed = wcs.pixel_to_world(*middle), own < len(known)
+def _places(
+    lit: Table, owners: NDArray[Any], sources: NDArray[Any], wcs: WCS, known: Table
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Pixels and degrees, (2, N) each, of sources (N,): catalogued positions, else flux-weighted means of islands."""
+    parts = [lit[owners == source] for source in sources]
+    middle = [[np.average(part[axis], weights=part["flux"]) for part in parts] for axis in ("x", "y")]
+    found, listed = wcs.pixel_to_world(*middle), sources < len(known)
     pixels, sky = np.stack(wcs.world_to_pixel(found)), np.stack([found.ra.deg, found.dec.deg])
     if listed.any():
-        catalogued = known[own[listed]]
+        catalogued = known[sources[listed]]
         pixels[:, listed] = wcs.world_to_pixel(positions(catalogued))
         sky[:, listed] = catalogued["ra"], catalogued["dec"]
     return pixels, sky
 
 
-def _owners(sky: SkyCoord, known: Table) -> np.ndarray:
-    """For each island the row of the known source that it belongs to, or a number beyond them, shared by linked islands."""
+def _owners(sky: SkyCoord, known: Table) -> NDArray[Any]:
+    """For each island the row of its catalogued source, or a number beyond the rows, shared by linked islands."""
     owners = np.full(len(sky), -1)
     ra, dec = sky[0].ra.deg, sky[0].dec.deg
-    east = (np.asarray(known["ra"]) - ra + 180) % 360 - 180
-    near = np.flatnonzero((np.abs(known["dec"] - dec) < ACROSS) & (np.abs(east) * np.cos(np.radians(dec)) < ACROSS))
+    east = ((np.asarray(known["ra"]) - ra + 180) % 360 - 180) * np.cos(np.radians(dec))
+    near = np.flatnonzero((np.abs(known["dec"] - dec) < NEIGHBOURHOOD) & (np.abs(east) < NEIGHBOURHOOD))
     if len(near):
-        share = sky[:, None].separation(positions(known[near])[None]).to_value(u.arcsec) / np.asarray(
-            known["reach"][near]
-        )
+        away = sky[:, None].separation(positions(known[near])[None]).to_value(u.arcsec)
+        share = away / np.asarray(known["reach"][near])
         owners = np.where(share.min(1) <= 1, near[share.argmin(1)], -1)
     free = np.flatnonzero(owners < 0)
     if len(free):
-        place = sky[free].transform_to(sky[0].skyoffset_frame())
-        flat = np.stack([place.lon.to_value(u.arcsec), place.lat.to_value(u.arcsec)], axis=1)
+        offset = sky[free].transform_to(sky[0].skyoffset_frame())
+        flat = np.stack([offset.lon.to_value(u.arcsec), offset.lat.to_value(u.arcsec)], axis=1)
         owners[free] = len(known) + linked(flat)
     return owners
 
 
-def linked(places: np.ndarray, arcsec: float = LINK) -> np.ndarray:
-    """Row of the first place of the group of each place (N, 2), in arcsec: a chain of places at most ``arcsec`` apart is a group.
+def linked(places: NDArray[Any], arcsec: float = LINK) -> NDArray[Any]:
+    """Friends of friends: for each place (N, 2), in arcsec, the first row of its group.
+
+    Places at most ``arcsec`` apart, directly or through a chain of others, are one group.
 
     >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
     array([0, 1, 0, 0])
     """
-    group = np.full(len(places), -1)  # scipy.cluster does this too, but rgz look would wait long for its import
-    for first in range(len(places)):
-        reached = np.array([first])[group[first : first + 1] < 0]
-        while len(reached):
-            group[reached] = first
-            away = np.linalg.norm(places[:, None] - places[reached], axis=-1).min(axis=1)
-            reached = np.flatnonzero((away <= arcsec) & (group < 0))
-    return group
+    return connected(np.nonzero(np.linalg.norm(places[:, None] - places, axis=-1) <= arcsec), len(places))
 
 
-def cut(pixels: np.ndarray, x: float, y: float) -> np.ndarray:
-    """(FIELD, FIELD) pixels around one of them, zero beyond the edge."""
+def cut(pixels: NDArray[Any], x: float, y: float) -> NDArray[Any]:
+    """(FIELD, FIELD) pixels around pixel (x, y), zero beyond the edge."""
     left, bottom = (round(float(v) - (FIELD - 1) / 2) + FIELD // 2 for v in (x, y))
     return np.pad(pixels, FIELD // 2)[bottom : bottom + FIELD, left : left + FIELD]

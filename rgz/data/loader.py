@@ -1,14 +1,16 @@
-"""What the network is shown in training: each source many times, never twice the same.
+"""Data augmentation: batches of prepared images in which no source looks the same twice.
 
-A radio galaxy is the same object whichever way it lies on the sky, and a repeated observation would place it differently on
-the pixels. So each batch shows posed sources mirrored, turned a little and shifted by fractions of a pixel. Batch ``n``
-depends on the seed and on ``n`` alone, which is what makes a run that was interrupted end where it would have ended.
+The class of a radio galaxy does not depend on how it lies on the sky or falls on the pixels of an observation. So each
+batch shows aligned sources mirrored, rotated a little and shifted by fractions of a pixel. Batch ``n`` depends
+only on the seed and on ``n``: an interrupted run that is resumed ends with the same weights as one that was not.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -16,66 +18,59 @@ from rgz.data.sample import Sample
 from rgz.transforms import prepare
 from rgz.transforms.perturb import BEAM
 
-__all__ = ["batches"]
+__all__ = ["EXTENDED", "REPEATS", "batches"]
 
-RESOLVED = 6.0  # arcsec, length; an unresolved source has about 4
-OFTEN = 4  # times as often as an unresolved source a resolved one is shown: one point looks like another
+EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
+REPEATS = 4  # times that a longer source is shown in an epoch; unresolved sources, which look alike, once
 
 
 def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Callable[[int], Tensor]:
     """Batch ``n`` of an endless, shuffled, augmented walk through a sample, as a function of ``n``.
 
-    Each source is posed, then mirrored along and across its axis at random, turned by a few degrees (σ = 6°), scaled by a few per
-    cent (σ = 5 %) and shifted by up to a pixel, in the one interpolation that also crops it. Where the table knows the ``rms``
-    of an image, noise like its own is added first, as strong and as smooth as the beam.
+    Each source is aligned, mirrored along and across its axis at random, rotated by a few degrees (σ = 6°), scaled by a
+    few per cent (σ = 5 %) and shifted by up to a pixel, in the one interpolation that also crops it. If the table has
+    the ``rms`` of an image, noise of that strength, correlated by the beam, is added first.
 
     Returns
     -------
     callable
         Step number to grey levels, (size, 1, H, W) uint8.
     """
-    fields, poses = zip(*(prepare.align(image, sample.pixel, recipe) for image in sample.images), strict=True)
-    scales = [recipe.pixel(pose.length * sample.pixel, sample.pixel) / sample.pixel for pose in poses]
-    fields = [field.astype(np.float32) for field in fields]
+    aligned = [prepare.align(image, sample.pixel, recipe) for image in sample.images]
+    fields, found = [field.astype(np.float32) for field, _ in aligned], [orientation for _, orientation in aligned]
+    lengths = [orientation.length * sample.pixel for orientation in found]
+    scales = [recipe.pixel(length, sample.pixel) / sample.pixel for length in lengths]
     rms = np.nan_to_num(sample.table["rms"]) if "rms" in sample.table.colnames else np.zeros(len(sample))
-    resolved = np.array([pose.length * sample.pixel > RESOLVED for pose in poses])
-    shown = np.repeat(np.arange(len(fields)), np.where(resolved, OFTEN, 1))
+    rows = np.repeat(np.arange(len(fields)), np.where(np.array(lengths) > EXTENDED, REPEATS, 1))
+
+    def augmented(row: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        turn = prepare.Orientation(
+            rng.normal(0, np.radians(6)),
+            int(rng.choice((-1, 1))),
+            int(rng.choice((-1, 1))),
+            float(np.exp(rng.normal(0, 0.05))),
+            tuple(rng.uniform(-1, 1, 2)),
+        )
+        orientation, scale = found[row].then(turn), scales[row] * turn.length
+        for field in (_observe(fields[row], rms[row], rng), fields[row]):
+            square = prepare.render(prepare.smooth(field, scale), orientation, recipe.size, scale)
+            if square.any():  # else noise clipped the source away: show it without noise
+                break
+        return prepare.stretch(square)
 
     def batch(step: int) -> Tensor:
         rng = np.random.default_rng((seed, step))
-        epoch, place = divmod(step * size, len(shown))
-        order = np.concatenate(
-            [
-                np.random.default_rng((seed, 1 << 40, epoch + k)).permutation(shown)
-                for k in range(1 + (place + size - 1) // len(shown))
-            ]
-        )[place : place + size]
-        pixels = []
-        for row in order:
-            turn = prepare.Orientation(
-                rng.normal(0, np.radians(6)),
-                int(rng.choice((-1, 1))),
-                int(rng.choice((-1, 1))),
-                float(np.exp(rng.normal(0, 0.05))),
-                tuple(rng.uniform(-1, 1, 2)),
-            )
-            pose, scale = poses[row].then(turn), scales[row] * turn.length
-            square = _square(_observe(fields[row], rms[row], rng), pose, recipe.size, scale)
-            if not square.any():  # the noise has swallowed a faint source
-                square = _square(fields[row], pose, recipe.size, scale)
-            pixels.append(prepare.stretch(square))
-        return torch.from_numpy(np.stack(pixels)[:, None])
+        epoch, start = divmod(step * size, len(rows))
+        epochs = range(epoch, epoch + 1 + (start + size - 1) // len(rows))
+        order = np.concatenate([np.random.default_rng((seed, 1 << 40, k)).permutation(rows) for k in epochs])
+        return torch.from_numpy(np.stack([augmented(row, rng) for row in order[start : start + size]])[:, None])
 
     return batch
 
 
-def _square(field: np.ndarray, pose: prepare.Orientation, size: int, scale: float) -> np.ndarray:
-    return prepare.render(prepare.smooth(field, scale), pose, size, scale)
-
-
-def _observe(field: np.ndarray, rms: float, rng: np.random.Generator) -> np.ndarray:
-    """The field with as much noise again as it has, where there is emission; what falls below the threshold, at zero, goes."""
+def _observe(field: NDArray[Any], rms: float, rng: np.random.Generator) -> NDArray[Any]:
+    """The field with noise of this rms added to its emission, clipped at zero."""
     if rms == 0:
         return field
     noise = ndimage.gaussian_filter(rng.standard_normal(field.shape, dtype=np.float32), BEAM)
-    return np.maximum(field + noise * (rms / noise.std()) * (field > 0), 0)
+    return np.asarray(np.maximum(field + noise * (rms / noise.std()) * (field > 0), 0))

@@ -1,24 +1,26 @@
 """Simulated FRI and FRII sources, for tests and for machines without the survey images.
 
-Not a model of a jet, a caricature of the definition (Fanaroff & Riley 1974): an FRI is brightest near its core and fades
-outward, an FRII is brightest at the far ends of its lobes. Each is drawn at a random angle and size, convolved with a
-circular Gaussian beam of FIRST's 5.4″, given Gaussian noise, and clipped at 3σ as the real archives are.
+A simple picture of the definition (Fanaroff & Riley 1974): an FRI is brightest near its core and fades outwards, an
+FRII is brightest at the far ends of its lobes. Each is drawn at a random angle and size, convolved with a circular
+Gaussian beam of FIRST's 5.4″, given Gaussian noise, and clipped at 3σ as the archives are.
 """
 
+from typing import Any
+
 import numpy as np
-from astropy.table import Table
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from rgz.data.sample import Sample
+from rgz.data.sample import Sample, source_table
 from rgz.transforms import prepare
 
-__all__ = ["source", "sources"]
+__all__ = ["PIXEL", "source", "sources"]
 
 PIXEL = 1.8  # arcsec
 BEAM = 5.4  # arcsec, full width at half maximum
 
 
-def source(kind: str, rng: np.random.Generator, size: int = 150, snr: float = 50.0) -> np.ndarray:
+def source(kind: str, rng: np.random.Generator, size: int = 150, snr: float = 50.0) -> NDArray[Any]:
     """One field (size, size) with a source of kind ``"FRI"`` or ``"FRII"`` in its middle, noise rms 1, peak ``snr``."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     angle, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.15)
@@ -38,24 +40,14 @@ def source(kind: str, rng: np.random.Generator, size: int = 150, snr: float = 50
     sigma = BEAM / PIXEL / np.sqrt(8 * np.log(2))
     sky = ndimage.gaussian_filter(sky, sigma)
     noise = ndimage.gaussian_filter(rng.normal(size=sky.shape), sigma)
-    return snr * sky / sky.max() + noise / noise.std()
+    return np.asarray(snr * sky / sky.max() + noise / noise.std())
 
 
 def sources(count: int, seed: int = 0) -> Sample:
     """A sample of ``count`` clipped simulated sources, FRI and FRII in turn, uint8 with peak 255."""
-    rng = np.random.default_rng(seed)
+    rng, unknown = np.random.default_rng(seed), np.full(count, np.nan)
     kinds = [("FRI", "FRII")[i % 2] for i in range(count)]
     fields = [prepare.clip(source(kind, rng, snr=rng.uniform(20, 200))) for kind in kinds]
     pixels = np.stack([np.rint(255 * field / field.max()).astype(np.uint8) for field in fields])
-    unknown = np.full(count, np.nan)
-    table = Table(
-        {
-            "name": [f"sim-{i:04d}" for i in range(count)],
-            "ra": unknown,
-            "dec": unknown,
-            "label": kinds,
-            "confident": np.ones(count, bool),
-            "split": ["train"] * count,
-        }
-    )
-    return Sample(pixels, table, PIXEL)
+    names = [f"sim-{i:04d}" for i in range(count)]
+    return Sample(pixels, source_table(names, unknown, unknown, kinds, np.ones(count), ["train"] * count), PIXEL)

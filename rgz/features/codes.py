@@ -1,75 +1,53 @@
-"""The codes file: one group a sample, row for row."""
+"""The codes file: one HDF5 group a sample, with its table and its codes in the same order."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from astropy.table import Table
+from numpy.typing import NDArray
 
 from rgz import artifacts
-from rgz.data import datasets
 from rgz.data.sample import CHECKED, read_columns, write_columns
 from rgz.errors import BadInput, first_line
 from rgz.features import metric
 
-__all__ = ["chosen", "read_codes", "read_space", "read_variants", "write_codes"]
-
 SPACE, ALONE, BASIS = "space", "space_alone", "basis"
-"""Names in a codes file of the space to search in, of the same for codes without components, and of what components are."""
-
-
-def read_space(name: str, path: Path | None = None) -> metric.Metric:
-    """The space ``SPACE`` or ``ALONE`` of a codes file, or its ``BASIS``; the committed one by default.
-
-    Raises
-    ------
-    BadInput
-        The file has none.
-    """
-    path = artifacts.artifact("codes.h5") if path is None else path
-    try:
-        with h5py.File(path, "r") as file:
-            group = file[name]
-            return metric.Metric(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
-    except (OSError, KeyError) as error:
-        raise BadInput(f"{path} does not say how its codes are compared: make it again with rgz encode") from error
-
-
-def chosen(path: Path | None = None) -> np.ndarray:
-    """Which latents make the codes of a file, (D,); the committed one by default."""
-    return read_codes(artifacts.artifact("codes.h5") if path is None else path, next(iter(datasets.SAMPLES)))[2][
-        "latents"
-    ]
+"""Names of groups in a codes file, for the metric of the search, the same without components, and the components."""
 
 
 def write_codes(
     path: Path,
-    groups: dict[str, tuple[Table, dict[str, np.ndarray], dict]],
-    attributes: dict,
+    groups: dict[str, tuple[Table, dict[str, NDArray[Any]], dict[str, Any]]],
+    attributes: dict[str, Any],
     spaces: dict[str, metric.Metric] | None = None,
-):
-    """Write codes of several samples to one HDF5 file, and the spaces in which to compare them.
+) -> None:
+    """Write codes of several samples, and the metrics in which to compare them, to one HDF5 file.
 
     Parameters
     ----------
     groups
-        Sample name to its table, its datasets (``code``, ``code_…``; one row a table row) and its attributes. Codes are
-        rounded to eleven binary digits, those compared in a search to a 16th of their spread: it finds the same.
+        Sample name to its table, its codes by variant (``code``, ``code_…``), (N, ·) each, and its attributes. Codes
+        are rounded to eleven binary digits, retrieval descriptors to a 16th of their spread, which does not change a
+        search.
     attributes
-        How all were made: strings and numbers as they are, anything else as JSON.
+        How all were made: strings, numbers and arrays as they are, anything else as JSON.
     spaces
-        Those of :func:`read_space`, by name.
+        The metrics of :func:`read_space`, by name.
     """
     with artifacts.atomic(path) as partial, h5py.File(partial, "w") as file:
-        _set(file, attributes)
+        _set_attributes(file, attributes)
         for name, (table, codes, about) in groups.items():
             group = file.create_group(name)
             write_columns(group, table)
             for key, code in codes.items():
-                group.create_dataset(key, data=(_stepped if key == "code_compared" else _rounded)(code), **CHECKED)
-            _set(group, about)
+                rounded = _stepped(code) if key == "code_compared" else _rounded(code)
+                group.create_dataset(key, data=rounded, **CHECKED)
+            _set_attributes(group, about)
         for name, space in (spaces or {}).items():
             group = file.create_group(name)
             group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
@@ -77,50 +55,73 @@ def write_codes(
             group.attrs["cosine"] = space.cosine
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Rounded to eleven binary digits, as many as half precision has, kept in single precision: half the file."""
+def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Single precision rounded to the eleven binary digits of half precision, which halves the file."""
     mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent).astype(np.float32)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent), dtype=np.float32)
 
 
-def _stepped(values: np.ndarray) -> np.ndarray:
-    """Each column of values (N, D) rounded to a power of two, at most a 16th of its spread: a fifth of the file."""
+def _stepped(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Columns of (N, D) rounded to a power of two, at most a 16th of their spread; the file shrinks to a fifth."""
     spread = values.std(axis=0)
     step = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1) / 16))
-    return (np.rint(values / step) * step).astype(np.float32)
+    return np.asarray(np.rint(values / step) * step, dtype=np.float32)
 
 
-def _set(place, attributes):
+def _set_attributes(place: h5py.Group, attributes: dict[str, Any]) -> None:
     for key, value in attributes.items():
         place.attrs[key] = value if isinstance(value, str | int | float | np.ndarray) else json.dumps(value)
 
 
-def read_codes(path: Path, name: str, variant: str = "code") -> tuple[Table, np.ndarray, dict]:
-    """Table, codes (N, D) float32 and attributes of one sample in a codes file; raises as :func:`read_variants` does."""
+@contextmanager
+def _opened(path: Path | None) -> Iterator[h5py.File]:
+    """A codes file, the committed one by default; whatever fails in it becomes a :class:`BadInput`."""
+    path = artifacts.artifact("codes.h5") if path is None else path
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except BadInput:
+        raise
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
+        reason = f"is not a readable codes file ({first_line(error)})"
+        raise BadInput(f"{path} {reason}: make it again with rgz encode") from error
+
+
+def chosen(path: Path | None = None) -> NDArray[np.intp]:
+    """Which latents a code consists of, (D,)."""
+    with _opened(path) as file:
+        latents: NDArray[np.intp] = file.attrs["latents"]
+        return latents
+
+
+def read_space(name: str, path: Path | None = None) -> metric.Metric:
+    """The metric ``SPACE`` or ``ALONE`` of a codes file, or its ``BASIS``."""
+    with _opened(path) as file:
+        group = file[name]
+        return metric.Metric(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
+
+
+def read_codes(path: Path | None, name: str, variant: str = "code") -> tuple[Table, NDArray[Any], dict[str, Any]]:
+    """Table, codes (N, D) float32 and attributes of one sample; see :func:`read_variants`."""
     table, codes, about = read_variants(path, name, (variant,))
     return table, codes[variant], about
 
 
-def read_variants(path: Path, name: str, variants: Sequence[str]) -> tuple[Table, dict[str, np.ndarray], dict]:
-    """Table, several codes (N, ·) float32 by their names, and attributes of one sample in a codes file.
+def read_variants(
+    path: Path | None, name: str, variants: Sequence[str]
+) -> tuple[Table, dict[str, NDArray[Any]], dict[str, Any]]:
+    """Table, codes (N, ·) float32 by variant, and attributes of one sample; the committed codes file for None.
 
     Raises
     ------
     BadInput
         The file is missing or damaged, or has no such sample or variant.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            for variant in variants:
-                if name not in file or variant not in file[name]:
-                    known = [f"{group}/{key}" for group in file for key in file[group] if key.startswith("code")]
-                    raise BadInput(f"{path} has no {name}/{variant}: it has {', '.join(known) or 'no codes'}")
-            group = file[name]
-            table = read_columns(group, [key for key in group if not key.startswith("code")])
-            return table, {variant: group[variant][()] for variant in variants}, dict(file.attrs) | dict(group.attrs)
-    except BadInput:
-        raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
-        raise BadInput(
-            f"{path} is not a readable codes file ({first_line(error)}): make it again with rgz encode"
-        ) from error
+    with _opened(path) as file:
+        known = [f"{group}/{key}" for group in file for key in file[group] if key.startswith("code")]
+        for variant in variants:
+            if f"{name}/{variant}" not in known:
+                raise BadInput(f"{path} has no {name}/{variant}: it has {', '.join(known) or 'no codes'}")
+        group = file[name]
+        table = read_columns(group, [key for key in group if not key.startswith("code")])
+        return table, {variant: group[variant][()] for variant in variants}, dict(file.attrs) | dict(group.attrs)

@@ -1,44 +1,30 @@
-"""What a search compares, and in what space.
+"""Retrieval descriptors: what a search compares, and its metric.
 
-The code of a pose follows the middle of the image and the length of the source; a class needs that, a search does not. So here a
-galaxy is seen in five frames (:data:`rgz.transforms.prepare.FRAMES`), and in each from the twelve views that everything else takes too; but
-four of them are of the image as it lies, four of the image turned by 30° and four of it turned by 60°, since how a galaxy falls
-on the grid of its pixels, and what is only just above a threshold there, is an accident too. (Turned by 90° a grid is the same
-again.) The codes of all views are pooled; and as a code forgets what tells one point-like galaxy from the next, a few principal
-components of the same views stand beside them.
+The code of one canonical orientation depends on the centre of the image and on the length of the source. That helps a
+classifier but not a search. The retrieval descriptors therefore pool codes over twelve views in each of five frames
+(:data:`rgz.transforms.prepare.FRAMES`). Four of the twelve views show the image as it is, four show it rotated by 30°
+and four by 60°, to average over the position of the source on the pixel grid. Beside the codes stand a few principal
+components of the same views, which tell point-like galaxies apart better than codes do.
 
-Which differences between such numbers mean nothing is learned from training images that are altered on purpose
-(:func:`changes`, :func:`rgz.features.metric.invariant`).
+The metric is learned from training images under label-preserving perturbations (:func:`changes`,
+:func:`rgz.features.metric.invariant`).
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rgz.data.sample import Sample, usable
-from rgz.features import embed, metric
-from rgz.models.vdvae import VDVAE
+from rgz.features import metric
 from rgz.progress import progress
 from rgz.transforms import perturb, prepare
 from rgz.transforms.prepare import FRAMES, VIEWS
 
-__all__ = [
-    "COMPONENTS",
-    "PERTURBATIONS",
-    "alone",
-    "changes",
-    "codes",
-    "components",
-    "describe",
-    "principal",
-    "shown",
-    "space",
-]
-
-TURNED = ((0, VIEWS[:4]), (30, VIEWS[4:8]), (60, VIEWS[8:]))  # degrees by which an image is turned, and its views
-RESOLVED = 8.0  # arcsec, length of a source of which a turn or a shift says something
+ROTATIONS = ((0, VIEWS[:4]), (30, VIEWS[4:8]), (60, VIEWS[8:]))  # degrees by which an image is rotated, and its views
 PERTURBATIONS = (
     perturb.rotate_randomly,
     perturb.shift,
@@ -46,89 +32,74 @@ PERTURBATIONS = (
     perturb.raise_threshold,
     perturb.simulate_distance,
 )
-"""What is done to a galaxy to see what its description tolerates."""
-COMPONENTS = 32  # principal components beside the codes; more find a little more, and take more room
-KEPT, WEIGHT = 128, 0.7  # directions of the components about the centroid, and how much these count beside all numbers
+"""Label-preserving perturbations to which the metric is made invariant."""
+COMPONENTS = 32  # principal components beside the codes; more improve recall a little, and enlarge the codes file
+KEPT, WEIGHT = 128, 0.7  # directions of the centred components, and their weight against all numbers together
 
 
-def shown(recipe: prepare.Recipe, sample: Sample) -> np.ndarray:
-    """All views of all images in all frames, (frames, views, N, H, W) uint8; all images must have a source."""
+def framed_views(recipe: prepare.Recipe, sample: Sample) -> NDArray[np.uint8]:
+    """All views of all images in all frames, (frames, views, N, H, W); all images must have a source."""
 
-    def of(image):
-        fields = [perturb.rotate(image, degrees) for degrees, _ in TURNED]
-        seen = [field if prepare.has_source(field, sample.pixel, recipe) else image for field in fields]
-        return np.hstack(
-            [prepare.framed(one, sample.pixel, recipe, views) for one, (_, views) in zip(seen, TURNED, strict=True)]
-        )
+    def of(image: NDArray[Any]) -> NDArray[np.uint8]:
+        parts = []
+        for degrees, views in ROTATIONS:
+            rotated = perturb.rotate(image, degrees)
+            kept = rotated if prepare.has_source(rotated, sample.pixel, recipe) else image
+            parts.append(prepare.framed(kept, sample.pixel, recipe, views))
+        return np.hstack(parts)
 
-    with ThreadPoolExecutor() as pool:  # most of the time goes into scipy, which lets other threads work
-        bar = progress(pool.map(of, sample.images), total=len(sample), desc="posing", unit="image")
+    with ThreadPoolExecutor() as pool:  # scipy, which takes most of the time, releases the interpreter lock
+        bar = progress(pool.map(of, sample.images), total=len(sample), desc="aligning", unit="image")
         return np.stack(list(bar), axis=2)
 
 
-def describe(
-    model: VDVAE, recipe: prepare.Recipe, sample: Sample, chosen: np.ndarray, basis: metric.Metric
-) -> np.ndarray:
-    """What a search compares, (N, 10 D + 10 C), of a sample whose images can all be prepared.
-
-    The codes of the latents ``chosen`` (D,), then the C components in a :func:`principal` basis, of the same views.
-    """
-    views = shown(recipe, sample)
-    return np.hstack([codes(model, views, chosen), components(views, basis)])
-
-
-def codes(model: VDVAE, views: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Codes of the latents ``chosen`` (D,) of images as :func:`shown`, pooled over views, all frames side by side, (N, 10 D)."""
-    means = embed.posterior_means(
-        model, views.reshape(-1, *views.shape[2:]), chosen
-    )  # in one go: few galaxies fill no batch
-    return np.hstack([prepare.pool(one) for one in means.reshape(*views.shape[:3], -1)])
-
-
-def components(views: np.ndarray, basis: metric.Metric) -> np.ndarray:
-    """C components in a :func:`principal` basis of images as :func:`shown`, pooled and side by side likewise, (N, 10 C)."""
+def components(views: NDArray[Any], basis: metric.Metric) -> NDArray[np.float32]:
+    """Components of :func:`framed_views` in a :func:`principal` basis (C), pooled over views, (N, 10 C)."""
     flat = (one.reshape(-1, len(basis.centre)) for one in views)
     return np.hstack([prepare.pool(basis.transform(one).reshape(*views.shape[1:3], -1)) for one in flat])
 
 
-def principal(pixels: np.ndarray, count: int = COMPONENTS) -> metric.Metric:
-    """The first ``count`` principal components of prepared images (N, H, W), peaks at one, as a space for flat images (·, H W)."""
-    from sklearn.decomposition import PCA  # a second that a search need not wait
+def principal(pixels: NDArray[Any], count: int = COMPONENTS) -> metric.Metric:
+    """The first principal components of prepared images (N, H, W), scaled to peaks of one, for flat images (·, H W)."""
+    from sklearn.decomposition import PCA  # its import takes a second
 
     pca = PCA(count, svd_solver="covariance_eigh").fit(pixels.reshape(len(pixels), -1))
     return metric.Metric(pca.mean_, pca.components_.T / 255, cosine=False)
 
 
-def alone(chosen: np.ndarray) -> int:
-    """How many of the numbers that a search compares are of the latents ``chosen`` (D,), 10 D; those of components come after."""
-    return 2 * len(FRAMES) * len(chosen)
+def alone(latents: NDArray[Any]) -> int:
+    """How many of the descriptors come from ``latents`` (D,): the first 10 D; those of components follow."""
+    return 2 * len(FRAMES) * len(latents)
 
 
 def changes(
-    described: Callable[[Sample], np.ndarray], recipe: prepare.Recipe, sample: Sample, count: int = 800, seed: int = 0
-) -> np.ndarray:
-    """What it does to a description of galaxies (M, ·) when resolved sources of a sample are altered as ``TOLERATED`` says.
+    described: Callable[[Sample], NDArray[Any]],
+    recipe: prepare.Recipe,
+    sample: Sample,
+    count: int = 800,
+    seed: int = 0,
+) -> NDArray[Any]:
+    """Changes (M, ·) of descriptors when resolved sources of a sample are perturbed (:data:`PERTURBATIONS`).
 
-    One row a source and alteration, for ``count`` sources drawn at random; an alteration that leaves nothing is left out.
-    ``described`` makes (N, ·) numbers of a sample of N.
+    One row a source and perturbation, for ``count`` random sources; a perturbation that removes the source is left out.
+    ``described`` gives descriptors (N, ·) of a sample of N.
     """
     rng = np.random.default_rng(seed)
-    long = [prepare.length(image, sample.pixel, recipe) > RESOLVED for image in sample.images]
-    rows = np.flatnonzero(long)
-    asked = sample[np.sort(rng.permutation(rows)[:count])]
-    before, found = described(asked), []
-    for alter in PERTURBATIONS:
-        after = replace(asked, images=np.stack([alter(image, rng) for image in asked.images]))
+    resolved = [prepare.length(image, sample.pixel, recipe) > perturb.RESOLVED for image in sample.images]
+    drawn = sample[np.sort(rng.permutation(np.flatnonzero(resolved))[:count])]
+    before, found = described(drawn), []
+    for perturbation in PERTURBATIONS:
+        after = replace(drawn, images=np.stack([perturbation(image, rng) for image in drawn.images]))
         kept = usable(after, recipe)
         found.append(described(after[kept]) - before[kept])
     return np.concatenate(found)
 
 
-def space(described: np.ndarray, changes: np.ndarray, own: int) -> metric.Metric:
-    """Where descriptions (N, ·) are compared: two spaces that tolerate ``changes`` (M, ·), side by side, by their angle.
+def space(described: NDArray[Any], changes: NDArray[Any], own: int) -> metric.Metric:
+    """The metric of the search: two invariant metrics side by side, learned from descriptors (N, ·) and changes (M, ·).
 
-    One is of all numbers; the other of the components about the centroid alone, which stay the same wherever an image was cut, and
-    tell one galaxy from all that are like it. The first ``own`` numbers are of latents, the others of components.
+    One takes all descriptors, the other only the components in centred frames, which do not depend on where an image
+    was cut out. The first ``own`` descriptors come from latents, the others from components.
     """
     whole = metric.invariant(described, changes)
     centred = np.repeat([frame.centred for frame in FRAMES], (described.shape[1] - own) // len(FRAMES))

@@ -1,167 +1,203 @@
-"""Codes: what the network says of a galaxy, short enough to compute with.
+"""Codes: posterior means of the active latents.
 
-A VDVAE has more latent dimensions than it uses, and those that it does not use never leave their prior. The code of a galaxy is
-the posterior mean of those that do: the latents are ranked by the variance of their posterior means over the *training* images,
-no label needed, and the first ones are kept. A code can be decoded again, the latents it lacks at their prior means.
+A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). Latents are ranked by the
+variance of their posterior means over the *training* images, without labels, and the first ones make the code. A code
+can be decoded, with the other latents at their prior means.
 
-A posed image has four mirrored views, along and across its axis, and none of them is more true than another; nor is the axis known
-to a few degrees. The variant ``code_views`` holds, of each latent, the mean over twelve views (:data:`rgz.transforms.prepare.VIEWS`) and
-the mean size: what does not depend on the choice. A density also wants to know how symmetric a galaxy is: how much its code changes
-from mirrored view to mirrored view (``code_asymmetry``). What a search compares is more (``code_compared``): see
-:mod:`rgz.features.descriptors`.
+The canonical orientation of a source is ambiguous: its axis has two ends and two sides, and is uncertain by a few
+degrees. Codes are therefore averaged over twelve views, four mirror images at each of three angles
+(:data:`rgz.transforms.prepare.VIEWS`), as in test-time augmentation.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from astropy.table import Table
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rgz import artifacts
 from rgz.data import datasets, fetch
-from rgz.data.sample import Sample, prepared, usable
+from rgz.data.sample import COLUMNS, Sample, prepared, usable
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
+from rgz.features import descriptors, metric
 from rgz.models import checkpoint
-from rgz.models.likelihood import mixture_log_prob
+from rgz.models.checkpoint import Model
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms import prepare
 
-__all__ = [
-    "asymmetry",
-    "blocks_of",
-    "decode",
-    "encode",
-    "fitted",
-    "for_density",
-    "full_codes",
-    "of_views",
-    "pictures",
-    "posterior_means",
-    "rank",
-]
+if TYPE_CHECKING:
+    from rgz.data.cutout import Cutout
 
+FEATURES = ("classification", "density", "search")
 BATCH = 128
-EXACT = 0.02  # difference between codes of mirrored views that is as good as none; the median galaxy has about 0.5
+EXACT = 0.02  # difference between codes of mirrored views that counts as none; the median galaxy has about 0.5
 
 
-def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means and rates (nats) of every latent, each (N, dimensions) float32, of prepared images (N, H, W).
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes images of galaxies with a trained network.
 
-    ``how`` is passed on to the model's ``encode``.
+    Parameters
+    ----------
+    model, recipe
+        The network, and how images are prepared for it.
+    latents
+        Which latents make a code, (D,).
+    basis
+        Principal components (C) of prepared images, for the retrieval descriptors (:mod:`rgz.features.descriptors`).
     """
-    parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
-    encoded = [model.encode(part, **how) for part in progress(parts, desc="encoding", unit="batch")]
+
+    model: VDVAE
+    recipe: prepare.Recipe
+    latents: NDArray[np.intp]
+    basis: metric.Metric
+
+    @classmethod
+    def from_pretrained(cls, path: Path | None = None) -> "Encoder":
+        """The trained encoder, or that of a folder ``path`` with its ``vdvae.safetensors`` and ``codes.h5``."""
+        files = "vdvae.safetensors", "codes.h5"
+        weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
+        model, recipe, _ = checkpoint.load(weights)
+        return cls(model, recipe, codefile.chosen(codes), codefile.read_space(codefile.BASIS, codes))
+
+    def transform(self, sample: "Sample | Cutout", features: str = "classification") -> NDArray[np.float32]:
+        """Features of each galaxy, one row a galaxy; a cut-out gives one row.
+
+        Parameters
+        ----------
+        features
+            ``classification``: mean code over twelve views and mean absolute code, (N, 2 D). ``density``: mean code and
+            three asymmetries (:func:`asymmetry`), (N, D + 3). ``search``: retrieval descriptors, (N, 10 D + 10 C).
+
+        Raises
+        ------
+        BadInput
+            An image has no emission in its middle, or there are no such features.
+        """
+        if features not in FEATURES:
+            raise BadInput(f"features are {', '.join(FEATURES)}; {features!r} was asked for")
+        if features == "search":
+            return self._descriptors(self._galaxies(sample))
+        codes = self._codes(self._galaxies(sample))
+        return codes["code_views"] if features == "classification" else for_density(codes)
+
+    def variants(self, sample: "Sample | Cutout") -> dict[str, NDArray[np.float32]]:
+        """All codes that a codes file holds, by name.
+
+        ``code`` (N, D) of the canonical orientation, ``code_views`` (N, 2 D) over twelve views, ``code_asymmetry`` (N,
+        3), and the retrieval descriptors ``code_compared`` (N, 10 D + 10 C).
+        """
+        galaxies = self._galaxies(sample)
+        return self._codes(galaxies) | {"code_compared": self._descriptors(galaxies)}
+
+    def reconstruct(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
+        """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents."""
+        means, _ = full_codes(self.model, prepared(self._galaxies(sample), self.recipe))
+        return decode(self.model, means, np.arange(self.model.dimensions))
+
+    def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
+        """Images (N, H, W), 0 … 255, of codes (N, D); the other latents are at their prior means."""
+        return decode(self.model, codes, self.latents)
+
+    def _galaxies(self, sample: "Sample | Cutout") -> Sample:
+        """A sample, or the sample of one cut-out, whose images can all be prepared."""
+        if not isinstance(sample, Sample):
+            sample = Sample(sample.pixels[None], Table({name: [""] for name in COLUMNS}), sample.pixel)
+        found = usable(sample, self.recipe)
+        if not found.all():
+            blank = ", ".join(map(str, sample.table["name"][~found][:5]))
+            raise BadInput(
+                f"{(~found).sum()} images have no emission in their middle ({blank}): leave them out with "
+                "sample[rgz.data.sample.usable(sample, encoder.recipe)]"
+            )
+        return sample
+
+    def _codes(self, galaxies: Sample) -> dict[str, NDArray[np.float32]]:
+        views = of_views(self.model, self.recipe, galaxies, self.latents)
+        return {"code": views[0], "code_views": prepare.pool(views), "code_asymmetry": asymmetry(views)}
+
+    def _descriptors(self, galaxies: Sample) -> NDArray[np.float32]:
+        views = descriptors.framed_views(self.recipe, galaxies)  # (frames, views, N, H, W)
+        means = posterior_means(self.model, views, self.latents)
+        return np.hstack([*map(prepare.pool, means), descriptors.components(views, self.basis)])
+
+
+def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Posterior means and rates (nats) of all latents, each (N, dimensions), of prepared images (N, H, W).
+
+    ``options`` are passed to the model's ``encode``.
+    """
+    parts = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), BATCH)
+    encoded = [model.encode(part, **options) for part in progress(parts, desc="encoding", unit="batch")]
     means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
     return means, rates
 
 
-def rank(means: np.ndarray) -> np.ndarray:
-    """Latents from the most to the least variable posterior mean over images; (dimensions,) integers."""
+def posterior_means(model: Model, pixels: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
+    """Posterior means (…, D) of some latents (D,) of prepared images (…, H, W)."""
+    parts = torch.split(torch.from_numpy(pixels.reshape(-1, 1, *pixels.shape[-2:])), BATCH)
+    columns = torch.from_numpy(np.ascontiguousarray(latents))
+    means = [model.encode(part)[0][:, columns] for part in progress(parts, desc="encoding", unit="batch")]
+    return torch.cat(means).numpy().reshape(*pixels.shape[:-2], len(latents))
+
+
+def of_views(
+    model: Model,
+    recipe: prepare.Recipe,
+    sample: Sample,
+    latents: NDArray[Any],
+    views: Sequence[prepare.Orientation] = prepare.VIEWS,
+) -> NDArray[np.float32]:
+    """Posterior means (views, N, D) of some latents (D,) for each view of each image; all images must have a source."""
+    bar = progress(sample.images, desc="aligning", unit="image")
+    pixels = [prepare.views(image, sample.pixel, recipe, views) for image in bar]
+    return posterior_means(model, np.stack(pixels, axis=1), latents)
+
+
+def rank(means: NDArray[Any]) -> NDArray[np.intp]:
+    """Latents from the most to the least variable posterior mean (N, dimensions) over images; (dimensions,)."""
     return np.argsort(-means.var(axis=0), kind="stable")
 
 
-def decode(model: nn.Module, code: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Images (N, H, W) float32, 0 … 255, of codes (N, D) made of the latents ``chosen`` (D,); the others at their prior means.
+def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
+    """Number, from 0, of the stochastic block of each of some latents (D,); (D,)."""
+    sizes = [model.config.channels * r * r for r in model.levels]
+    return np.asarray(np.repeat(np.arange(len(sizes)), sizes)[latents])
+
+
+def decode(model: Model, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
+    """Images (N, H, W), 0 … 255, of codes (N, D) of some latents (D,); the others are at their prior means.
 
     Raises
     ------
     BadInput
-        The codes do not have as many dimensions as latents are chosen.
+        Codes and latents differ in number.
     """
-    if code.ndim != 2 or code.shape[1] != len(chosen):
-        raise BadInput(f"codes here have shape (N, {len(chosen)}); these have {code.shape}")
-    parts = torch.from_numpy(np.asarray(code, dtype=np.float32)).split(BATCH)
-    return torch.cat([model.decode(_full(model, part, chosen)) for part in parts])[:, 0].numpy()
+    if code.ndim != 2 or code.shape[1] != len(latents):
+        raise BadInput(f"codes here have shape (N, {len(latents)}); these have {code.shape}")
+    parts = torch.split(torch.from_numpy(np.asarray(code, dtype=np.float32)), BATCH)
+    return torch.cat([model.decode(full(model, part, latents)) for part in parts])[:, 0].numpy()
 
 
-def _full(model: nn.Module, code: Tensor, chosen: np.ndarray) -> Tensor:
-    """Full codes (N, dimensions) in which the latents ``chosen`` are those of codes (N, D) and the others not a number."""
+def full(model: Model, code: Tensor, latents: NDArray[Any]) -> Tensor:
+    """Full codes (N, dimensions) of codes (N, D) of some latents (D,); NaN, for the prior mean, for the others."""
     nothing = torch.full((len(code), model.dimensions), torch.nan)
-    return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(chosen)), code)
+    return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(latents)), code)
 
 
-def fitted(model: nn.Module, pixels: np.ndarray, code: np.ndarray, chosen: np.ndarray, steps: int = 30) -> np.ndarray:
-    """Codes (N, D) of the latents ``chosen`` (D,), moved to where the decoder gives prepared images (N, H, W) back best.
+def asymmetry(views: NDArray[Any]) -> NDArray[np.float32]:
+    """Asymmetries (N, 3): how much codes of several views (views, N, D) change between mirror images.
 
-    An encoder answers at once, and so a little beside the best code (the amortisation gap: Cremer, Li & Duvenaud 2018,
-    arXiv:1801.03558). From its answer ``code`` (N, D) these take ``steps`` of Adam down the distortion, the weights as they are. An
-    image's code does not depend on the images beside it.
-    """
-    found = []
-    images_ = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
-    starts = torch.from_numpy(np.asarray(code, dtype=np.float32)).split(BATCH)
-    with progress(total=len(starts) * steps, desc="fitting codes", unit="step") as bar:
-        for part, start in zip(images_, starts, strict=True):
-            moving = start.clone().requires_grad_()
-            optimizer = torch.optim.Adam([moving], lr=0.02)
-            for _ in range(steps):
-                distortion = -mixture_log_prob(part, model.mixture(_full(model, moving, chosen))).sum()
-                (moving.grad,) = torch.autograd.grad(distortion, moving)
-                optimizer.step()
-                bar.update()
-            found.append(moving.detach())
-    return torch.cat(found).numpy()
-
-
-def blocks_of(model: VDVAE, chosen: np.ndarray) -> np.ndarray:
-    """Number of the stochastic block, from 0, to which each of the latents ``chosen`` (D,) belongs; (D,)."""
-    return np.repeat(np.arange(len(model.levels)), [model.config.channels * r * r for r in model.levels])[chosen]
-
-
-def encode(
-    model: VDVAE, recipe: prepare.Recipe, sample: Sample, chosen: np.ndarray
-) -> tuple[Sample, dict[str, np.ndarray], list[str]]:
-    """Codes of a sample, made of the latents ``chosen`` (D,).
-
-    Returns
-    -------
-    sample, codes, left_out
-        The part of the sample that could be encoded, with a column ``length`` (arcsec), which the pose has taken out of the images;
-        float32 arrays ``code`` (N, D), of the pose itself, ``code_views`` (N, 2 D), pooled over the views, and ``code_asymmetry``
-        (N, 3), of the mirrored views (:func:`asymmetry`); names of the rows without emission in their middle.
-    """
-    found = usable(sample, recipe)
-    kept = sample[found]
-    views = of_views(model, recipe, kept, chosen)
-    codes = {"code": views[0], "code_views": prepare.pool(views), "code_asymmetry": asymmetry(views)}
-    table = kept.table.copy()
-    table["length"] = [prepare.length(image, kept.pixel, recipe) for image in kept.images]
-    table["length"].unit = "arcsec"
-    return replace(kept, table=table), codes, [str(name) for name in sample.table["name"][~found]]
-
-
-def of_views(
-    model: VDVAE,
-    recipe: prepare.Recipe,
-    sample: Sample,
-    chosen: np.ndarray,
-    views: Sequence[prepare.Orientation] = prepare.VIEWS,
-) -> np.ndarray:
-    """Posterior means (views, N, D) of the latents ``chosen`` (D,) for each view of each image; all must have a source."""
-    bar = progress(sample.images, desc="posing", unit="image")
-    shown = [prepare.views(image, sample.pixel, recipe, views) for image in bar]
-    return posterior_means(model, np.stack(shown, axis=1), chosen)
-
-
-def posterior_means(model: VDVAE, shown: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Posterior means (views, N, D) of the latents ``chosen`` (D,) of prepared images (views, N, H, W)."""
-    parts = torch.from_numpy(shown.reshape(-1, 1, *shown.shape[2:])).split(BATCH)
-    latents = torch.from_numpy(np.ascontiguousarray(chosen))
-    bar = progress(parts, desc="encoding", unit="batch")
-    means = torch.cat(
-        [model.encode(part)[0][:, latents] for part in bar]
-    )  # all latents of all views would fill the memory
-    return means.reshape(*shown.shape[:2], len(chosen)).numpy()
-
-
-def asymmetry(views: np.ndarray) -> np.ndarray:
-    """How much codes of several views (views, N, D) change when mirrored, which pooled ones do not tell, (N, 3).
-
-    Logarithms of the root mean square difference between :data:`rgz.transforms.prepare.MIRRORED` views, which have to come first: of those
-    mirrored across the axis, along it, and both ways. ``EXACT`` is added before, for perfect symmetry to have a logarithm.
+    Logarithms of the root mean square difference between the :data:`rgz.transforms.prepare.MIRRORED` views, which must
+    come first: mirrored across the axis, along it, and both. ``EXACT`` is added, so that perfect symmetry has a
+    logarithm.
 
     >>> asymmetry(np.ones((4, 1, 2))).round(1)
     array([[-3.9, -3.9, -3.9]])
@@ -169,23 +205,23 @@ def asymmetry(views: np.ndarray) -> np.ndarray:
     own, across, along, both = views[:4]
     pairs = ((own, across, along, both), (own, along, across, both), (own, both, across, along))
     squares = [((a - b) ** 2 + (c - d) ** 2).mean(axis=1) / 2 for a, b, c, d in pairs]
-    return np.log(np.sqrt(np.stack(squares, axis=1)) + EXACT)
+    return np.asarray(np.log(np.sqrt(np.stack(squares, axis=1)) + EXACT))
 
 
-def for_density(codes: dict[str, np.ndarray]) -> np.ndarray:
-    """What a density is of, (N, D + 3): of what :func:`encode` found, means over the views (N, D) and asymmetries (N, 3)."""
+def for_density(codes: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Input features of the density model, (N, D + 3): from ``code_views`` the mean code, and ``code_asymmetry``."""
     views = codes["code_views"]
     return np.hstack([views[:, : views.shape[1] // 2], codes["code_asymmetry"]])
 
 
-def pictures(name: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
-    """Prepared images (N, H, W) of rows of a committed sample, and what they are.
+def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
 
-    Where the survey images are on this machine they are shown; elsewhere the committed codes are decoded by the committed
-    weights, and the second value says so.
+    These are survey images if they are on this machine; otherwise images decoded from the codes, and the second value
+    says so.
     """
+    table, code, about = codefile.read_codes(None, name)
     model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
-    table, code, about = codefile.read_codes(artifacts.artifact("codes.h5"), name)
     if fetch.locate(datasets.SAMPLES[name][0]) is None:
         return decode(model, code[rows], about["latents"]), "decoded from codes"
     return prepared(datasets.load_dataset(name).named(table["name"][rows]), recipe), "survey images"

@@ -1,14 +1,15 @@
-"""A trained model as one file: weights, configuration, recipe and provenance, in safetensors, never a pickle."""
+"""A trained model in one safetensors file: weights, configuration, preparation recipe, provenance; never a pickle."""
 
 import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
@@ -16,14 +17,13 @@ from rgz.models import vae
 from rgz.models.vdvae import VDVAE, Config
 from rgz.transforms import prepare
 
-__all__ = ["MODELS", "digest", "load", "save"]
+Model = VDVAE | vae.PlainVAE
+
+MODELS: dict[type[Any], type[Any]] = {Config: VDVAE, vae.Config: vae.PlainVAE}
+"""Class of a configuration to the class of its model."""
 
 
-MODELS = {Config: VDVAE, vae.Config: vae.PlainVAE}
-"""Configuration to the model that is built from it."""
-
-
-def save(path: Path, model: nn.Module, recipe: prepare.Recipe, provenance: dict):
+def save(path: Path, model: Model, recipe: prepare.Recipe, provenance: dict[str, Any]) -> None:
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     about = {
@@ -39,21 +39,21 @@ def save(path: Path, model: nn.Module, recipe: prepare.Recipe, provenance: dict)
 
 def digest(tensors: dict[str, Tensor]) -> str:
     """sha256 of all values in order of name, so that a flipped bit among the weights is noticed."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(tensors[name].numpy().tobytes())
-    return digest.hexdigest()
+        found.update(tensors[name].numpy().tobytes())
+    return found.hexdigest()
 
 
-def _frozen(value):
-    """JSON's lists as the tuples that they were."""
+def _frozen(value: Any) -> Any:
+    """A value read from JSON, with tuples in place of lists."""
     if isinstance(value, dict):
         return {key: _frozen(entry) for key, entry in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def load(path: Path) -> tuple[nn.Module, prepare.Recipe, dict]:
-    """A model, its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
+def load(path: Path) -> tuple[Any, prepare.Recipe, dict[str, Any]]:
+    """A model (:data:`Model`), its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
 
     Raises
     ------
@@ -65,14 +65,10 @@ def load(path: Path) -> tuple[nn.Module, prepare.Recipe, dict]:
             about = json.loads(file.metadata()["rgz"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         if digest(tensors) != about["sha256"]:
-            raise BadInput(f"{path} is damaged, its weights do not have their own sha256: fetch it again")
+            raise BadInput(f"{path} is damaged, the sha256 of its weights does not match: fetch it again")
         (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
-        model = (
-            MODELS[kind](kind(**_frozen(about["config"])))
-            .eval()
-            .requires_grad_(False)
-            .to(memory_format=torch.channels_last)
-        )
+        model = MODELS[kind](kind(**_frozen(about["config"]))).eval().requires_grad_(False)
+        model = model.to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, prepare.Recipe(**about["recipe"]), about["provenance"]
     except BadInput:

@@ -1,23 +1,25 @@
-r"""How likely is a galaxy? A masked autoregressive flow on whitened codes.
+r"""Density of codes: a masked autoregressive flow.
 
-A flow turns codes into Gaussian noise by steps that can be undone, in each of which every number is shifted and scaled by what a
-network makes of the numbers before it (Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057). The density of a code
-:math:`x` is then
+A flow maps codes to Gaussian noise by invertible steps, in each of which every number is shifted and scaled by
+functions of the numbers before it (Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057). The density of a code
+:math:`x` is
 
 .. math:: \ln p(x) = \ln \mathcal{N}\bigl(f(x);\, 0, I\bigr) + \ln\left|\det \frac{\partial f}{\partial x}\right| .
 
-Codes are rotated to their principal components first, and each is divided by its spread; likelihoods are of those numbers, in
-nats. Five flows, each taught by other four fifths of the sources and stopped when the last fifth says so, are one density, their
-mean, and their spread is its error. A likelihood says little by itself, so it is told as a *percentile*: the share of galaxies,
-seen by neither network nor flow, that are less likely. Where a flow has no finite answer, a galaxy is as unlikely as can be.
+Codes are whitened first: rotated to their principal components, each divided by its standard deviation. Likelihoods are
+those of whitened codes, in nats. An ensemble of five flows, each fitted to four fifths of the sources and stopped early
+on the last fifth, gives a mean density, and its scatter is the error. For interpretation, a log-likelihood is converted
+to a *percentile*: the percentage of galaxies of a calibration set, held out from network and flows, that are less
+likely. If a flow gives no finite value, the log-likelihood is set to −∞.
 """
 
 import copy
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from nflows.transforms import (
     PointwiseAffineTransform,
     ReversePermutation,
 )
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -37,29 +40,15 @@ from rgz.models import checkpoint
 from rgz.models.likelihood import truncated_noise
 from rgz.progress import progress
 
-__all__ = [
-    "Config",
-    "Flow",
-    "FlowEnsemble",
-    "calibrate",
-    "first_fold",
-    "fit_ensemble",
-    "fit_flow",
-    "folds",
-    "load",
-    "save",
-    "whitening",
-]
-
 MEMBERS = 5
-FARTHEST = 20.0  # spreads; a number of a code further out than this comes of a step that overflows
-SPARE, TIMES = 32, 20  # codes drawn beyond those asked for, and rounds at which to give up
-STRETCH = 2.0  # before each step, for the steps of nflows shrink numbers and never stretch them
+FARTHEST = 20.0  # standard deviations; a sampled number further out comes from a step that overflows
+SPARE, ROUNDS = 32, 20  # codes sampled beyond those needed, and rounds after which to give up
+STRETCH = 2.0  # scale before each step: those of nflows shrink numbers and never stretch them
 
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a flow, and how it is taught.
+    """Shape of a flow, and how it is fitted.
 
     Parameters
     ----------
@@ -67,10 +56,8 @@ class Config:
         Principal components of the codes that are modelled.
     layers, hidden, blocks
         Autoregressive steps, the width of their networks, and the residual blocks in each.
-    dropout
-        Share of hidden units left out at each training step.
-    decay
-        By how much weights shrink at each step, in learning rates.
+    dropout, decay, learning_rate, batch
+        Of the fit by AdamW; ``decay`` is its weight decay.
     epochs, patience
         Most epochs, and those without a better held-out likelihood after which to stop.
     """
@@ -97,7 +84,7 @@ class Flow(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.kept = config.kept
-        steps = []
+        steps: list[nn.Module] = []
         for _ in range(config.layers):
             steps += [
                 ReversePermutation(config.kept),
@@ -110,103 +97,107 @@ class Flow(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Log-likelihood in nats, (N,), of whitened codes (N, kept)."""
-        noise, log_det = self.steps(values)
-        return log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
+        noise, log_det = self.steps(values)  # (N, kept), (N,)
+        likelihood: Tensor = log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
+        return likelihood
 
     @torch.no_grad()
     def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
-        """Whitened codes (count, kept) from the density; as many passes as there are numbers.
+        """Whitened codes (count, kept) from the density; some may overflow and are not finite.
 
-        What the steps are undone for is noise ``temperature`` times as wide as the Gaussian's, without what lies beyond
-        ``truncation`` standard deviations. A code that overflows on the way is not finite.
+        ``temperature`` multiplies the Gaussian noise, ``truncation`` cuts it off at so many standard deviations.
         """
-        return self.steps.inverse(temperature * truncated_noise(torch.empty(count, self.kept), truncation))[0]
+        noise = temperature * truncated_noise(torch.empty(count, self.kept), truncation)
+        codes: Tensor = self.steps.inverse(noise)[0]
+        return codes
+
+    def masks(self) -> dict[str, Tensor]:
+        """Mask of each masked weight by name; autoregressive networks have zeros outside of it."""
+        return {f"{name}.weight": part.mask.bool() for name, part in self.named_modules() if hasattr(part, "mask")}
 
 
 @dataclass(frozen=True)
 class FlowEnsemble:
-    """Flows over one kind of codes, and what calibrates them.
+    """An ensemble of flows over one kind of codes, and its calibration set.
 
     Parameters
     ----------
     config
         Shape of the flows.
     centre, matrix
-        (D,) and (D, kept): a code less the first times the second is whitened.
+        Whitening: a code minus ``centre`` (D,), times ``matrix`` (D, kept).
     flows
         The members.
-    known
-        Log-likelihoods of galaxies that took no part, rising, (M,); empty before calibration.
+    calibration
+        Sorted log-likelihoods (M,) of the calibration set; empty before :func:`calibrate`.
     """
 
     config: Config
-    centre: np.ndarray
-    matrix: np.ndarray
+    centre: NDArray[np.float64]
+    matrix: NDArray[np.float64]
     flows: tuple[Flow, ...]
-    known: np.ndarray
+    calibration: NDArray[np.float64]
 
-    def whitened(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (N, D) as numbers of spread one, (N, kept).
+    @classmethod
+    def from_pretrained(cls, path: Path | None = None) -> "FlowEnsemble":
+        """The calibrated ensemble over codes of FIRST galaxies, or that of another file."""
+        return load(artifacts.artifact("density.safetensors") if path is None else Path(path))[0]
 
-        Raises
-        ------
-        BadInput
-            The codes have another length.
-        """
+    def whitened(self, codes: NDArray[Any]) -> NDArray[np.float64]:
+        """Whitened codes (N, kept) of codes (N, D); raises :class:`rgz.errors.BadInput` for another length."""
         if codes.ndim != 2 or codes.shape[1] != len(self.centre):
             raise BadInput(f"this density is of codes of shape (N, {len(self.centre)}); these have {codes.shape}")
-        return (codes - self.centre) @ self.matrix
+        return np.asarray((codes - self.centre) @ self.matrix)
 
-    def member_scores(self, codes: np.ndarray) -> np.ndarray:
-        """Log-likelihoods (members, N), in nats, of codes (N, D); −∞ where a flow has no finite answer."""
+    def member_scores(self, codes: NDArray[Any]) -> NDArray[np.float64]:
+        """Log-likelihoods (members, N), in nats, of codes (N, D); −∞ where a flow gives no finite value."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = torch.from_numpy(self.whitened(codes).astype(np.float32))
         with torch.no_grad():
             found = torch.stack([flow(values) for flow in self.flows]).numpy().astype(float)
         return np.where(np.isfinite(found), found, -np.inf)
 
-    def score_samples(self, codes: np.ndarray) -> np.ndarray:
-        """Log-likelihood (N,), in nats, of codes (N, D): of the mean of the members' densities."""
-        return np.logaddexp.reduce(self.member_scores(codes)) - math.log(len(self.flows))
+    def score_samples(self, codes: NDArray[Any]) -> NDArray[np.float64]:
+        """Log-likelihood (N,), in nats, of codes (N, D) under the mean density of the members."""
+        return np.asarray(np.logaddexp.reduce(self.member_scores(codes)) - math.log(len(self.flows)))
 
-    def percentile(self, log_likelihood: np.ndarray) -> np.ndarray:
-        """Percentage, 0 … 100, of unseen galaxies that are less likely; what is not finite has 0.
+    def percentile(self, log_likelihood: NDArray[Any]) -> NDArray[np.float64]:
+        """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for what is not finite.
 
         Raises
         ------
         BadInput
-            The density was not calibrated.
+            The ensemble was not calibrated.
         """
-        if not len(self.known):
-            raise BadInput("this density knows no unseen galaxies to compare with: calibrate it first")
+        if not len(self.calibration):
+            raise BadInput("this density has no calibration set to compare with: calibrate it first")
         value = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
-        below, upto = (np.searchsorted(self.known, value, side) for side in ("left", "right"))
-        return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.known) + 1)), 0.0)
+        below, upto = (np.searchsorted(self.calibration, value, side) for side in ("left", "right"))
+        return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1)), 0.0)
 
-    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> np.ndarray:
-        """Codes (count, D) from the density, by torch's random numbers; arguments as of :meth:`Flow.draw`.
+    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> NDArray[np.float64]:
+        """Codes (count, D) from the density; arguments as of :meth:`Flow.sample`, random numbers from torch.
 
-        What the whitening left out is at its mean. A code that overflows is drawn again.
+        Components that whitening left out are at their mean. A code that overflows is drawn again.
         """
-        back = np.linalg.pinv(self.matrix)
         share = np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int))
-        drawn = [_within(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
-        return self.centre + torch.cat(drawn).numpy() @ back
+        drawn = [_finite(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
+        return np.asarray(self.centre + torch.cat(drawn).numpy() @ np.linalg.pinv(self.matrix))
 
 
-def _within(flow: Flow, count: int, temperature: float, truncation: float) -> Tensor:
-    """Whitened codes (count, kept), finite and none of their numbers beyond ``FARTHEST``."""
+def _finite(flow: Flow, count: int, temperature: float, truncation: float) -> Tensor:
+    """Whitened codes (count, kept) from a flow, with all numbers within ``FARTHEST``."""
     kept = torch.zeros(0, flow.kept)
-    for _ in range(TIMES):
+    for _ in range(ROUNDS):
         drawn = flow.sample(count - len(kept) + SPARE, temperature, truncation)
         kept = torch.cat([kept, drawn[(drawn.abs() < FARTHEST).all(1)]])[:count]  # false for NaN too
         if len(kept) == count:
             return kept
-    raise BadInput(f"of the codes drawn from this flow hardly any lies within {FARTHEST:g} spreads: fit it anew")
+    raise BadInput(f"hardly any code sampled from this flow lies within {FARTHEST:g} standard deviations: fit it anew")
 
 
-def whitening(codes: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) of codes (N, D), and the matrix (D, kept) that makes their first principal components have spread one."""
+def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (D,) of codes (N, D), and the matrix (D, kept) to their first principal components of variance one."""
     if not kept <= min(codes.shape):
         raise BadInput(f"codes of shape {codes.shape} do not have {kept} principal components")
     centre = codes.mean(axis=0)
@@ -218,69 +209,81 @@ def whitening(codes: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_flow(
-    values: np.ndarray, held_out: np.ndarray, config: Config, seed: int = 0, make: Callable[[Config], nn.Module] = Flow
-) -> tuple[nn.Module, float]:
-    """One flow for whitened codes (N, kept), and its mean log-likelihood, nats, on the ``held_out`` ones that stop it.
+    values: NDArray[Any],
+    held_out: NDArray[Any],
+    config: Config,
+    seed: int = 0,
+    make: Callable[[Config], nn.Module] = Flow,
+) -> tuple[Any, float]:
+    """One flow fitted to whitened codes (N, kept), and its best mean log-likelihood, nats, on ``held_out`` codes.
 
-    ``make`` builds a flow from the configuration. Adam with decay, the learning rate along a cosine to zero; the epoch that is
-    best on the held-out codes is kept.
+    AdamW with a cosine schedule; the epoch that is best on the held-out codes is kept. ``make`` builds the flow.
     """
-    taught, asked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
+    fitted, checked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # products so small are not worth sharing
+    torch.set_num_threads(1)  # matrices this small gain nothing from more threads
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             flow = make(config)
-            optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-            best, since, kept = -math.inf, 0, flow.state_dict()
-            for _ in range(config.epochs):
-                flow.train()
-                for rows in torch.randperm(len(taught)).split(config.batch):
-                    loss = -flow(taught[rows]).mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-                    optimizer.step()
-                schedule.step()
-                flow.eval()
-                with torch.no_grad():
-                    reached = flow(asked).mean().item()
-                best, since, kept = (
-                    (reached, 0, copy.deepcopy(flow.state_dict())) if reached > best else (best, since + 1, kept)
-                )
-                if since >= config.patience:
-                    break
-            if not math.isfinite(best):
-                raise BadInput("no flow could be fitted: the held-out codes never had a finite likelihood")
-            flow.load_state_dict(kept)
-            return flow.eval().requires_grad_(False), best
+            best = _fit(flow, fitted, checked, config)
     finally:
         torch.set_num_threads(threads)
+    return flow.eval().requires_grad_(False), best
 
 
-def folds(values: np.ndarray, groups: np.ndarray, members: int = MEMBERS):
-    """For each flow the rows to teach it with and those to stop it by; rows of one group stay together."""
-    from sklearn.model_selection import GroupKFold  # half a second that whoever only asks a density need not wait
+def _fit(flow: nn.Module, fitted: Tensor, checked: Tensor, config: Config) -> float:
+    """Fit a flow in place, to its best epoch; returns the mean log-likelihood of ``checked`` codes there."""
+    optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+    best, waited, kept = -math.inf, 0, flow.state_dict()
+    for _ in range(config.epochs):
+        flow.train()
+        for rows in torch.split(torch.randperm(len(fitted)), config.batch):
+            loss = -flow(fitted[rows]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
+            optimizer.step()
+        schedule.step()
+        flow.eval()
+        with torch.no_grad():
+            reached = float(flow(checked).mean().item())
+        waited += 1
+        if reached > best:
+            best, waited, kept = reached, 0, copy.deepcopy(flow.state_dict())
+        if waited >= config.patience:
+            break
+    if not math.isfinite(best):
+        raise BadInput("no flow could be fitted: the held-out codes never had a finite likelihood")
+    flow.load_state_dict(kept)
+    return best
 
-    return GroupKFold(members).split(values, groups=groups)
+
+def folds(
+    values: NDArray[Any], groups: NDArray[Any], members: int = MEMBERS
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """For each flow the rows to fit it to and those to stop it on; rows of one group (N,) stay together."""
+    from sklearn.model_selection import GroupKFold  # its import takes half a second
+
+    found: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = GroupKFold(members).split(values, groups=groups)
+    return found
 
 
-def first_fold(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_fold(groups: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows of four fifths of N sources and of the last fifth; those of one group (N,) stay together."""
-    return next(iter(folds(groups[:, None], groups)))
+    return next(folds(groups[:, None], groups))
 
 
 def fit_ensemble(
-    codes: np.ndarray, groups: np.ndarray, config: Config = Config(), members: int = MEMBERS
+    codes: NDArray[Any], groups: NDArray[Any], config: Config = Config(), members: int = MEMBERS
 ) -> FlowEnsemble:
-    """A density of codes (N, D); rows of one group (N,) stay together when a part is held out to stop a flow.
+    """Flows fitted to codes (N, D); rows of one group (N,) stay together when a part is held out.
 
     Raises
     ------
     BadInput
-        A code is not finite, or there are fewer codes or groups than that takes.
+        A code is not finite, or there are too few codes or groups.
     """
     from joblib import Parallel, delayed
 
@@ -291,34 +294,26 @@ def fit_ensemble(
     centre, matrix = whitening(codes, config.kept)
     values = (codes - centre) @ matrix
     jobs = (
-        delayed(fit_flow)(values[taught], values[asked], config, seed)
-        for seed, (taught, asked) in enumerate(folds(values, groups, members))
+        delayed(fit_flow)(values[fitted], values[stopping], config, seed)
+        for seed, (fitted, stopping) in enumerate(folds(values, groups, members))
     )
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
     flows, _ = zip(*progress(done, desc="fitting flows", total=members, unit="flow"), strict=True)
     return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
 
 
-def calibrate(density: FlowEnsemble, codes: np.ndarray) -> FlowEnsemble:
-    """The density with percentiles that say how it ranks among codes (M, D) which took no part in anything."""
-    known = np.sort(density.score_samples(codes))
-    return FlowEnsemble(density.config, density.centre, density.matrix, density.flows, known[np.isfinite(known)])
+def calibrate(density: FlowEnsemble, codes: NDArray[Any]) -> FlowEnsemble:
+    """The ensemble with the calibration set of codes (M, D), which must be held out from network and flows."""
+    scores = np.sort(density.score_samples(codes))
+    return replace(density, calibration=scores[np.isfinite(scores)])
 
 
-def _masks(flow: Flow) -> dict[str, Tensor]:
-    """Name of each masked weight to its mask: an autoregressive network has zeros where it must not look."""
-    return {f"{name}.weight": part.mask.bool() for name, part in flow.named_modules() if hasattr(part, "mask")}
-
-
-def save(path: Path, density: FlowEnsemble, about: dict):
-    """Write a density to one safetensors file, atomically: weights in half precision, those behind a mask left out."""
-    tensors = {
-        "centre": torch.from_numpy(density.centre).float(),
-        "matrix": torch.from_numpy(density.matrix).float(),
-        "known": torch.from_numpy(density.known).float(),
-    }
+def save(path: Path, density: FlowEnsemble, about: dict[str, Any]) -> None:
+    """Write an ensemble to one safetensors file, atomically: half precision, without the masked weights."""
+    arrays = {"centre": density.centre, "matrix": density.matrix, "known": density.calibration}
+    tensors = {name: torch.from_numpy(value).float() for name, value in arrays.items()}
     for number, flow in enumerate(density.flows):
-        masks = _masks(flow)
+        masks = flow.masks()
         for name, value in flow.named_parameters():
             tensors[f"{number}.{name}"] = (value[masks[name]] if name in masks else value).detach().half()
     tensors = {name: value.contiguous() for name, value in tensors.items()}
@@ -327,8 +322,8 @@ def save(path: Path, density: FlowEnsemble, about: dict):
         partial.write_bytes(to_bytes(tensors, metadata={"density": json.dumps(described)}))
 
 
-def load(path: Path) -> tuple[FlowEnsemble, dict]:
-    """A density and its provenance from a file of :func:`save`.
+def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
+    """An ensemble and its provenance from a file of :func:`save`.
 
     Raises
     ------
@@ -340,7 +335,7 @@ def load(path: Path) -> tuple[FlowEnsemble, dict]:
             about = json.loads(file.metadata()["density"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         if checkpoint.digest(tensors) != about["sha256"]:
-            raise ValueError("its numbers do not have their own sha256")
+            raise ValueError("its sha256 does not match")
         tensors = {name: value.float() for name, value in tensors.items()}
         config = Config(**about["config"])
         centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
@@ -350,14 +345,13 @@ def load(path: Path) -> tuple[FlowEnsemble, dict]:
             raise ValueError(f"a whitening of shape {matrix.shape}")
         return FlowEnsemble(config, centre, matrix, flows, known), about["provenance"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise BadInput(
-            f"{path} is not a density of rgz ({first_line(error)}): rgz density or rgz prior makes it"
-        ) from error
+        raise BadInput(f"{path} is not a density of rgz ({first_line(error)}): rgz fit makes it") from error
 
 
 def _rebuilt(config: Config, number: int, tensors: dict[str, Tensor]) -> Flow:
+    """Member ``number``, with zeros for its masked weights."""
     flow = Flow(config)
-    masks = _masks(flow)
+    masks = flow.masks()
     with torch.no_grad():
         for name, value in flow.named_parameters():
             stored = tensors[f"{number}.{name}"]

@@ -1,14 +1,14 @@
-r"""Two densities that a variational autoencoder needs, in closed form.
+r"""Gaussian latents and the discretised logistic mixture of grey levels, in closed form.
 
-The latents are Gaussian, and the rate is their Kullback-Leibler divergence. The pixels are 256 grey levels, and their
-distribution is a mixture of *discretised* logistics (Salimans et al. 2017, arXiv:1701.05517, eq. 2; here for one
-channel): with :math:`\sigma` the logistic sigmoid and a grey level :math:`x` scaled to :math:`[-1, 1]`,
+The rate is the Kullback-Leibler divergence of two Gaussians. A pixel has 256 grey levels, whose distribution is a
+mixture of *discretised* logistics (Salimans et al. 2017, arXiv:1701.05517, eq. 2; here for one channel): with
+:math:`\sigma` the logistic sigmoid and a grey level :math:`x` scaled to :math:`[-1, 1]`,
 
 .. math:: p(x) = \sum_k \pi_k \left[\sigma\!\left(\frac{x + 1/255 - \mu_k}{s_k}\right)
           - \sigma\!\left(\frac{x - 1/255 - \mu_k}{s_k}\right)\right],
 
-where the lowest level takes all the mass below it and the highest all above. The probabilities of the 256
-levels sum to one exactly, so bits per dimension are what a coder would need.
+where the lowest level takes all the mass below it and the highest all above. The 256 probabilities sum to one, so
+bits per dimension are the length of an ideal lossless code.
 """
 
 import math
@@ -18,16 +18,6 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
-
-__all__ = [
-    "gaussian_kl",
-    "mixture_log_prob",
-    "mixture_mean",
-    "mixture_quantile",
-    "mixture_sample",
-    "to_unit",
-    "truncated_noise",
-]
 
 LEVELS = 256
 HALF_BIN = 1 / (LEVELS - 1)  # half the distance between grey levels once scaled to [-1, 1]
@@ -90,10 +80,10 @@ def mixture_mean(parameters: Tensor) -> Tensor:
 
 
 def mixture_quantile(parameters: Tensor, share: Tensor) -> Tensor:
-    """Lowest grey level with at least ``share`` of a pixel's probability at or below it; both (N, 1, H, W), the level uint8."""
+    """Lowest grey level, uint8, with at least ``share`` of the probability at or below it; both (N, 1, H, W)."""
     log_weights, means, log_scales = _split(parameters)
     lowest, highest = torch.zeros_like(share), torch.full_like(share, LEVELS - 1)
-    for _ in range(int(math.log2(LEVELS))):  # each halves what is left
+    for _ in range(int(math.log2(LEVELS))):  # bisection
         middle = torch.floor((lowest + highest) / 2)
         upper = torch.exp(-log_scales) * (to_unit(middle) + HALF_BIN - means)
         enough = (log_weights.exp() * torch.sigmoid(upper)).sum(1, keepdim=True) >= share
@@ -102,24 +92,25 @@ def mixture_quantile(parameters: Tensor, share: Tensor) -> Tensor:
 
 
 def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
-    """One random grey level a pixel, shape (N, 1, H, W), uint8.
+    """Grey levels (N, 1, H, W), uint8, drawn from the pixel mixture (N, 3K, H, W).
 
-    Every pixel follows its mixture, by itself or, as in an image that a beam has smoothed, much like its neighbours: what
-    chooses among the levels is then Gaussian noise smoothed by ``smooth`` pixels (σ), a Gaussian copula.
+    Quantiles come from Gaussian noise smoothed by ``smooth`` pixels (σ), a Gaussian copula: each pixel follows its
+    mixture, and neighbours are correlated, as in an image smoothed by a beam. With 0 pixels are independent.
     """
     noise = torch.randn_like(parameters[:, :1], dtype=torch.float32)
     if smooth:
         spot = np.zeros(noise.shape[2:])
         spot[0, 0] = 1.0
-        spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # of white noise, once smoothed
+        spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # std of smoothed white noise
         blurred = ndimage.gaussian_filter(noise.cpu().numpy(), (0, 0, smooth, smooth), mode="wrap") / spread
         noise = torch.from_numpy(blurred).to(noise)
-    return mixture_quantile(
-        parameters, torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6)
-    )  # none at 1, which no level reaches
+    share = torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6)  # below 1, which no level may reach after rounding
+    return mixture_quantile(parameters, share)
 
 
 def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:
-    """Numbers from the standard Gaussian, shaped ``like`` a tensor, none of them beyond ``truncation`` standard deviations."""
+    """Standard Gaussian noise, shaped ``like`` a tensor, cut off at ``truncation`` standard deviations."""
     lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
-    return torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(like).clamp(1e-7, 1 - 1e-7))
+    uniform = torch.rand_like(like).clamp(1e-7, 1 - 1e-7)
+    noise: Tensor = torch.special.ndtri(lowest + (1 - 2 * lowest) * uniform)
+    return noise

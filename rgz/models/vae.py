@@ -1,8 +1,7 @@
-r"""A plain convolutional variational autoencoder, to see what depth is worth.
+"""A non-hierarchical VAE as a baseline (Kingma & Welling 2014, arXiv:1312.6114).
 
-One vector of latents with a fixed standard normal prior, a strided encoder and a mirrored decoder (Kingma & Welling 2014,
-arXiv:1312.6114). Pixel likelihood, loss and training are those of :mod:`rgz.models.vdvae`; only the hierarchy is missing. It answers
-the same calls, so whatever measures one measures the other.
+One vector of latents with a standard normal prior, a strided convolutional encoder and a mirrored decoder. Pixel
+likelihood, loss and training are those of :mod:`rgz.models.vdvae`, and so are the methods.
 """
 
 import math
@@ -14,12 +13,10 @@ from torch import Tensor, nn
 
 from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, to_unit
 
-__all__ = ["Config", "PlainVAE"]
-
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a plain VAE.
+    """Shape of the baseline VAE.
 
     Parameters
     ----------
@@ -40,59 +37,45 @@ class Config:
 
 
 class PlainVAE(nn.Module):
-    """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255; ``dimensions`` is the length of a code."""
+    """The autoencoder of (N, 1, H, W) grey levels 0 … 255; ``dimensions`` is the length of a code."""
 
-    levels = (1,)  # one group of latents, without place
+    levels = (1,)  # one block of latents, at resolution 1
 
     def __init__(self, config: Config):
         super().__init__()
         self.config, self.dimensions = config, config.latents
         w, coarse = config.width, config.size // 8
         widths = (w, 2 * w, 4 * w, 4 * w)
-        self.encoder = nn.Sequential(
-            nn.Conv2d(1, w, 3, padding=1),
-            *(
-                layer
-                for a, b in pairwise(widths)
-                for layer in (
-                    nn.GELU(),
-                    nn.Conv2d(a, b, 4, stride=2, padding=1),
-                    nn.GELU(),
-                    nn.Conv2d(b, b, 3, padding=1),
-                )
-            ),
-            nn.GELU(),
-            nn.Flatten(),
-            nn.Linear(4 * w * coarse**2, 2 * config.latents),
-        )
-        self.decoder = nn.Sequential(
+        encoder: list[nn.Module] = [nn.Conv2d(1, w, 3, padding=1)]
+        for a, b in pairwise(widths):
+            halve = nn.Conv2d(a, b, 4, stride=2, padding=1)
+            encoder += [nn.GELU(), halve, nn.GELU(), nn.Conv2d(b, b, 3, padding=1)]
+        encoder += [nn.GELU(), nn.Flatten(), nn.Linear(4 * w * coarse**2, 2 * config.latents)]
+        decoder: list[nn.Module] = [
             nn.Linear(config.latents, 4 * w * coarse**2),
             nn.Unflatten(1, (4 * w, coarse, coarse)),
-            *(
-                layer
-                for a, b in pairwise(widths[::-1])
-                for layer in (
-                    nn.GELU(),
-                    nn.Conv2d(a, a, 3, padding=1),
-                    nn.GELU(),
-                    nn.Upsample(scale_factor=2),
-                    nn.Conv2d(a, b, 3, padding=1),
-                )
-            ),
-            nn.GELU(),
-            nn.Conv2d(w, 3 * config.mixtures, 1),
-        )
+        ]
+        for a, b in pairwise(widths[::-1]):
+            decoder += [nn.GELU(), nn.Conv2d(a, a, 3, padding=1), nn.GELU(), nn.Upsample(scale_factor=2)]
+            decoder += [nn.Conv2d(a, b, 3, padding=1)]
+        decoder += [nn.GELU(), nn.Conv2d(w, 3 * config.mixtures, 1)]
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.encoder(to_unit(images)).float().chunk(2, dim=1)
         return mean, log_std
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Loss of a batch: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
+    def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixel mixture of latents drawn from the posterior, and the rate (N, dimensions) in nats."""
         mean, log_std = self._posterior(images)
-        parameters = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
+        parameters: Tensor = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
+        return parameters, _rate(mean, log_std)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Training loss: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
+        parameters, rates = self._drawn(images)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1, keepdim=True)
+        rate = rates.sum(1, keepdim=True)
         bits = (distortion + rate.sum(1)) / (images[0].numel() * math.log(2))
         return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
 
@@ -100,20 +83,25 @@ class PlainVAE(nn.Module):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior means and rates (nats), each (N, dimensions)."""
         mean, log_std = self._posterior(images)
-        return mean, gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean))
+        return mean, _rate(mean, log_std)
 
     @torch.no_grad()
     def transmit(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) of latents drawn from the posterior, and the rate (N,) in nats that it takes to send them."""
-        mean, log_std = self._posterior(images)
-        rate = gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).sum(1)
-        return mixture_mean(self.decoder(mean + log_std.exp() * torch.randn_like(mean))), rate
+        """Mean images (N, 1, H, W) of latents drawn from the posterior, and the rate (N,) in nats."""
+        parameters, rates = self._drawn(images)
+        return mixture_mean(parameters), rates.sum(1)
 
     def mixture(self, code: Tensor) -> Tensor:
-        """Parameters of the pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
-        return self.decoder(torch.nan_to_num(code))
+        """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
+        parameters: Tensor = self.decoder(torch.nan_to_num(code))
+        return parameters
 
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:
         """Mean images (N, 1, H, W), 0 … 255, of codes, as for :meth:`mixture`."""
         return mixture_mean(self.mixture(code))
+
+
+def _rate(mean: Tensor, log_std: Tensor) -> Tensor:
+    """Rate of each latent, (N, dimensions), in nats, against the standard normal prior."""
+    return gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean))

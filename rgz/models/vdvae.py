@@ -1,22 +1,23 @@
 r"""A very deep variational autoencoder for single-channel images (Child 2021, arXiv:2011.10650).
 
-An encoder goes down through the resolutions and leaves its activations at each. A decoder comes up again through
-many small stochastic blocks. Block :math:`i` looks at what has been drawn so far, :math:`z_{<i}`, and holds a prior
-:math:`p(z_i \mid z_{<i})` and a posterior :math:`q(z_i \mid x, z_{<i})`, both diagonal Gaussians. The loss is the
-negative evidence lower bound in bits per dimension,
+A bottom-up pass through the encoder stores activations at every resolution. A top-down pass through the decoder then
+runs many small stochastic blocks, from coarse to fine. Block :math:`i` takes the latents before it, :math:`z_{<i}`,
+and computes a prior :math:`p(z_i \mid z_{<i})` and a posterior :math:`q(z_i \mid x, z_{<i})`, both diagonal Gaussians.
+The loss is the negative evidence lower bound in bits per dimension,
 
 .. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
           + \beta \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
-distortion plus rate, for an image of :math:`D` pixels; a rate that weighs less than one buys codes that say more (a β-VAE,
-Higgins et al. 2017). Coarse blocks can say what kind of galaxy it is, fine ones where
-each knot sits. Three walks through the decoder share one code path, ``VDVAE._descend``: drawing from the
-posterior (training), from the prior (generation), and from a code with the rest filled in by the prior (decoding).
+distortion plus rate, for an image of :math:`D` pixels. A weight :math:`\beta` below one gives codes that hold more
+information (β-VAE, Higgins et al. 2017). Training, generation and decoding share one top-down pass; they differ only in
+where each block's latents come from: the posterior, the prior, or a given code.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,24 +35,23 @@ class Config:
     Parameters
     ----------
     encoder, decoder
-        ``(resolution, blocks)`` pairs, finest first for the encoder, coarsest first for the decoder. Both span the same
-        resolutions, each half of the finer one or a whole fraction of it.
+        ``(resolution, blocks)`` pairs, finest first for the encoder, coarsest first for the decoder. Both have the same
+        resolutions; each is a whole multiple of the next coarser one.
     latents
-        Resolutions at which decoder blocks are stochastic; elsewhere they are plain residual blocks.
+        Resolutions at which decoder blocks are stochastic; the other blocks are plain residual blocks.
     width
         Channels of the residual stream.
-    bottleneck
-        Channels inside a block, as a fraction of ``width``.
     channels
         Latent channels of a stochastic block.
+    bottleneck
+        Channels inside a block, as a fraction of ``width``.
     mixtures
         Logistic components of the pixel likelihood.
     patch
-        Pixels along a side that the first convolution folds into one position and the last unfolds again. With 1, as
-        published, the finest blocks work on every pixel; with 2 they cost a quarter.
+        Stride of the first convolution, undone by a pixel shuffle at the end: 1 as published; 2 makes the finest blocks
+        four times cheaper.
     beta
-        What a nat of rate weighs in the training loss. Below one, images are drawn closer to what they were, and codes stray
-        further from the prior.
+        Weight of the rate in the training loss.
 
     Examples
     --------
@@ -70,14 +70,15 @@ class Config:
     patch: int = 1
     beta: float = 1.0
 
-    def __post_init__(self):
-        down, up = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
-        if down != up[::-1] or any(fine % coarse or fine <= coarse for fine, coarse in pairwise(down)):
+    def __post_init__(self) -> None:
+        fine_to_coarse, coarse_to_fine = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
+        if fine_to_coarse != coarse_to_fine[::-1] or any(a % b or a <= b for a, b in pairwise(fine_to_coarse)):
             raise ValueError(
-                f"encoder resolutions {down} must fall by whole factors and decoder's {up} rise through the same"
+                f"encoder resolutions {fine_to_coarse} must fall by whole factors and decoder resolutions "
+                f"{coarse_to_fine} must be the same in reverse"
             )
-        if not self.latents or not set(self.latents) <= set(up):
-            raise ValueError(f"latents at {self.latents} must be some of the decoder's resolutions {up}")
+        if not self.latents or not set(self.latents) <= set(coarse_to_fine):
+            raise ValueError(f"latents at {self.latents} must be some of the decoder resolutions {coarse_to_fine}")
 
     @property
     def size(self) -> int:
@@ -87,40 +88,23 @@ class Config:
 
 PRESETS = {
     "tiny": Config(
-        encoder=((32, 1), (8, 1), (1, 1)),
-        decoder=((1, 1), (8, 2), (32, 1)),
-        latents=(1, 8),
-        width=16,
-        channels=4,
-        mixtures=2,
+        ((32, 1), (8, 1), (1, 1)), ((1, 1), (8, 2), (32, 1)), latents=(1, 8), width=16, channels=4, mixtures=2
     ),
     "small": Config(
-        encoder=((16, 4), (8, 6), (4, 4), (1, 2)),
-        decoder=((1, 2), (4, 8), (8, 8), (16, 4)),
-        latents=(4,),
-        width=192,
-        channels=1,
-        bottleneck=1 / 3,
-        patch=2,
-        beta=0.1,
+        ((16, 4), (8, 6), (4, 4), (1, 2)), ((1, 2), (4, 8), (8, 8), (16, 4)),
+        latents=(4,), width=192, channels=1, bottleneck=1 / 3, patch=2, beta=0.1,
     ),
     "base64": Config(
-        encoder=((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)),
-        decoder=((1, 2), (4, 4), (8, 8), (16, 16), (32, 6)),
-        latents=(1, 4, 8, 16),
-        width=384,
-        patch=2,
+        ((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 6)),
+        latents=(1, 4, 8, 16), width=384, patch=2,
     ),
     "imagenet64": Config(
-        encoder=((64, 12), (32, 21), (16, 10), (8, 9), (4, 8), (1, 5)),
-        decoder=((1, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 13)),
-        latents=(1, 4, 8, 16, 32, 64),
-        width=512,
-        mixtures=10,
+        ((64, 12), (32, 21), (16, 10), (8, 9), (4, 8), (1, 5)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 13)),
+        latents=(1, 4, 8, 16, 32, 64), width=512, mixtures=10,
     ),
-}
-"""``tiny`` is for tests, ``small`` trains on a processor and has 128 latents in all, ``base64`` trains on one GPU with images of
-64 pixels; ``imagenet64`` has the depth and width of the model published for ImageNet-64, 75 stochastic blocks."""
+}  # fmt: skip
+"""``tiny`` is for tests, ``small`` (128 latents) trains on a CPU, ``base64`` (64-pixel images) on one GPU;
+``imagenet64`` has the depth and width of the model published for ImageNet-64, with 75 stochastic blocks."""
 
 
 class Bottleneck(nn.Module):
@@ -144,7 +128,7 @@ class Bottleneck(nn.Module):
 
 
 class Stochastic(nn.Module):
-    """One decoder block: prior, posterior, a projection of what was drawn, and a residual block."""
+    """One stochastic decoder block: prior, posterior, projection of the latents, and a residual block."""
 
     def __init__(self, config: Config, resolution: int):
         super().__init__()
@@ -153,13 +137,19 @@ class Stochastic(nn.Module):
         self.prior = Bottleneck(width, middle, 2 * z + width, resolution)
         self.project = nn.Conv2d(z, width, 1)
         self.residual = Bottleneck(width, middle, width, resolution, residual=True)
-        nn.init.zeros_(self.prior.c4.weight)
-        nn.init.zeros_(self.prior.c4.bias)
+        for parameter in self.prior.c4.parameters():
+            nn.init.zeros_(parameter)
 
 
-def _rates(record) -> Tensor:
-    """Rate of each block, (N, blocks) in nats, from what ``VDVAE._posterior`` recorded."""
-    return torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for _, parameters in record], dim=1)
+Gaussians = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Posterior mean and log-std, prior mean and log-std of one block, each (N, channels, r, r)."""
+Draw = Callable[[Stochastic, Tensor, Tensor, Tensor], Tensor]
+"""Latents of a block, from the block, the residual stream, and the prior mean and log-std."""
+
+
+def _rates(gaussians: list[Gaussians]) -> Tensor:
+    """Rate of each block, (N, blocks), in nats."""
+    return torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for parameters in gaussians], dim=1)
 
 
 class VDVAE(nn.Module):
@@ -170,7 +160,7 @@ class VDVAE(nn.Module):
     levels
         Resolution of each stochastic block, coarsest first.
     dimensions
-        Latent dimensions of all blocks together, the length of a full code.
+        Number of latents of all blocks together, the length of a full code.
     """
 
     def __init__(self, config: Config):
@@ -197,145 +187,133 @@ class VDVAE(nn.Module):
         self.dimensions = sum(config.channels * r * r for r in self.levels)
         self._scale_for_depth()
 
-    def _scale_for_depth(self):
-        """Shrink each residual branch's last convolution by 1/√(blocks), so that depth does not add up to noise."""
+    def _scale_for_depth(self) -> None:
+        """Divide the last convolution of each residual branch by √blocks, so that variance does not grow with depth."""
         for part in (self.encoder, self.decoder):
-            blocks = [block for level in part for block in level]
+            blocks: list[Any] = [block for level in part for block in level.children()]
             for block in blocks:
                 last = block.residual.c4 if isinstance(block, Stochastic) else block.c4
                 last.weight.data /= math.sqrt(len(blocks))
                 if isinstance(block, Stochastic):
                     block.project.weight.data /= math.sqrt(len(blocks))
 
-    def _ascend(self, images: Tensor) -> dict[int, Tensor]:
+    def _bottom_up(self, images: Tensor) -> dict[int, Tensor]:
         """Encoder activations (N, width, r, r) at each resolution r."""
         if images.shape[1:] != (1, self.config.size, self.config.size):
             raise ValueError(
                 f"images must be (N, 1, {self.config.size}, {self.config.size}), these are {tuple(images.shape)}: "
                 "prepare them at the size of the model"
             )
-        h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))
+        h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))  # (N, width, r, r)
         activations = {}
         for (resolution, _), blocks in zip(self.config.encoder, self.encoder, strict=True):
             if h.shape[-1] != resolution:
                 h = F.avg_pool2d(h, h.shape[-1] // resolution)
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h)
             activations[resolution] = h
         return activations
 
-    def _descend(self, count: int, draw, pixels: bool = True) -> Tensor | None:
-        """Walk up the decoder; ``draw(block, h, prior_mean, prior_log_std)`` returns each block's latents.
+    def _top_down(self, count: int, draw: Draw, pixels: bool = True) -> Tensor:
+        """Run the decoder on latents from ``draw``; returns the pixel mixture's parameters, (N, 3K, H, W).
 
-        Returns the parameters of the pixel mixture, (N, 3K, H, W); or, without ``pixels``, nothing, once all latents are drawn.
+        Without ``pixels`` the pass ends at the last latents, and what it returns has no meaning.
         """
-        h, drawn = None, 0
-        for (resolution, _), bias, blocks in zip(self.config.decoder, self.biases, self.decoder, strict=True):
-            if h is None:
-                h = bias.expand(count, -1, -1, -1)
-            else:  # in h's own precision: one float32 term would lift the whole residual stream out of bfloat16
-                h = F.interpolate(h, size=(resolution, resolution)) + bias.to(h.dtype)
-                h = h.contiguous(memory_format=torch.channels_last)  # what grows out of one pixel comes otherwise
-            for block in blocks:
+        z, blocks_left = self.config.channels, len(self.levels)
+        h: Tensor = self.biases[0].expand(count, -1, -1, -1)  # (N, width, r, r)
+        for level, ((resolution, _), blocks) in enumerate(zip(self.config.decoder, self.decoder, strict=True)):
+            if level:  # the bias in h's own precision: one float32 term would lift the residual stream out of bfloat16
+                h = F.interpolate(h, size=(resolution, resolution)) + self.biases[level].to(h.dtype)
+                h = h.contiguous(memory_format=torch.channels_last)  # enlarging a single pixel loses this layout
+            for block in blocks.children():
                 if not isinstance(block, Stochastic):
                     h = block(h)
                     continue
-                z = self.config.channels
-                mean, log_std, further = block.prior(h).split((z, z, self.config.width), dim=1)
-                h = h.to(further.dtype)
+                mean, log_std, features = torch.split(block.prior(h), [z, z, self.config.width], dim=1)
+                h = h.to(features.dtype)
                 latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
-                drawn += 1
-                if drawn == len(self.levels) and not pixels:
-                    return None
-                h = block.residual(h + further + block.project(latents))
-        parameters = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
+                blocks_left -= 1
+                if not blocks_left and not pixels:
+                    return h
+                h = block.residual(h + features + block.project(latents))
+        parameters: Tensor = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
         return F.pixel_shuffle(parameters, self.config.patch)
 
     def _posterior(
-        self, images: Tensor, means: bool, blocks: int | None = None, rest: float = 0.0, pixels: bool = True
-    ):
-        """Posterior walk: mixture parameters, or None without ``pixels``; per block the latents, and posterior mean, log-std,
-        prior mean, log-std.
+        self, images: Tensor, means: bool, blocks: int | None = None, temperature: float = 0.0, pixels: bool = True
+    ) -> tuple[Tensor, list[Tensor], list[Gaussians]]:
+        """Pixel mixture, and the latents and Gaussians of each block that follows the posterior.
 
-        Only the first ``blocks`` blocks, where given, follow the posterior; the others are drawn from their priors, with
-        their standard deviations times ``rest``.
+        These are the first ``blocks`` blocks, or all; the others are drawn from their priors, with standard deviations
+        multiplied by ``temperature``.
         """
-        activations, record = self._ascend(images), []
+        activations = self._bottom_up(images)
+        latents: list[Tensor] = []
+        gaussians: list[Gaussians] = []
 
-        def draw(block, h, prior_mean, prior_log_std):
-            if len(record) == blocks:
-                return prior_mean + rest * prior_log_std.exp() * torch.randn_like(prior_mean) if rest else prior_mean
-            joint = torch.cat((h, activations[h.shape[-1]]), dim=1)
+        def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
+            if len(latents) == blocks:
+                if not temperature:
+                    return prior_mean
+                return prior_mean + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            joint = torch.cat((h, activations[h.shape[-1]]), dim=1)  # (N, 2 width, r, r)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
-            latents = mean if means else mean + log_std.exp() * torch.randn_like(mean)
-            record.append((latents, (mean, log_std, prior_mean, prior_log_std)))
-            return latents
+            latents.append(mean if means else mean + log_std.exp() * torch.randn_like(mean))
+            gaussians.append((mean, log_std, prior_mean, prior_log_std))
+            return latents[-1]
 
-        return self._descend(len(images), draw, pixels), record
+        return self._top_down(len(images), draw, pixels), latents, gaussians
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Loss of a batch, for training.
-
-        Parameters
-        ----------
-        images
-            Grey levels, (N, 1, H, W).
+        """Training loss of grey levels (N, 1, H, W).
 
         Returns
         -------
         dict
-            ``loss``, a scalar, the bits per dimension with the rate weighed by ``beta``; ``distortion`` (N,) and ``rate``
-            (N, blocks), in nats.
+            ``loss``, a scalar, in bits per dimension, with the rate weighted by ``beta``; ``distortion`` (N,) and
+            ``rate`` (N, blocks), in nats.
         """
-        parameters, record = self._posterior(images, means=False)
+        parameters, _, gaussians = self._posterior(images, means=False)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = _rates(record)
+        rate = _rates(gaussians)
         bits = (distortion + self.config.beta * rate.sum(1)) / (images[0].numel() * math.log(2))
         return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
 
     @torch.no_grad()
     def encode(self, images: Tensor, drawn: bool = False) -> tuple[Tensor, Tensor]:
-        """Full codes of images: posterior means, each block given the means of those before it.
-
-        With ``drawn``, latents drawn from the posterior instead, each block given those drawn before it.
+        """Full codes of images: the posterior means or, with ``drawn``, one draw from the posterior.
 
         Returns
         -------
         latents, rates
-            Each (N, dimensions): posterior mean or draw, and KL in nats, of every latent, coarsest block first, each block
-            flattened as (channel, row, column).
+            Each (N, dimensions): the latents, and the KL of each in nats; coarsest block first, each block flattened as
+            (channel, row, column).
         """
-        _, record = self._posterior(images, means=not drawn, pixels=False)  # what the pixels would cost is saved
+        _, latents, gaussians = self._posterior(images, means=not drawn, pixels=False)
         return (
-            torch.cat([latents.flatten(1) for latents, _ in record], dim=1),
-            torch.cat([gaussian_kl(*parameters).flatten(1) for _, parameters in record], dim=1),
+            torch.cat([one.flatten(1) for one in latents], dim=1),
+            torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
 
     @torch.no_grad()
     def transmit(self, images: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images through a channel as wide as the rate: latents drawn from the posterior of the first ``blocks`` blocks.
+        """Mean images (N, 1, H, W) after lossy compression, and what they cost, (N,), in nats.
 
-        A receiver who holds the model needs as many nats as the rate to draw the same latents (bits-back coding, Hinton &
-        van Camp 1993, doi:10.1145/168304.168306); the latents of further blocks take their prior means.
-
-        Returns
-        -------
-        images, rate
-            Mean images (N, 1, H, W), 0 … 255, and what was sent, (N,), in nats.
+        The latents of the first ``blocks`` blocks are drawn from the posterior, the others take their prior means.
+        Sending latents costs their rate (bits-back coding, Hinton & van Camp 1993, doi:10.1145/168304.168306).
         """
-        parameters, record = self._posterior(images, means=False, blocks=blocks)
-        return mixture_mean(parameters), _rates(record).sum(1)
+        parameters, _, gaussians = self._posterior(images, means=False, blocks=blocks)
+        return mixture_mean(parameters), _rates(gaussians).sum(1)
 
     def mixture(self, code: Tensor) -> Tensor:
-        """Parameters of the pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""
-        z = self.config.channels
-        parts = iter(code.split([z * r * r for r in self.levels], dim=1))
+        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""
+        parts = iter(torch.split(code, [self.config.channels * r * r for r in self.levels], dim=1))
 
-        def draw(block, h, prior_mean, prior_log_std):
+        def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             given = next(parts).reshape(prior_mean.shape)
             return torch.where(torch.isnan(given), prior_mean, given)
 
-        return self._descend(len(code), draw)
+        return self._top_down(len(code), draw)
 
     @torch.no_grad()
     def decode(self, code: Tensor) -> Tensor:
@@ -344,29 +322,30 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:
-        """Images again, (N, 1, H, W) 0 … 255: latents of the first ``blocks`` blocks at their posterior means, the others drawn."""
-        return mixture_mean(self._posterior(images, means=True, blocks=blocks, rest=temperature)[0])
+        """Mean images (N, 1, H, W): the first ``blocks`` blocks at their posterior means, the others drawn anew."""
+        return mixture_mean(self._posterior(images, means=True, blocks=blocks, temperature=temperature)[0])
 
     @torch.no_grad()
     def sample(
-        self, count: int, temperature: float = 1.0, truncation: float = math.inf, grain: float | None = None
+        self, count: int, temperature: float = 1.0, truncation: float = math.inf, noise_sigma: float | None = None
     ) -> Tensor:
-        """New images, (N, 1, H, W) uint8, of latents drawn from their priors: mean images, unless they are to have grain.
+        """New images, (N, 1, H, W) uint8, of latents drawn from their priors.
 
         Parameters
         ----------
         temperature
-            What each prior's standard deviation is multiplied with.
+            Factor of each prior's standard deviation.
         truncation
             Standard deviations beyond which nothing is drawn.
-        grain
-            Draw each grey level from its mixture too, with noise smoothed by so many pixels
-            (:func:`rgz.models.likelihood.mixture_sample`): at 0, as published, neighbouring pixels differ by chance, which those of a
-            survey, smoothed by its beam, do not.
+        noise_sigma
+            Smoothing of the noise, in pixels, with which grey levels are drawn from the pixel mixture
+            (:func:`rgz.models.likelihood.mixture_sample`); 0 draws pixels independently, None gives mean images.
         """
 
-        def draw(block, h, prior_mean, prior_log_std):
+        def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean, truncation)
 
-        parameters = self._descend(count, draw)
-        return mixture_mean(parameters).round().to(torch.uint8) if grain is None else mixture_sample(parameters, grain)
+        parameters = self._top_down(count, draw)
+        if noise_sigma is None:
+            return mixture_mean(parameters).round().to(torch.uint8)
+        return mixture_sample(parameters, noise_sigma)

@@ -1,234 +1,188 @@
-"""A galaxy of your own: what class it is, what it looks like, and what the network keeps of it.
+"""Inspect a galaxy of your own: FRI or FRII, how anomalous it is, and which galaxies are most similar.
 
-The field is prepared and coded as the committed samples were. The probability of an FRII comes from a *committee* of a hundred
-linear discriminants, each fitted to the galaxies of MiraBest Confident, or of FR-DEEP NVSS for images as coarse as those,
-drawn with replacement: their mean is the answer, the middle 95 of them its interval. A discriminant on a code of a few
-hundred numbers is one product and one logistic function, so asking a hundred costs nothing.
+The cut-out is prepared and encoded as the committed samples were. The probability of an FRII comes from a bootstrap
+ensemble of 100 linear discriminants, fitted to MiraBest Confident or, for images as coarse as those of NVSS, to FR-DEEP
+NVSS: the mean of the ensemble, with its central 95 % as the interval.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import Row, Table
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import expit
 
 from rgz import artifacts
-from rgz.data import cutout
-from rgz.data.sample import COLUMNS as REQUIRED
-from rgz.data.sample import Sample
+from rgz.data.cutout import Cutout
 from rgz.errors import BadInput, first_line
 from rgz.features import codes as codefile
-from rgz.features import descriptors, embed
-from rgz.models import checkpoint, flow
-from rgz.tasks import search
+from rgz.features.embed import Encoder, for_density
+from rgz.models.flow import FlowEnsemble
+from rgz.tasks.search import SearchIndex
 from rgz.transforms import prepare
 
-__all__ = [
-    "COARSE",
-    "INTERVAL",
-    "Inspection",
-    "as_dict",
-    "inspect",
-    "neighbours",
-    "odd",
-    "pictures",
-    "probability",
-    "text",
-]
+__all__ = ["Inspection", "inspect", "inspect_all", "pictures"]
 
-COARSE = 5.0  # arcsec; an image with wider pixels is judged by galaxies as NVSS sees them, a finer one by FIRST's
-ODD = 5.0  # percentile below which a galaxy is called odd
-INTERVAL = (2.5, 97.5)  # percentiles of the committee
-TAUGHT = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
+COARSE = 5.0  # arcsec; images with wider pixels are classified by FR-DEEP NVSS
+ANOMALOUS = 5.0  # percentile of held-out galaxies
+INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap ensemble
+FITTED_TO = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is to say of a galaxy.
+    """What is known of a galaxy; ``print`` shows it as text.
 
     Parameters
     ----------
-    field
-        The galaxy as it was found.
-    prepared, rebuilt
-        What the network sees, and what it decodes again from all its latents, (size, size) grey levels.
-    code
-        What to search with, (10 D + 10 C,), as :func:`rgz.features.descriptors.describe` makes it.
+    cutout
+        The centred image.
     frii
-        Probability of an FRII and its interval, ``(value, low, high)``.
-    taught
-        Sample whose galaxies the committee knows.
-    likely
-        Log-likelihood, nats, the error of it, and the percentage of unseen galaxies of FIRST that are less likely.
+        Probability of an FRII and the ends of its 95 % interval.
+    fitted_to
+        Sample that the discriminants were fitted to.
+    likelihood
+        Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
     neighbours
-        The nearest galaxies of the committed samples, as :meth:`rgz.tasks.search.SearchIndex.query` gives them.
+        The most similar galaxies, as :meth:`rgz.tasks.search.SearchIndex.query` returns them.
     """
 
-    field: cutout.Field
-    prepared: np.ndarray
-    rebuilt: np.ndarray
-    code: np.ndarray
+    cutout: Cutout
     frii: tuple[float, float, float]
-    taught: str
-    likely: tuple[float, float, float]
+    fitted_to: str
+    likelihood: tuple[float, float, float]
     neighbours: Table
 
+    @property
+    def probability(self) -> str:
+        """The probability of an FRII and its interval as text, between 0.01 and 0.99."""
+        value, low, high = (float(v) for v in np.clip(self.frii, 0.01, 0.99))
+        if low == high:
+            return f"P(FRII) {'<' if value < 0.5 else '>'} {value:.2f}"
+        return f"P(FRII) {value:.2f} ({low:.2f}–{high:.2f})"
 
-def inspect(fields: Sequence[cutout.Field], k: int = 10) -> list[Inspection]:
-    """Look at fields; the committed model, codes and committees are read once for all of them.
+    @property
+    def anomaly(self) -> str:
+        """Whether the galaxy is anomalous, as text."""
+        nats, error, percentile = self.likelihood
+        if percentile < ANOMALOUS:
+            rank = ("1st", "2nd", "3rd", "4th", "5th")[int(percentile)]
+            text = f"anomalous: below the {rank} percentile of held-out galaxies"
+        else:
+            text = f"not anomalous: percentile {percentile:.0f} of held-out galaxies"
+        return f"{text} (log-likelihood {nats:.0f} ± {error:.0f} nats)"
+
+    def __str__(self) -> str:
+        cutout = self.cutout
+        place = " at {:.5f} {:+.5f}".format(*cutout.place) if np.isfinite(cutout.place[0]) else ""
+        noise = f", peak {cutout.snr:.0f} × rms" if np.isfinite(cutout.snr) else ""
+        lines = [f"{cutout.name}{place}{noise}", *(f"  note: {note}" for note in cutout.notes)]
+        lines += [f"  {self.probability}, bootstrap ensemble fitted to {self.fitted_to}", f"  {self.anomaly}"]
+        if known := [str(row["label"]) for row in self.neighbours if row["same"] and row["label"]]:
+            lines.append(f"  note: a catalogue has this galaxy as {known[0]}; it may be in the training set")
+        lines += ["", f"  {'most similar':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
+        for row in self.neighbours:
+            same = " (the same galaxy)" if row["same"] else ""
+            text = f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{same}  {row['link']}"
+            lines.append(text.rstrip())
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the images, ready for JSON: degrees, arcsec and nats; None where a value is unknown."""
+        cutout, names = self.cutout, ("probability", "low", "high")
+        frii = dict(zip(names, map(_number, self.frii), strict=True))
+        return {
+            "name": cutout.name,
+            "ra": _number(cutout.place[0]),
+            "dec": _number(cutout.place[1]),
+            "pixel_arcsec": _number(cutout.pixel),
+            "peak_over_noise": _number(cutout.snr),
+            "other_sources": cutout.others,
+            "notes": list(cutout.notes),
+            "frii": frii | {"interval": 0.95, "fitted_to": self.fitted_to},
+            "log_likelihood": dict(zip(("nats", "error", "percentile"), map(_number, self.likelihood), strict=True)),
+            "neighbours": [_neighbour(row) for row in self.neighbours],
+        }
+
+
+def _number(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def _neighbour(row: Row) -> dict[str, Any]:
+    known = {name: _number(row[name]) for name in ("ra", "dec", "separation")}
+    text = {name: str(row[name]) or None for name in ("name", "sample", "label", "link")}
+    return text | known | {"same": bool(row["same"])}
+
+
+def inspect(cutout: Cutout, k: int = 10) -> Inspection:
+    """Classify a galaxy, rate how anomalous it is, and find the ``k`` most similar galaxies.
 
     Raises
     ------
     BadInput
-        An artifact is missing or damaged.
+        Weights or codes are missing or damaged.
     """
-    model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
-    index, chosen, basis = search.index(), codefile.chosen(), codefile.read_space(codefile.BASIS)
-    flows, _ = flow.load(artifacts.artifact("density.safetensors"))
-    seen = []
-    for field in fields:
-        one = Sample(field.pixels[None], Table({name: [""] for name in REQUIRED}), field.pixel)
-        _, codes, _ = embed.encode(model, recipe, one, chosen)
-        prepared = prepare.prepare(field.pixels, field.pixel, recipe)
-        means, _ = embed.full_codes(model, prepared[None])
-        (rebuilt,) = embed.decode(model, means, np.arange(model.dimensions))
-        taught = "frdeep-nvss" if field.pixel > COARSE else "mirabest"
-        frii = _probability(codes["code_views"][0], taught)
-        likely = _likelihood(flows, embed.for_density(codes))
-        (code,) = descriptors.describe(model, recipe, one, chosen, basis)
-        seen.append(Inspection(field, prepared, rebuilt, code, frii, taught, likely, index.query(code, k, field.place)))
-    return seen
+    return inspect_all([cutout], k)[0]
 
 
-def _probability(code: np.ndarray, taught: str) -> tuple[float, float, float]:
-    """Mean of the committee's probabilities of an FRII for a code (D,), and their interval."""
-    path = artifacts.artifact("committees.safetensors")
-    try:
-        weights = load_file(path)[taught]
-        each = expit(weights[:, :-1] @ code + weights[:, -1])
-    except (SafetensorError, KeyError, OSError, ValueError) as error:
-        raise BadInput(
-            f"{path} holds no committee for these codes ({first_line(error)}): rgz encode makes it"
-        ) from error
-    low, high = np.percentile(each, INTERVAL)
-    return float(each.mean()), float(low), float(high)
+def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
+    """Several galaxies as :func:`inspect` does one; weights and codes are read once."""
+    encoder, index, flows = Encoder.from_pretrained(), SearchIndex.from_pretrained(), FlowEnsemble.from_pretrained()
+    return [_inspect(cutout, k, encoder, index, flows) for cutout in cutouts]
 
 
-def _likelihood(flows: flow.FlowEnsemble, code: np.ndarray) -> tuple[float, float, float]:
-    """Log-likelihood of a code (1, D), the standard deviation over the flows, and the percentile."""
-    value, each = flows.score_samples(code), flows.member_scores(code)[:, 0]
-    error = each.std(ddof=1) if np.isfinite(each).all() else np.nan
+def _inspect(cutout: Cutout, k: int, encoder: Encoder, index: SearchIndex, flows: FlowEnsemble) -> Inspection:
+    codes = encoder.variants(cutout)
+    sample = "frdeep-nvss" if cutout.pixel > COARSE else "mirabest"
+    frii = _probability(sample, codes["code_views"][0])
+    likelihood = _likelihood(flows, for_density(codes))
+    neighbours = index.query(codes["code_compared"][0], k, cutout.place)
+    return Inspection(cutout, frii, FITTED_TO[sample], likelihood, neighbours)
+
+
+def _likelihood(flows: FlowEnsemble, code: NDArray[Any]) -> tuple[float, float, float]:
+    """Log-likelihood of a code (1, D), its standard deviation over the flows, and its percentile."""
+    value, members = flows.score_samples(code), flows.member_scores(code)[:, 0]
+    error = members.std(ddof=1) if np.isfinite(members).all() else np.nan
     return float(value[0]), float(error), float(flows.percentile(value)[0])
 
 
-def _plain(value):
-    """A number of JSON: what is not finite is null."""
-    return round(float(value), 6) if np.isfinite(value) else None
+def _probability(name: str, code: NDArray[Any]) -> tuple[float, float, float]:
+    """Mean probability of an FRII of a code (D,) over the ensemble fitted to a sample, and its interval."""
+    path = artifacts.artifact("committees.safetensors")
+    try:
+        weights = load_file(path)[name]
+        members = expit(weights[:, :-1] @ code + weights[:, -1])
+    except (SafetensorError, KeyError, OSError, ValueError) as error:
+        raise BadInput(
+            f"{path} holds no classifiers for these codes ({first_line(error)}): make it with rgz encode"
+        ) from error
+    low, high = np.percentile(members, INTERVAL)
+    return float(members.mean()), float(low), float(high)
 
 
-def as_dict(seen: Inspection) -> dict:
-    """All that is known, for JSON."""
-    field = seen.field
-    value, low, high = (_plain(v) for v in seen.frii)
-    return {
-        "name": field.name,
-        "ra": _plain(field.place[0]),
-        "dec": _plain(field.place[1]),
-        "pixel_arcsec": _plain(field.pixel),
-        "peak_over_noise": _plain(field.snr),
-        "other_sources": field.others,
-        "notes": list(field.notes),
-        "frii": {"probability": value, "low": low, "high": high, "interval": 0.95, "taught_with": TAUGHT[seen.taught]},
-        "log_likelihood": dict(zip(("nats", "error", "percentile"), map(_plain, seen.likely), strict=True)),
-        "neighbours": [
-            {
-                "name": str(row["name"]),
-                "sample": str(row["sample"]),
-                "ra": _plain(row["ra"]),
-                "dec": _plain(row["dec"]),
-                "separation": _plain(row["separation"]),
-                "label": str(row["label"]) or None,
-                "same": bool(row["same"]),
-                "link": str(row["link"]) or None,
-            }
-            for row in seen.neighbours
-        ],
-    }
-
-
-def neighbours(seen: Sequence[Inspection]) -> Table:
-    """The neighbours of all that was looked at as one table, with a column ``query`` in front."""
-    tables = []
-    for one in seen:
-        table = one.neighbours.copy()
-        table.add_column(np.full(len(table), one.field.name), name="query", index=0)
-        tables.append(table)
-    return vstack(tables, metadata_conflicts="silent")
-
-
-def probability(frii: tuple[float, float, float]) -> str:
-    """A probability and its interval as text that never says that something is certain.
-
-    >>> probability((0.8, 0.42, 1.0)), probability((0.9991, 0.998, 1.0))
-    ('P(FRII) 0.80 (0.42–0.99)', 'P(FRII) > 0.99')
-    """
-    value, low, high = (float(v) for v in np.clip(frii, 0.01, 0.99))
-    if low == high:
-        return f"P(FRII) {'<' if value < 0.5 else '>'} {value:.2f}"
-    return f"P(FRII) {value:.2f} ({low:.2f}–{high:.2f})"
-
-
-def odd(percentile: float) -> str:
-    """How odd a galaxy is, in words.
-
-    >>> odd(0.2), odd(41.3)
-    ('odd: less likely than 99 in 100 galaxies of FIRST', 'likelier than 41 in 100 galaxies of FIRST')
-    """
-    if percentile < ODD:
-        return f"odd: less likely than {min(99, round(100 - percentile))} in 100 galaxies of FIRST"
-    return f"likelier than {min(99, round(percentile))} in 100 galaxies of FIRST"
-
-
-def text(seen: Inspection) -> str:
-    """All that is known, for people."""
-    field = seen.field
-    place = " at {:.5f} {:+.5f}".format(*field.place) if np.isfinite(field.place[0]) else ""
-    noise = f", peak {field.snr:.0f} times the noise" if np.isfinite(field.snr) else ""
-    lines = [f"{field.name}{place}{noise}", *(f"  note: {note}" for note in field.notes)]
-    lines += [f"  {probability(seen.frii)}, by discriminants that know {TAUGHT[seen.taught]}"]
-    nats, error, percentile = seen.likely
-    lines += [f"  {odd(percentile)} ({nats:.0f} ± {error:.0f} nats)"]
-    if known := [str(row["label"]) for row in seen.neighbours if row["same"] and row["label"]]:
-        lines += [f"  note: an archive has this galaxy, as {known[0]}; the discriminants may have been taught with it"]
-    lines += ["", f"  {'nearest':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
-    for row in seen.neighbours:
-        mark = " (the same galaxy)" if row["same"] else ""
-        lines.append(
-            f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{mark}  {row['link']}".rstrip()
-        )
-    return "\n".join(lines)
-
-
-def pictures(seen: Sequence[Inspection], shown: int = 6) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-    """Pictures for a figure: what the network sees, what it rebuilds, and the nearest galaxies, decoded from their codes.
+def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any], NDArray[Any], list[list[str]]]:
+    """What :func:`rgz.plots.lookalikes` draws of several inspections.
 
     Returns
     -------
     own, near, titles
-        (N, 2, H, W) and (N, shown, H, W) grey levels, and a title for each of the latter.
+        Prepared image and reconstruction from all latents, (N, 2, H, W); the ``count`` most similar galaxies, decoded
+        from their codes, (N, count, H, W); and a title for each of these.
     """
-    model, _, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
-    samples = {str(name) for one in seen for name in one.neighbours["sample"][:shown]}
-    known = {name: codefile.read_codes(artifacts.artifact("codes.h5"), name) for name in samples}
-    near, titles = [], []
-    for one in seen:
-        codes = []
-        for row in one.neighbours[:shown]:
-            table, code, about = known[row["sample"]]
-            codes.append(code[np.flatnonzero(table["name"] == row["name"])[0]])
-        near.append(embed.decode(model, np.stack(codes), about["latents"]))
-        titles.append([f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in one.neighbours[:shown]])
-    return np.stack([(one.prepared, one.rebuilt) for one in seen]), np.stack(near), titles
+    encoder, shown = Encoder.from_pretrained(), [one.neighbours[:count] for one in found]
+    codes: dict[tuple[str, str], NDArray[Any]] = {}
+    for sample in {str(name) for near in shown for name in near["sample"]}:
+        table, code, _ = codefile.read_codes(None, sample)
+        codes |= {(sample, name): one for name, one in zip(table["name"], code, strict=True)}
+    inputs = [prepare.prepare(one.cutout.pixels, one.cutout.pixel, encoder.recipe) for one in found]
+    own = [(pixels, encoder.reconstruct(one.cutout)[0]) for pixels, one in zip(inputs, found, strict=True)]
+    near = [encoder.decode(np.stack([codes[row["sample"], row["name"]] for row in rows])) for rows in shown]
+    titles = [[f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in rows] for rows in shown]
+    return np.stack(own), np.stack(near), titles

@@ -1,1 +1,1 @@
-"""From a field of the sky to what the network sees, and what may be done to a galaxy without making another of it."""
+"""Image preparation, and perturbations that keep the class of a galaxy."""

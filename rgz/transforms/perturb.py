@@ -1,64 +1,71 @@
-"""The same galaxy, altered on purpose.
+"""Label-preserving perturbations: changes of an image that do not change the galaxy in it.
 
-Turned, mirrored, moved, observed again with more noise, clipped at a higher level, farther away: none of this makes another
-galaxy of it. So such pairs of images say, without any label, which differences between codes mean nothing
-(:func:`rgz.features.metric.invariant`), and they test a search: does an altered image find itself? Images here are clipped fields (H, W),
-zero where nothing was seen.
+Rotation, reflection, a small shift, more noise, a higher clipping level or a larger distance do not change the class of
+a galaxy. Pairs of such images show, without any label, which differences between codes are irrelevant
+(:func:`rgz.features.metric.invariant`). They also test a search: does a perturbed image find the original? All
+functions take and return clipped fields (H, W), zero where there is no emission.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from rgz.transforms import prepare
 
-__all__ = ["BEAM", "add_noise", "mirror", "raise_threshold", "rotate", "rotate_randomly", "shift", "simulate_distance"]
-
 BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum
+RESOLVED = 8.0  # arcsec; rotating or shifting a shorter source changes next to nothing
 
 
-def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
-    """Turned by an angle, in one cubic interpolation, and clipped at its old level; half a lit pixel stays lit."""
+def _threshold(image: NDArray[Any]) -> float:
+    """Brightness of the faintest nonzero pixel."""
+    return float(image[image > 0].min(initial=np.inf))
+
+
+def rotate(image: NDArray[Any], degrees: float) -> NDArray[Any]:
+    """Rotate in one cubic interpolation and clip at the old level; pixels at least half covered stay above it."""
     image = np.asarray(image, dtype=float)
     if not degrees:
         return image
     lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
-    values = ndimage.rotate(image, degrees, reshape=False, order=3)
-    return np.where(lit, np.maximum(values, image[image > 0].min(initial=np.inf)), 0.0)
+    return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), _threshold(image)), 0.0)
 
 
-def rotate_randomly(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Turned by a random angle, as :func:`turn` does it."""
+def rotate_randomly(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """:func:`rotate` by a random angle."""
     return rotate(image, rng.uniform(0, 360))
 
 
-def mirror(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrored left to right."""
+def mirror(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Mirror left to right."""
     return np.asarray(image, dtype=float)[:, ::-1]
 
 
-def shift(image: np.ndarray, rng: np.random.Generator, pixels: int = 2) -> np.ndarray:
-    """Moved by whole pixels along a row or a column, either way."""
+def shift(image: NDArray[Any], rng: np.random.Generator, pixels: int = 2) -> NDArray[Any]:
+    """Shift by whole pixels along a row or a column, in a random direction."""
     step = [(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)][rng.integers(4)]
-    return ndimage.shift(np.asarray(image, dtype=float), step, order=0)
+    moved: NDArray[Any] = ndimage.shift(np.asarray(image, dtype=float), step, order=0)
+    return moved
 
 
-def add_noise(image: np.ndarray, rng: np.random.Generator, snr: tuple[float, float] = (15, 150)) -> np.ndarray:
-    """With noise as smooth as FIRST's beam, its peak ``snr`` times as high (drawn between two limits), clipped at three rms."""
+def add_noise(image: NDArray[Any], rng: np.random.Generator, snr: tuple[float, float] = (15, 150)) -> NDArray[Any]:
+    """Add noise correlated by FIRST's beam, with log-uniform peak over rms within ``snr``, and clip at three rms."""
     image = np.asarray(image, dtype=float)
     noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), BEAM)
     rms = image.max() / np.exp(rng.uniform(*np.log(snr)))
     return prepare.clip(image + noise * (rms / noise.std()), measured=(0.0, rms))
 
 
-def raise_threshold(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Clipped anew, at one to three times the level of its faintest lit pixel."""
+def raise_threshold(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Clip at one to three times the brightness of the faintest nonzero pixel."""
     image = np.asarray(image, dtype=float)
-    return np.where(image >= rng.uniform(1, 3) * image[image > 0].min(initial=np.inf), image, 0.0)
+    return np.where(image >= rng.uniform(1, 3) * _threshold(image), image, 0.0)
 
 
-def simulate_distance(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to two times as far away: smaller, its details lost in the same beam, and so fainter against the level of the clip."""
+def simulate_distance(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Show the galaxy at one to two times its distance: smaller, with the same beam, and clipped at the old level."""
     image, times = np.asarray(image, dtype=float), rng.uniform(1, 2)
     small = prepare.render(prepare.smooth(image, times), prepare.Orientation(), len(image), times)
     seen = ndimage.gaussian_filter(small, BEAM * np.sqrt(1 - 1 / times**2))
-    return np.where(seen >= image[image > 0].min(initial=np.inf), seen, 0.0)
+    return np.where(seen >= _threshold(image), seen, 0.0)

@@ -1,93 +1,52 @@
-"""From a field of the sky to what the network sees, in named steps.
+"""From a field of the sky to the small square image that the network takes, in named steps.
 
-A radio galaxy looks the same to us however it lies on the sky and however far it is, but not to a network, so each source
-is *posed*: its principal axis along the rows, its brighter half to the right, the brighter side below, and always about
-equally long. What remains is shape; angle and length are kept beside it. The steps, each a pure function of arrays:
+The network should encode the shape of a source, not how it lies on the sky. Each source is therefore brought to a
+*canonical orientation*: principal axis along the rows, brighter half to the right, brighter side below, and always
+about equally long. Angle and length are kept beside the image. The steps are pure functions of arrays:
 
 1. :func:`fill` blank pixels with zero,
 2. :func:`clip` what is below three times the noise, measured on the whole field,
-3. :func:`despeckle`: drop islands too small to be a source,
-4. :func:`lower`: take off the threshold, so that brightness rises from zero,
-5. :func:`find_orientation`: principal axis, brighter half and length, inside a circle around the centre,
-6. :func:`smooth` to the coarser pixel to come,
-7. :func:`render`: turn, crop and scale to a small square in one interpolation,
+3. :func:`despeckle`: remove islands too small to be a source,
+4. :func:`lower`: subtract the threshold, so that brightness rises from zero,
+5. :func:`find_orientation`: principal axis, brighter half and length inside a circle around the centre,
+6. :func:`smooth` to the width of the new, coarser pixels,
+7. :func:`render`: rotate, crop and scale to a small square in one interpolation,
 8. :func:`stretch`: divide by the peak, square root, 256 grey levels.
 
-:func:`prepare` does all but the clip to one image. Images of MiraBest, FR-DEEP and the Radio Galaxy Dataset come clipped by their
-authors; FITS cut-outs do not.
+:func:`prepare` does all but the clip. Images of MiraBest, FR-DEEP and the Radio Galaxy Dataset were clipped by their
+authors; FITS cut-outs were not.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from rgz.errors import BadInput
 
-__all__ = [
-    "FRAMES",
-    "MIRRORED",
-    "VIEWS",
-    "Frame",
-    "Orientation",
-    "Recipe",
-    "align",
-    "clip",
-    "crop",
-    "despeckle",
-    "fill",
-    "find_orientation",
-    "framed",
-    "has_source",
-    "length",
-    "lower",
-    "noise",
-    "pool",
-    "prepare",
-    "render",
-    "smooth",
-    "stretch",
-    "views",
-]
-
-
-ROUNDS, SETTLED = (
-    20,
-    0.05,
-)  # times that a circle follows the centroid of what it holds, and the move, in pixels, that ends it
+ROUNDS, SETTLED = 20, 0.05  # find_orientation: most steps of the centroid; the step, in pixels, that ends the search
 SMALLEST_ISLAND = 6  # pixels above 3 rms: what an unresolved source of 5 rms covers with a beam of three pixels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is prepared: a square whose width follows the length of the source, within bounds.
+    """Parameters of the preparation: a square whose width follows the length of the source, within bounds."""
 
-    Parameters
-    ----------
-    size
-        Width of the prepared square, in its own pixels.
-    reach
-        Half of that width, in lengths of the source (:class:`Orientation`).
-    narrowest, widest
-        Bounds of that width, arcsec. With 32 pixels, the narrowest has FIRST's own pixels. Where both are the same every
-        source is shown at the same scale.
-    radius
-        Distance from the centre within which the pose is measured, arcsec.
-    """
-
-    size: int = 32
-    reach: float = 2.5
-    narrowest: float = 57.6
-    widest: float = 230.4
-    radius: float = 57.6
+    size: int = 32  # width of the prepared square, in its own pixels
+    reach: float = 2.5  # half of that width, in lengths of the source (Orientation)
+    narrowest: float = 57.6  # arcsec, least width; 32 pixels of FIRST
+    widest: float = 230.4  # arcsec, largest width; the same as the least for one scale for all sources
+    radius: float = 57.6  # arcsec, around the centre: where emission counts for the orientation
 
     def pixel(self, length: float, own: float = 0.0) -> float:
-        """Width of a prepared pixel, arcsec, for a source of a length in arcsec in a survey whose pixels are ``own`` arcsec wide.
+        """Width of a prepared pixel, arcsec, for a source of this length in arcsec.
 
-        It is never less than half as wide as the survey's own, which would show nothing new.
+        It is at least half of ``own``, the width of the survey's pixels, because finer pixels would show nothing new.
 
         >>> Recipe().pixel(20.0), Recipe().pixel(1000.0), Recipe().pixel(20.0, own=15.0)
         (3.125, 7.2, 7.5)
@@ -99,9 +58,9 @@ class Recipe:
 class Orientation:
     """How a source lies in its field.
 
-    ``angle`` turns the principal axis from the rows of the field, in radians; ``along`` and ``across`` are +1, or −1
-    where the posed image is mirrored along or across that axis. ``length`` is the root mean square distance from the centre,
-    weighted by the square root of brightness, in input pixels. ``shift`` moves the centre, (x, y) in input
+    ``angle`` is that of the principal axis from the rows of the field, in radians; ``along`` and ``across`` are +1, or
+    −1 where the aligned image is mirrored along or across that axis. ``length`` is the root mean square distance from
+    the centre, weighted by the square root of brightness, in input pixels. ``shift`` moves the centre, (x, y) in input
     pixels.
     """
 
@@ -112,7 +71,7 @@ class Orientation:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def then(self, turn: "Orientation") -> "Orientation":
-        """This pose after a further turn: angles and shifts add up, mirrorings and lengths multiply."""
+        """This orientation after a further turn: angles and shifts add up, mirrorings and lengths multiply."""
         return Orientation(
             self.angle + turn.angle,
             self.along * turn.along,
@@ -123,24 +82,19 @@ class Orientation:
 
 
 MIRRORED = tuple(Orientation(along=along, across=across) for along in (1, -1) for across in (1, -1))
-"""The four mirrored views of a posed image, the pose itself first; none of them is more true than another."""
+"""The four mirrored views of an aligned image, the image itself first; all are equally valid."""
 
 VIEWS = tuple(Orientation(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
-"""The mirrored views as they are and turned by 12° either way, since a principal axis is not known better than that."""
+"""The twelve views of test-time augmentation, mirrored and rotated by ±12°, the accuracy of a principal axis."""
 
 
 @dataclass(frozen=True)
 class Frame:
     """Which part of the field a view shows.
 
-    Parameters
-    ----------
-    centred
-        Whether the middle is the centroid of the emission, which does not depend on where the cut-out was made, and not the
-        middle of the field.
-    width
-        Width in arcsec; where it is None, as wide as the length of the source wants (:class:`Recipe`). The length depends on the
-        level at which an archive clips; a width in arcsec does not.
+    ``centred`` views have the centroid of the emission in their middle, which does not depend on how the cut-out was
+    made, others the middle of the field. ``width`` is in arcsec, None for the width that :class:`Recipe` derives from
+    the length of the source. A fixed width does not depend on the level at which an archive clips, as the length does.
     """
 
     centred: bool = False
@@ -148,28 +102,26 @@ class Frame:
 
 
 FRAMES = (Frame(), Frame(centred=True), Frame(width=115.2), Frame(True, 115.2), Frame(True, 57.6))
-"""The frames that a search compares; the first is that of the pose itself."""
+"""The five ways of centring and scaling that a search uses; the first is that of :func:`prepare`."""
 
 
-def pool(views: np.ndarray) -> np.ndarray:
-    """Descriptions of several views (views, N, D) to one that does not depend on the choice of view, (N, 2 D).
-
-    The first half is the mean over views, the second the mean absolute value.
-    """
+def pool(views: NDArray[Any]) -> NDArray[Any]:
+    """Pool codes of several views (views, N, D) to the mean and the mean absolute value over views, (N, 2 D)."""
     return np.hstack([views.mean(axis=0), np.abs(views).mean(axis=0)])
 
 
-def fill(image: np.ndarray) -> np.ndarray:
-    """Replace NaN and infinities, the blank edges of a survey, by zero: no emission was seen there.
+def fill(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Replace NaN and infinities, the blank edges of a survey, by zero.
 
     >>> fill(np.array([[1.0, np.nan]]))
     array([[1., 0.]])
     """
-    return np.nan_to_num(np.asarray(image, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
+    filled: NDArray[np.float64] = np.nan_to_num(np.asarray(image, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
+    return filled
 
 
-def noise(image: np.ndarray) -> tuple[float, float]:
-    """Median and rms of an unclipped field, blank (zero) pixels apart, after an iterative 3σ clip; zeros where all is blank."""
+def noise(image: NDArray[Any]) -> tuple[float, float]:
+    """Median and rms of the nonzero pixels of an unclipped field after an iterative 3σ clip; zeros if all are blank."""
     sky = image[image != 0]
     if sky.size == 0:
         return 0.0, 0.0
@@ -177,21 +129,21 @@ def noise(image: np.ndarray) -> tuple[float, float]:
     return float(median), float(rms)
 
 
-def clip(image: np.ndarray, sigmas: float = 3.0, measured: tuple[float, float] | None = None) -> np.ndarray:
-    """Set every pixel below ``sigmas`` × rms of the whole field to zero, in the field's own units.
+def clip(image: NDArray[Any], sigmas: float = 3.0, measured: tuple[float, float] | None = None) -> NDArray[Any]:
+    """Subtract the median and set every pixel below ``sigmas`` × rms to zero, in the field's own units.
 
-    The rms comes from an iterative 3σ clip about the median, so that sources do not raise it (:func:`noise`, or what it gave
-    before as ``measured``). Apply it to the field, before any crop: a crop around a source has no empty sky left to measure.
+    Median and rms are those of :func:`noise`, or given as ``measured``. Apply it to the field before any crop: a crop
+    around a source has no empty sky left to measure.
     """
     median, rms = noise(image) if measured is None else measured
     return np.where(image - median >= sigmas * rms, image - median, 0.0)
 
 
-def despeckle(image: np.ndarray, radius: float = np.inf) -> np.ndarray:
+def despeckle(image: NDArray[Any], radius: float = np.inf) -> NDArray[Any]:
     """Set islands of fewer than six connected pixels of a clipped field to zero.
 
-    They are noise, or sources too faint to say anything of their shape. An image with nothing else within ``radius`` pixels of
-    its centre is left as it is.
+    They are noise, or sources too faint to show a shape. An image without larger islands within ``radius`` pixels of
+    its centre is returned unchanged.
 
     >>> despeckle(np.pad(np.ones((3, 3)), ((1, 4), (1, 4)))).sum()
     np.float64(9.0)
@@ -199,15 +151,14 @@ def despeckle(image: np.ndarray, radius: float = np.inf) -> np.ndarray:
     labels, _ = ndimage.label(image > 0, structure=np.ones((3, 3)))
     keep = np.bincount(labels.ravel()) >= SMALLEST_ISLAND
     keep[0] = False
-    _, _, distance = _offsets(image.shape)
-    return np.where(keep[labels], image, 0) if keep[labels[distance <= radius]].any() else image
+    return np.where(keep[labels], image, 0) if keep[labels[_offsets(image.shape)[2] <= radius]].any() else image
 
 
-def lower(image: np.ndarray) -> np.ndarray:
-    """Take the brightness of the faintest lit pixel off all lit pixels of a clipped field.
+def lower(image: NDArray[Any]) -> NDArray[Any]:
+    """Subtract the brightness of the faintest nonzero pixel from all nonzero pixels of a clipped field.
 
-    Archives treat what is above the threshold differently: MiraBest keeps it as it is, so that a source ends in a step of three
-    times the noise, the Radio Galaxy Dataset takes the threshold off. This makes them alike, and edges smooth.
+    MiraBest keeps brightness above the threshold as it is, so that a source ends in a step of three times the noise;
+    the Radio Galaxy Dataset subtracts the threshold. This makes them alike, and edges smooth.
 
     >>> lower(np.array([[0.0, 3.0, 10.0]]))
     array([[0., 0., 7.]])
@@ -216,13 +167,10 @@ def lower(image: np.ndarray) -> np.ndarray:
     return np.where(lit, image - image[lit].min(), 0.0) if lit.any() else image
 
 
-def crop(image: np.ndarray, size: int) -> np.ndarray:
+def crop(image: NDArray[Any], size: int) -> NDArray[Any]:
     """The central (size, size) pixels of an image or of a stack of images.
 
-    Raises
-    ------
-    BadInput
-        The image is smaller than that.
+    Raises :class:`BadInput` if the image is smaller than that.
     """
     height, width = image.shape[-2:]
     if size > min(height, width):
@@ -232,30 +180,26 @@ def crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @lru_cache(8)
-def _offsets(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances of each pixel from the centre along y and x, and as the crow flies, (H, W) each, for images of one shape."""
+def _offsets(shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Distance of each pixel from the centre along y, along x, and in total, (H, W) each."""
     y, x = np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2
     return y, x, np.hypot(x, y)
 
 
-def has_source(image: np.ndarray, pixel: float, recipe: Recipe) -> bool:
-    """Whether an image with pixels of ``pixel`` arcsec has emission within the recipe's radius, so that it can be prepared."""
-    _, _, distance = _offsets(image.shape)
-    return bool((image[distance <= recipe.radius / pixel] > 0).any())
+def has_source(image: NDArray[Any], pixel: float, recipe: Recipe) -> bool:
+    """Whether an image with pixels of ``pixel`` arcsec has emission within the recipe's radius: it can be prepared."""
+    return bool((image[_offsets(image.shape)[2] <= recipe.radius / pixel] > 0).any())
 
 
-def find_orientation(image: np.ndarray, radius: float, centred: bool = False) -> Orientation:
+def find_orientation(image: NDArray[Any], radius: float, centred: bool = False) -> Orientation:
     """Principal axis, brighter half and length of the emission within ``radius`` pixels of the centre.
 
-    The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the brightness-weighted
-    centroid; the sides are compared, and the length is measured, about the image's centre, where the host galaxy is, or, if
-    ``centred``, about the centroid, which then becomes the middle. The radius follows it, until both have settled, so
-    that it does not matter where the cut-out was made.
+    The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the centroid. Sides
+    and length are measured about the image's centre, where the host galaxy is, or, if ``centred``, about the centroid,
+    which then becomes the centre. In that case the circle follows the centroid until both are stable, so that the
+    result does not depend on how the cut-out was made.
 
-    Raises
-    ------
-    BadInput
-        There is no emission within the radius.
+    Raises :class:`BadInput` if there is no emission within the radius.
     """
     lit = image > 0  # a small part of a clipped field
     y, x = (offset[lit] for offset in _offsets(image.shape)[:2])
@@ -264,8 +208,8 @@ def find_orientation(image: np.ndarray, radius: float, centred: bool = False) ->
         weight = np.where(np.hypot(x - shift[0], y - shift[1]) <= radius, light, 0.0)
         total, before = weight.sum(), shift
         if not total > 0:
-            raise BadInput(f"the image has no emission within {radius:g} pixels of its centre: nothing to pose")
-        shift = (weight * x).sum() / total, (weight * y).sum() / total
+            raise BadInput(f"the image has no emission within {radius:g} pixels of its centre: centre it on a source")
+        shift = float((weight * x).sum() / total), float((weight * y).sum() / total)
         if np.hypot(shift[0] - before[0], shift[1] - before[1]) < SETTLED:
             break
     dx, dy = x - shift[0], y - shift[1]
@@ -279,130 +223,117 @@ def find_orientation(image: np.ndarray, radius: float, centred: bool = False) ->
         1 if (weight * np.sign(along)).sum() >= 0 else -1,
         1 if (weight * np.sign(across)).sum() >= 0 else -1,
         float(np.sqrt((root * (x**2 + y**2)).sum() / root.sum())),
-        (float(shift[0]), float(shift[1])),
+        shift,
     )
 
 
-def smooth(image: np.ndarray, scale: float) -> np.ndarray:
-    """Smooth by a Gaussian of 0.42 new pixels (σ), so that flux between the points sampled later counts; none if not coarser."""
-    return ndimage.gaussian_filter(image, 0.42 * scale) if scale > 1 else image
+def smooth(image: NDArray[Any], scale: float) -> NDArray[Any]:
+    """Smooth by a Gaussian of 0.42 new pixels (σ), so that sampling loses no flux; unchanged if not coarser."""
+    smoothed: NDArray[Any] = ndimage.gaussian_filter(image, 0.42 * scale) if scale > 1 else image
+    return smoothed
 
 
-def render(image: np.ndarray, pose: Orientation, size: int, scale: float) -> np.ndarray:
-    """Turn, mirror, shift, crop and scale a field to a (size, size) square, in one linear interpolation.
+def render(image: NDArray[Any], orientation: Orientation, size: int, scale: float) -> NDArray[Any]:
+    """Rotate, mirror, shift, crop and scale a field to a (size, size) square, in one linear interpolation.
 
-    ``scale`` is the width of a new pixel in old ones. Beyond the field's edge there is nothing.
+    ``scale`` is the width of a new pixel in old ones. Beyond the field's edge the square is zero.
     """
     u = (np.arange(size) - (size - 1) / 2) * scale  # along a row of the result, input pixels
-    along, across = u[None, :] * pose.along, u[:, None] * pose.across
-    cos, sin = np.cos(pose.angle), np.sin(pose.angle)
+    along, across = u[None, :] * orientation.along, u[:, None] * orientation.across
+    cos, sin = np.cos(orientation.angle), np.sin(orientation.angle)
     centre_y, centre_x = (np.array(image.shape) - 1) / 2
-    x = centre_x + pose.shift[0] + along * cos - across * sin
-    y = centre_y + pose.shift[1] + along * sin + across * cos
-    return ndimage.map_coordinates(image, [y, x], order=1, mode="constant")
+    x = centre_x + orientation.shift[0] + along * cos - across * sin
+    y = centre_y + orientation.shift[1] + along * sin + across * cos
+    square: NDArray[Any] = ndimage.map_coordinates(image, [y, x], order=1, mode="constant")
+    return square
 
 
-def stretch(image: np.ndarray) -> np.ndarray:
+def stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Divide by the peak, take the square root, and round to 256 grey levels: uint8, peak 255.
 
-    The root keeps faint lobes beside bright hot spots; the distance between grey levels 0 and 1 is 1/65025 of the peak.
+    The root keeps faint lobes beside bright hot spots; grey level 1 is 1/65025 of the peak.
 
-    Raises
-    ------
-    BadInput
-        Nothing in the image is above zero.
+    Raises :class:`BadInput` if nothing in the image is above zero.
     """
     peak = image.max(initial=0)
     if not peak > 0:
-        raise BadInput("the cut-out has no emission: nothing to stretch")
-    return np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
+        raise BadInput("the cut-out has no emission: centre it on a source")
+    grey: NDArray[np.uint8] = np.rint(255 * np.sqrt(np.clip(image, 0, None) / peak)).astype(np.uint8)
+    return grey
 
 
-def align(image: np.ndarray, pixel: float, recipe: Recipe) -> tuple[np.ndarray, Orientation]:
-    """A clipped field (H, W) with pixels of ``pixel`` arcsec, cleaned for rendering, and the pose of its source.
+def align(image: NDArray[Any], pixel: float, recipe: Recipe) -> tuple[NDArray[Any], Orientation]:
+    """A clipped field (H, W) with pixels of ``pixel`` arcsec, cleaned for rendering, and its source's orientation.
 
-    Raises
-    ------
-    BadInput
-        The image is not two-dimensional, or is blank around its centre.
+    Raises :class:`BadInput` if the image is not two-dimensional, or is blank around its centre.
     """
-    clean = _cleaned(image, pixel, recipe)
+    clean = _clean(image, pixel, recipe)
     return clean, find_orientation(clean, recipe.radius / pixel)
 
 
-def _cleaned(image: np.ndarray, pixel: float, recipe: Recipe) -> np.ndarray:
+def _clean(image: NDArray[Any], pixel: float, recipe: Recipe) -> NDArray[Any]:
     if image.ndim != 2:
         raise BadInput(f"an image has two axes; this one has shape {image.shape}")
     whole = despeckle(fill(image), recipe.radius / pixel)
     clean = lower(whole)
-    return clean if has_source(clean, pixel, recipe) else whole  # one lit pixel, or all equally bright
+    return clean if has_source(clean, pixel, recipe) else whole  # all pixels of the source are equally bright
 
 
-def length(image: np.ndarray, pixel: float, recipe: Recipe) -> float:
-    """Length of the source in a clipped field with pixels of ``pixel`` arcsec, as its :class:`Orientation` has it, in arcsec."""
+def length(image: NDArray[Any], pixel: float, recipe: Recipe) -> float:
+    """Length of the source in a clipped field with pixels of ``pixel`` arcsec (:class:`Orientation`), in arcsec."""
     return align(image, pixel, recipe)[1].length * pixel
 
 
-def prepare(image: np.ndarray, pixel: float, recipe: Recipe, turn: Orientation = Orientation()) -> np.ndarray:
-    """One clipped field (H, W) with pixels of ``pixel`` arcsec to the (size, size) uint8 square that the network sees.
+def prepare(image: NDArray[Any], pixel: float, recipe: Recipe, turn: Orientation = Orientation()) -> NDArray[np.uint8]:
+    """One clipped field (H, W) with pixels of ``pixel`` arcsec to the (size, size) uint8 square for the network.
 
-    ``turn`` goes on top of the pose found: mirrored views, for example.
+    ``turn`` is applied on top of the orientation found, to mirror the image for example.
 
-    Raises
-    ------
-    BadInput
-        The image is not two-dimensional, or is blank around its centre.
+    Raises :class:`BadInput` if the image is not two-dimensional, or is blank around its centre.
 
-    Examples
-    --------
-    >>> from rgz import synthetic
-    >>> field = synthetic.source("FRII", np.random.default_rng(0))
-    >>> prepare(clip(field), 1.8, Recipe()).shape
+    >>> field = np.pad(np.arange(1.0, 10.0).reshape(3, 3), 20)
+    >>> prepare(field, 1.8, Recipe()).shape
     (32, 32)
     """
-    return views(image, pixel, recipe, (turn,))[0]
+    return np.asarray(views(image, pixel, recipe, (turn,))[0])
 
 
 def views(
-    image: np.ndarray, pixel: float, recipe: Recipe, turns: Sequence[Orientation] = VIEWS, frame: Frame = FRAMES[0]
-) -> np.ndarray:
-    """Several views of one field as :func:`prepare` makes each, (turns, size, size) uint8; the pose is found once.
+    image: NDArray[Any], pixel: float, recipe: Recipe, turns: Sequence[Orientation] = VIEWS, frame: Frame = FRAMES[0]
+) -> NDArray[np.uint8]:
+    """Several views of one field, each as :func:`prepare` makes it, (turns, size, size) uint8.
 
-    A frame of its own width about the centroid may show nothing, as between two distant lobes: then it is black.
+    A frame of fixed width about the centroid may be empty, as between two distant lobes: then it is black.
     """
-    return framed(image, pixel, recipe, turns, (frame,))[0]
+    return np.asarray(framed(image, pixel, recipe, turns, (frame,))[0])
 
 
 def framed(
-    image: np.ndarray,
+    image: NDArray[Any],
     pixel: float,
     recipe: Recipe,
     turns: Sequence[Orientation] = VIEWS,
     frames: Sequence[Frame] = FRAMES,
-) -> np.ndarray:
-    """The :func:`views` of one field in each of several frames, (frames, turns, size, size) uint8; it is cleaned once."""
-    field = _cleaned(image, pixel, recipe)
-    poses = {
-        about: find_orientation(field, recipe.radius / pixel, about) for about in {frame.centred for frame in frames}
-    }
-    return np.stack([_shown(field, poses[frame.centred], pixel, recipe, turns, frame) for frame in frames])
+) -> NDArray[np.uint8]:
+    """The :func:`views` of one field in several frames, (frames, turns, size, size) uint8."""
+    field = _clean(image, pixel, recipe)
+    found = {about: find_orientation(field, recipe.radius / pixel, about) for about in {f.centred for f in frames}}
+    return np.stack([_in_frame(field, found[frame.centred], pixel, recipe, turns, frame) for frame in frames])
 
 
-def _shown(
-    field: np.ndarray, pose: Orientation, pixel: float, recipe: Recipe, turns: Sequence[Orientation], frame: Frame
-) -> np.ndarray:
+def _in_frame(
+    field: NDArray[Any], found: Orientation, pixel: float, recipe: Recipe, turns: Sequence[Orientation], frame: Frame
+) -> NDArray[np.uint8]:
     if frame.width is not None:
         recipe = replace(recipe, narrowest=frame.width, widest=frame.width)
-    smoothed, squares, prepared = {}, {}, []
-    for turn in turns:
-        turned = pose.then(turn)
-        scale = recipe.pixel(turned.length * pixel, pixel) / pixel
-        upright = replace(turned, along=1, across=1)
-        if upright not in squares:  # mirrored views are flips of one square
-            if scale not in smoothed:
-                smoothed[scale] = smooth(field, scale)
-            square = render(smoothed[scale], upright, recipe.size, scale)
-            black = frame.width is not None and not square.any()
-            squares[upright] = np.zeros(square.shape, np.uint8) if black else stretch(square)
-        prepared.append(squares[upright][:: turned.across, :: turned.along])
-    return np.stack(prepared)
+    smoothed = cache(lambda scale: smooth(field, scale))
+
+    @cache  # mirrored views are flips of one square
+    def square(upright: Orientation) -> NDArray[np.uint8]:
+        scale = recipe.pixel(upright.length * pixel, pixel) / pixel
+        shown = render(smoothed(scale), upright, recipe.size, scale)
+        black = frame.width is not None and not shown.any()
+        return np.zeros(shown.shape, np.uint8) if black else stretch(shown)
+
+    turned = [found.then(turn) for turn in turns]
+    return np.stack([square(replace(one, along=1, across=1))[:: one.across, :: one.along] for one in turned])

@@ -1,0 +1,107 @@
+"""What ``rgz train`` runs: train a network on the training set, and save it with its provenance."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from rgz import artifacts, plots
+from rgz.app import cli_data
+from rgz.data import datasets, fetch, loader, sample
+from rgz.data import training_set as training_sets
+from rgz.errors import BadInput
+from rgz.models import checkpoint, train, vae, vdvae
+from rgz.transforms import prepare
+
+__all__ = ["PRESETS", "figure", "run"]
+
+PRESETS: dict[str, vdvae.Config | vae.Config] = {**vdvae.PRESETS, "plain": vae.Config()}
+
+
+def run(
+    preset: str, path: Path, folder: Path, schedule: train.Schedule, device: str = "cpu", **options: Any
+) -> tuple[Path, int, dict[str, Any]]:
+    """Train a network, or resume a run, and write its weights.
+
+    Parameters
+    ----------
+    path
+        The training set, built if missing.
+    folder
+        Gets the checkpoint, the log, a figure of held-out images with their reconstructions, and the weights.
+    options
+        ``minutes`` and ``tensorboard`` of :func:`rgz.models.train.fit`.
+
+    Returns
+    -------
+    weights, steps, provenance
+        The file, the number of steps done, and what the file records; no provenance in any process but the first.
+    """
+    if preset not in PRESETS:
+        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("this machine has no CUDA device: omit --device")
+    seen, held_out = _splits(path)
+    about = artifacts.describe(
+        preset=preset, **_inputs(path, seen, held_out)
+    )  # of the code that trains, not of later edits
+    config, recipe = PRESETS[preset], prepare.Recipe(PRESETS[preset].size)
+    pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
+    torch.manual_seed(schedule.seed)
+    model, steps = train.fit(
+        checkpoint.MODELS[type(config)](config),
+        loader.batches(seen, recipe, schedule.batch, schedule.seed),
+        schedule,
+        folder,
+        validation=pixels,
+        device=device,
+        inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
+        look=lambda mean, _: figure(mean, pixels[:12], folder / "reconstructions.png"),
+        **options,
+    )
+    weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
+    if train.processes()[0]:  # the first process writes
+        return weights, steps, {}
+    validation = train.describe(model.to("cpu"), pixels)
+    about |= {"steps": steps, "schedule": asdict(schedule), "validation": validation}
+    checkpoint.save(weights, model, recipe, about)
+    return weights, steps, about
+
+
+def _splits(path: Path) -> tuple[sample.Sample, sample.Sample]:
+    """Training and validation sources."""
+    if train.processes()[1] > 1 and not path.exists():
+        raise BadInput(f"{path} is missing: several processes cannot build it together, run rgz data build first")
+    known = cli_data.sources(path)
+    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    if not len(seen) or not len(held_out):
+        raise BadInput(
+            f"{path} has {len(seen)} train and {len(held_out)} valid rows; training needs both: rgz data build"
+        )
+    return seen, held_out
+
+
+def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:
+    """What a network was trained on: counts and hashes."""
+    names = {name: datasets.SAMPLES[name][0] for name in ("mirabest", "rgd")}
+    names |= {name: name for name in (training_sets.FITS_FIELDS, training_sets.ZOO)}
+    return {
+        "sources": len(seen),
+        "radio_galaxy_zoo": int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,
+        "validation_sources": len(held_out),
+        "training_set_sha256": artifacts.sha256(path),
+        "data": {name: fetch.REGISTRY[archive].sha256 for name, archive in names.items()},
+    }
+
+
+def figure(model: Any, pixels: Tensor, path: Path) -> None:
+    """Save images (N, 1, H, W), their reconstructions and the differences as a PNG, atomically."""
+    device = next(model.parameters()).device
+    made = model.decode(model.encode(pixels.to(device))[0])[:, 0].float().cpu().numpy()
+    canvas = plots.reconstructions(pixels[:, 0].numpy(), made)[0, 0].figure
+    with artifacts.atomic(path) as partial:
+        canvas.savefig(partial, format="png", dpi=110)
+    plt.close(canvas)

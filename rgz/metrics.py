@@ -1,0 +1,87 @@
+"""Scores of probabilities of FRII, the area under the ROC curve, and bootstrap intervals.
+
+The positive class is FRII: *recall* is the share of FRII found, *specificity* the share of FRI found. Every interval is
+the middle 95 % of what a statistic becomes when galaxies are drawn with replacement.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+__all__ = ["METRICS", "auc", "bootstrap", "difference", "interval", "scores"]
+
+METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
+SEED = 0
+
+
+def scores(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, float]:
+    """Accuracy, ROC-AUC, specificity, recall and Brier score of labels (N,), 1 for FRII, and probabilities of FRII
+    (N,).
+
+    >>> scores(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9]))["specificity"]
+    0.5
+    """
+    return {name: float(value[0]) for name, value in _weighted(truth, probability, np.ones((1, len(truth)))).items()}
+
+
+def _weighted(truth: NDArray[Any], probability: NDArray[Any], weights: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """The :func:`scores` (draws,) of galaxies that count ``weights`` (draws, N) times; NaN where a class has none.
+
+    ROC-AUC is the share of pairs of an FRII and an FRI in which the FRII has the higher probability, ties for a half.
+    """
+    right, frii = (probability >= 0.5) == truth, truth == 1
+    one, two = weights[:, frii], weights[:, ~frii]
+    order = np.sign(probability[frii, None] - probability[~frii])
+    with np.errstate(invalid="ignore"):
+        return {
+            "accuracy": weights @ right / weights.sum(1),
+            "roc_auc": ((one @ (0.5 + 0.5 * order)) * two).sum(1) / (one.sum(1) * two.sum(1)),
+            "specificity": two @ right[~frii] / two.sum(1),
+            "recall": one @ right[frii] / one.sum(1),
+            "brier": weights @ (probability - truth) ** 2 / weights.sum(1),
+        }
+
+
+def _draws(count: int, draws: int) -> NDArray[np.int64]:
+    """How often each of ``count`` galaxies is drawn, with replacement, in each draw: (draws, count)."""
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), draws)
+
+
+def _limits(values: NDArray[Any]) -> list[float]:
+    return [float(v) for v in np.nanpercentile(values, (2.5, 97.5))]
+
+
+def bootstrap(truth: NDArray[Any], probability: NDArray[Any], draws: int = 1000) -> dict[str, list[float]]:
+    """Each of the :func:`scores` with its 95 % interval: ``[value, low, high]``."""
+    drawn = _weighted(truth, probability, _draws(len(truth), draws))
+    return {name: [value, *_limits(drawn[name])] for name, value in scores(truth, probability).items()}
+
+
+def difference(
+    truth: NDArray[Any], one: NDArray[Any], other: NDArray[Any], draws: int = 1000
+) -> dict[str, list[float]]:
+    """How far one method's scores are above another's on the same galaxies, each with its 95 % interval."""
+    weights = np.vstack([np.ones(len(truth)), _draws(len(truth), draws)])  # the same galaxies for both
+    first, second = (_weighted(truth, probability, weights) for probability in (one, other))
+    found = {name: first[name] - second[name] for name in METRICS}
+    return {name: [float(value[0]), *_limits(value[1:])] for name, value in found.items()}
+
+
+def auc(high: NDArray[Any], low: NDArray[Any]) -> float:
+    """ROC-AUC of scores that should be high, of any shape, NaN left out, and of others (M,) that should be low."""
+    high = high[np.isfinite(high)]
+    return float(roc_auc_score(np.r_[np.ones(len(high)), np.zeros(len(low))], np.r_[high, low]))
+
+
+def interval(statistic: Callable[..., float], *arrays: NDArray[Any], draws: int = 200) -> list[float]:
+    """A statistic of arrays (N, …) and its 95 % interval, the rows of each drawn with replacement: ``[value, low,
+    high]``.
+
+    Rows may have any shape, which :func:`scipy.stats.bootstrap` has no room for.
+    """
+    rng = np.random.default_rng(SEED)
+    drawn = [statistic(*(a[rng.integers(len(a), size=len(a))] for a in arrays)) for _ in range(draws)]
+    return [float(statistic(*arrays)), *_limits(np.array(drawn))]

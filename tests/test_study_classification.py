@@ -1,0 +1,175 @@
+"""The study of classification: tidy rows of every sample, baselines, and what a score rests on."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.table import Table
+from sklearn.naive_bayes import GaussianNB
+
+from rgz.data import datasets, sample, simulate
+from rgz.features import codes as codefile
+from rgz.tasks import classify
+from studies import baselines, classification, results
+from studies.classifiers import Features
+
+FAST = {"Gaussian naive Bayes": GaussianNB()}
+
+
+def catalogue(count=120, seed=0):
+    rng = np.random.default_rng(seed)
+    return Table(
+        {
+            "name": [f"g{i}" for i in range(count)],
+            "ra": rng.uniform(0, 360, count),
+            "dec": rng.uniform(-5, 60, count),
+            "label": [("FRI", "FRII")[i % 2] for i in range(count)],
+            "confident": np.ones(count, bool),
+            "size": rng.uniform(10, 100, count),
+            "split": ["test" if i >= count - 20 else "train" for i in range(count)],
+        }
+    )
+
+
+def features(table, signal, dimensions=6, seed=1):
+    values = np.random.default_rng(seed).normal(size=(len(table), dimensions))
+    values[:, 0] += signal * classify.is_frii(table)
+    return Features("test features", values)
+
+
+def test_baselines_describe_every_image(simulated):
+    found = baselines.describe(simulated)
+    assert [f.name for f in found] == list(baselines.BASELINES)
+    assert all(f.values.shape[0] == len(simulated) and np.isfinite(f.values).all() for f in found)
+
+
+@pytest.fixture
+def codes(tmp_path, monkeypatch):
+    """A codes file of made-up galaxies, archives of images with their names, and what a CNN says of MiraBest."""
+    for name in ("CLASSIFIERS", "BRIEF", "SVM", "UNCALIBRATED"):
+        monkeypatch.setattr(classification, name, FAST)
+    monkeypatch.setattr(classification, "REPEATS", dict.fromkeys(classification.SAMPLES, 1))
+    monkeypatch.setattr(classification.label_efficiency, "__defaults__", ((10, 50), 2))
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    groups, archives = {}, {}
+    for number, name in enumerate(classification.SAMPLES):
+        table = catalogue(seed=number)
+        made = simulate.sources(12, seed=number)
+        archives[name] = sample.Sample(made.images[np.arange(len(table)) % 12], table, made.pixel)
+        if name == "mirabest":
+            table["confident"][:30] = False
+            table["label"] = ["hybrid"] * 10 + list(table["label"][10:])
+            code = np.random.default_rng(1).normal(size=(len(table), 6))
+            code[:, 0] += 3 * (table["label"] == "FRII")
+        else:
+            table["object"], code = table["name"], features(table, 3.0).values
+        groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
+    monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
+    codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
+    table, _ = classification.known(tmp_path / "codes.h5", "mirabest")
+    results.write("cnn", held_out(table))
+    return tmp_path / "codes.h5"
+
+
+def held_out(table):
+    """Rows of a CNN that is right about nine in ten galaxies, for every round."""
+    labels, test = classify.is_frii(table), np.asarray(table["split"]) == "test"
+    parts = {f"fold {k}": rows for k, (_, rows) in enumerate(classify.folds(labels, classify.groups(table), 1))}
+    probability = np.where(np.arange(len(labels)) % 10 == 0, 1 - labels, labels)
+    return [
+        {"sample": "mirabest", "round": part, "name": table["name"][row], "probability": probability[row]}
+        for part, rows in (parts | {"official": np.flatnonzero(test)}).items()
+        for row in rows
+    ]
+
+
+def test_tables_have_codes_baselines_and_the_cnn(codes):
+    found = {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()}
+    rows = found["classification"]
+    kinds = {*classification.VARIANTS.values(), baselines.BEST}
+    per_sample = rows.groupby("sample")["features"].unique()
+    assert set(per_sample["MiraBest Confident"]) == {
+        *kinds,
+        *baselines.BASELINES,
+        classification.SIZE,
+        classification.CNN,
+    }
+    assert set(per_sample["FR-DEEP NVSS"]) == kinds
+    assert found["samples"].set_index("sample")["n"].to_dict() == {
+        "MiraBest Confident": 90,
+        "FR-DEEP NVSS": 120,
+        "FR-DEEP FIRST": 120,
+    }
+    assert (rows.groupby(["sample", "features", "classifier", "protocol"])["metric"].count() == 5).all()
+    cnn = rows[(rows["features"] == classification.CNN) & (rows["metric"] == "accuracy")].set_index("protocol")["value"]
+    assert cnn["cross-validation"] == pytest.approx(0.9)
+    lead = rows[(rows["protocol"] == "difference from CNN") & (rows["metric"] == "accuracy")]
+    assert set(lead["sample"]) == {"MiraBest Confident"}
+    own = rows[rows["protocol"] == "cross-validation"].set_index(["sample", "features", "metric"])["value"]
+    for _, row in lead.iterrows():
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["value"] == pytest.approx(own["MiraBest Confident", row["features"], "accuracy"] - 0.9)
+    blocks = found["blocks"].drop_duplicates("blocks")
+    assert list(zip(blocks["blocks"], blocks["dimensions"], strict=True)) == [(1, 4), (4, 6)]
+    uncertain = found["uncertain"].set_index(["group", "metric"])
+    assert uncertain.loc[("hybrid", "called_frii"), "n"] == 10
+    assert uncertain.loc[("uncertain", "accuracy"), "n"] == 20
+    assert set(found["transfer"]["direction"]) == {"FIRST to NVSS", "NVSS to FIRST"}
+    assert set(found["transfer"]["protocol"]) == {"transferred", "aligned", "same survey"}
+
+
+@pytest.mark.slow
+def test_tables_twice_are_the_same(codes):
+    one, other = classification.study(codes), classification.study(codes)
+    for name, rows in one.items():
+        pd.testing.assert_frame_equal(pd.DataFrame(rows), pd.DataFrame(other[name]))
+
+
+def test_pooled_components_do_not_depend_on_the_order_of_views():
+    views = np.random.default_rng(0).normal(size=(30, 4, 12))
+    fitted = baselines.PooledPCA(3).fit(views)
+    assert fitted.transform(views).shape == (30, fitted.n_components)
+    np.testing.assert_allclose(fitted.transform(views), fitted.transform(views[:, [2, 0, 3, 1]]), atol=1e-12)
+
+
+def test_joined_takes_the_first_round_of_each_row():
+    rounds = [(None, np.array([0, 2])), (None, np.array([1])), (None, np.array([0, 1]))]
+    found = classification.joined(rounds, [np.array([0.1, 0.2]), np.array([0.3]), np.array([0.8, 0.9])], 4)
+    np.testing.assert_array_equal(found, [0.1, 0.3, 0.2, np.nan])
+
+
+def test_a_cnn_on_other_galaxies_is_not_compared(codes):
+    table, _ = classification.known(codes, "mirabest")
+    assert classification.of_cnn(table, "mirabest") is not None
+    assert classification.of_cnn(table[1:], "mirabest") is None  # other folds
+    assert classification.of_cnn(table, "frdeep-nvss") is None
+
+
+def test_more_labels_are_better():
+    table = catalogue(200)
+    rows = classification.label_efficiency(features(table, 2.5), table, (10, 150), 5)
+    few, many = (row["value"] for row in rows if row["metric"] == "accuracy")
+    assert few < many
+
+
+def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
+    here, there = catalogue(100), catalogue(100, seed=3)
+    for table in (here, there):
+        table["object"] = table["name"]
+    asked = []
+
+    def spy(_, labels, rounds, classifiers):
+        asked.append(rounds)
+        return {name: [np.full(len(test), 0.5) for _, test in rounds] for name in classifiers}
+
+    monkeypatch.setattr(classification, "predict", spy)
+    classification.transfer((here, features(here, 1)), (there, features(there, 1)))
+    away, aligned, home = asked
+    assert aligned is away
+    assert len(away) == 10
+    for train, test in away:
+        assert (train < 100).all()
+        assert (test >= 100).all()
+        assert not set(train) & set(test - 100)
+    for train, test in home:
+        assert (train >= 100).all()
+        assert not set(train) & set(test)
