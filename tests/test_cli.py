@@ -49,6 +49,7 @@ def test_a_wrong_option_is_exit_status_2(run):
     assert run("train", "--steps", "0")[0] == 2
 
 
+@pytest.mark.slow
 def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     built = simulate.sources(40, seed=3)
     built.table["split"] = ["valid" if i % 8 == 0 else "train" for i in range(40)]
@@ -83,6 +84,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         assert (table["length"] > 0).all()
 
 
+@pytest.mark.slow
 def test_fit_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch, run):
     few = flow.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
     monkeypatch.setattr(flow.fit_ensemble, "__defaults__", (few, 2))

@@ -19,6 +19,7 @@ def run(code, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_galaxy_of_ones_own(fits_galaxy):
     shown = run(BLOCKS[0] + "\nassert galaxies.shape == (16, 32, 32)", fits_galaxy.parent)
     assert "P(FRII)" in shown

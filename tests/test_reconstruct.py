@@ -52,6 +52,7 @@ def test_size_is_the_longest_way_across():
     assert reconstruction.largest_size(bar) == pytest.approx(21, abs=0.6)
 
 
+@pytest.mark.slow
 def test_a_study_compares_methods_on_the_same_images(tiny, simulated, monkeypatch):
     monkeypatch.setattr(reconstruction, "CODE", 9)
     samples = {"sim": simulated}

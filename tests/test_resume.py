@@ -87,6 +87,7 @@ def test_steps_skipped_before_a_stop_still_count(tmp_path):
         run(tmp_path, schedule)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_training_ends_with_the_same_bits(tmp_path):
     schedule = train.Schedule(steps=40, batch=8, warmup=2)
     killed = subprocess.Popen([sys.executable, __file__, tmp_path / "killed", "40", "0.02"])
@@ -99,6 +100,7 @@ def test_killed_and_resumed_training_ends_with_the_same_bits(tmp_path):
     assert logged(tmp_path / "killed") == [str(step) for step in range(2, 41, 2)]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_that_takes_two_parts(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, tmp_path / "two"]
     subprocess.run([sys.executable, *launch, "3", "0"], check=True, capture_output=True, timeout=120)

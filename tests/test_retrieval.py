@@ -126,6 +126,7 @@ def archives(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, tmp_path):
     recipe, chosen = prepare.Recipe(), np.array([3, 130, 7, 300])
     encoder = Encoder(tiny.eval(), recipe, chosen, descriptors.principal(prepared(simulated, recipe), 3))

@@ -82,6 +82,7 @@ def held_out(table):
     ]
 
 
+@pytest.mark.slow
 def test_tables_have_codes_baselines_and_the_cnn(codes):
     found = {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()}
     rows = found["classification"]

@@ -153,6 +153,7 @@ def test_bounds_on_the_evidence_are_in_order():
     assert found == pytest.approx(evidence, abs=4 * math.hypot(error, evidence_error))
 
 
+@pytest.mark.slow
 def test_ten_images_can_be_learned(pixels):
     torch.manual_seed(0)
     config = vdvae.Config(encoder=((4, 1),), decoder=((4, 2),), latents=(4,), width=64, channels=8, mixtures=2, patch=4)
