@@ -1,7 +1,7 @@
 """Train the CNN on the folds on which codes are judged, and keep what it says of every held-out galaxy.
 
 One round of 5-fold cross-validation and the official split, on MiraBest Confident and on both FR-DEEP samples: 18 networks,
-about half an hour on two cores. ``rgz report`` compares the codes with what is kept. Rounds that are in the file stay.
+about half an hour on two cores. ``rgz classify`` compares the codes with what is kept. Rounds that are in the file stay.
 
     python benchmarks/cnn.py
 """
