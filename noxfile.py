@@ -18,7 +18,12 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
-STUDIES = ("classification", "reconstruction", "retrieval", "map")  # what ``--fresh`` computes; ``nox -s measure`` the rest
+STUDIES = (
+    "classification",
+    "reconstruction",
+    "retrieval",
+    "map",
+)  # what ``--fresh`` computes; ``nox -s measure`` the rest
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -53,7 +58,9 @@ def execute(session):
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for notebook, ended in zip(notebooks, pool.map(lambda path: _papermill(path, session.env), notebooks), strict=True):
+        for notebook, ended in zip(
+            notebooks, pool.map(lambda path: _papermill(path, session.env), notebooks), strict=True
+        ):
             if ended.returncode:
                 session.error(f"{notebook.name} failed:\n{ended.stderr}")
     _build(session)

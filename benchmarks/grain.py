@@ -34,7 +34,10 @@ def run(data: Path, count: int):
     for width in WIDTHS:
         made = generate.full_peak(mean if width is None else generate.painted(model, codes, width))
         said = realism.by_forest(real, made[:count], np.concatenate([unseen, made[count:]]))
-        print(f"{'mean' if width is None else width:>5}  {realism.auc(said[: len(unseen)], said[len(unseen) :]):.3f}", flush=True)
+        print(
+            f"{'mean' if width is None else width:>5}  {realism.auc(said[: len(unseen)], said[len(unseen) :]):.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def run(data: Path, count: int):
         off = (its_power[kept].mean(0) / power - 1)[inside]
         each = ", ".join(f"{name} {value:.3f}" for name, value in distance.items())
         mean = np.mean(list(distance.values()))
-        print(f"{rigour:>5}  kept {kept.mean():.0%}  mean {mean:.3f} ({each})  power off by {np.abs(off).max():.0%}", flush=True)
+        print(
+            f"{rigour:>5}  kept {kept.mean():.0%}  mean {mean:.3f} ({each})  power off by {np.abs(off).max():.0%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from rgz import augment, checkpoints, fetch, images, provenance, report, sample, train
 from rgz.vdvae import PRESETS, VDVAE, Config
 
-THREE = replace(
-    PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0
-)
+THREE = replace(PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0)
 HALF = replace(THREE, width=96)
 FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
 LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside

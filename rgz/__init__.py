@@ -8,6 +8,8 @@ page that it serves. Importing :mod:`rgz` costs nothing; take the rooms that you
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads sleep: spinning, they stall where others work too
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # torch's idle threads sleep: spinning, they stall where others work too
 
 __version__ = "0.11.0"

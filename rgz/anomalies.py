@@ -61,7 +61,9 @@ def codes_of(model: VDVAE, recipe: images.Recipe, sample: Sample, chosen: np.nda
     parts, found = [slice(start, start + 500) for start in range(0, len(sample), 500)], []
     for part in progress(parts, desc="encoding", unit="500 sources"):
         views = latents.of_views(model, recipe, sample[part], chosen)
-        found.append(latents.for_density({"code_views": images.pool(views), "code_asymmetry": latents.asymmetry(views)}))
+        found.append(
+            latents.for_density({"code_views": images.pool(views), "code_asymmetry": latents.asymmetry(views)})
+        )
     return np.vstack(found).astype(float)
 
 

@@ -378,7 +378,15 @@ def report(
         typer.echo(f"\n{name}\n\n{studies[name].table(kept[name])}")
 
 
-for verb in (cli_new.generate, cli_new.prior, cli_new.realism, cli_new.density, cli_look.similar, cli_look.look, cli_look.explorer):
+for verb in (
+    cli_new.generate,
+    cli_new.prior,
+    cli_new.realism,
+    cli_new.density,
+    cli_look.similar,
+    cli_look.look,
+    cli_look.explorer,
+):
     app.command()(verb)
 
 

@@ -81,7 +81,9 @@ def describe(
 
 def codes(model: VDVAE, views: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Codes of the latents ``chosen`` (D,) of images as :func:`shown`, pooled over views, all frames side by side, (N, 10 D)."""
-    means = latents.posterior_means(model, views.reshape(-1, *views.shape[2:]), chosen)  # in one go: few galaxies fill no batch
+    means = latents.posterior_means(
+        model, views.reshape(-1, *views.shape[2:]), chosen
+    )  # in one go: few galaxies fill no batch
     return np.hstack([images.pool(one) for one in means.reshape(*views.shape[:3], -1)])
 
 

@@ -36,7 +36,19 @@ from rgz.errors import BadInput, first_line
 from rgz.likelihood import truncated_noise
 from rgz.progress import progress
 
-__all__ = ["Config", "Density", "Flow", "calibrated", "first_fold", "fit", "fit_flow", "folds", "load", "save", "whitening"]
+__all__ = [
+    "Config",
+    "Density",
+    "Flow",
+    "calibrated",
+    "first_fold",
+    "fit",
+    "fit_flow",
+    "folds",
+    "load",
+    "save",
+    "whitening",
+]
 
 MEMBERS = 5
 FARTHEST = 20.0  # spreads; a number of a code further out than this comes of a step that overflows
@@ -335,7 +347,9 @@ def load(path: Path) -> tuple[Density, dict]:
             raise ValueError(f"a whitening of shape {matrix.shape}")
         return Density(config, centre, matrix, flows, known), about["provenance"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise BadInput(f"{path} is not a density of rgz ({first_line(error)}): rgz density or rgz prior makes it") from error
+        raise BadInput(
+            f"{path} is not a density of rgz ({first_line(error)}): rgz density or rgz prior makes it"
+        ) from error
 
 
 def _rebuilt(config: Config, number: int, tensors: dict[str, Tensor]) -> Flow:

@@ -37,7 +37,9 @@ __all__ = ["between", "check_ending", "full_peak", "load_prior", "new", "painted
 
 BATCH = 128
 SHOWN = 32768  # images whose codes a flow is fitted to
-PRIOR = Config(kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, decay=1e-4, learning_rate=3e-3, batch=512, epochs=40)
+PRIOR = Config(
+    kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, decay=1e-4, learning_rate=3e-3, batch=512, epochs=40
+)
 MOST = 4096  # latents of a model whose codes can be whitened in memory
 BLANK = 10  # draws for one galaxy at which to give up
 GRAIN = 0.9  # pixels, σ: reconstructed training images are then hardest to tell from others; about FIRST's beam in a middling pixel
@@ -114,7 +116,9 @@ def prior(model: VDVAE, recipe: images.Recipe, sources: Sample, groups: np.ndarr
     if model.dimensions > MOST:
         raise BadInput(f"a model with {model.dimensions} latents has too many for a flow: its own prior draws galaxies")
     if len(set(groups)) < MEMBERS:
-        raise BadInput(f"a fifth of the sources is held out, by square degrees; these lie in {len(set(groups))} of them")
+        raise BadInput(
+            f"a fifth of the sources is held out, by square degrees; these lie in {len(set(groups))} of them"
+        )
     taught, asked = first_fold(groups)
     drawn = []
     with torch.random.fork_rng(devices=[]):

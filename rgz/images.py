@@ -54,7 +54,10 @@ __all__ = [
 ]
 
 
-ROUNDS, SETTLED = 20, 0.05  # times that a circle follows the centroid of what it holds, and the move, in pixels, that ends it
+ROUNDS, SETTLED = (
+    20,
+    0.05,
+)  # times that a circle follows the centroid of what it holds, and the move, in pixels, that ends it
 SMALLEST_ISLAND = 6  # pixels above 3 rms: what an unresolved source of 5 rms covers with a beam of three pixels
 
 

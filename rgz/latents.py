@@ -58,9 +58,7 @@ def full_codes(model: nn.Module, pixels: np.ndarray, **how) -> tuple[np.ndarray,
     ``how`` is passed on to the model's ``encode``.
     """
     parts = torch.from_numpy(np.ascontiguousarray(pixels[:, None])).split(BATCH)
-    encoded = [
-        model.encode(part, **how) for part in progress(parts, desc="encoding", unit="batch")
-    ]
+    encoded = [model.encode(part, **how) for part in progress(parts, desc="encoding", unit="batch")]
     means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
     return means, rates
 

@@ -19,7 +19,15 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["gaussian_kl", "mixture_log_prob", "mixture_mean", "mixture_quantile", "mixture_sample", "to_unit", "truncated_noise"]
+__all__ = [
+    "gaussian_kl",
+    "mixture_log_prob",
+    "mixture_mean",
+    "mixture_quantile",
+    "mixture_sample",
+    "to_unit",
+    "truncated_noise",
+]
 
 LEVELS = 256
 HALF_BIN = 1 / (LEVELS - 1)  # half the distance between grey levels once scaled to [-1, 1]
@@ -106,7 +114,9 @@ def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
         spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # of white noise, once smoothed
         blurred = ndimage.gaussian_filter(noise.cpu().numpy(), (0, 0, smooth, smooth), mode="wrap") / spread
         noise = torch.from_numpy(blurred).to(noise)
-    return mixture_quantile(parameters, torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6))  # none at 1, which no level reaches
+    return mixture_quantile(
+        parameters, torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6)
+    )  # none at 1, which no level reaches
 
 
 def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:

@@ -131,7 +131,9 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str, ax: Axes | None
     ``groups`` maps a group to its items, each ``[value, spread]``; more than seven cannot be told apart.
     """
     if len(groups) > len(PALETTE):
-        raise ValueError(f"{len(groups)} groups are more than the {len(PALETTE)} that can be told apart: choose some of them")
+        raise ValueError(
+            f"{len(groups)} groups are more than the {len(PALETTE)} that can be told apart: choose some of them"
+        )
     items = list(dict.fromkeys(item for group in groups.values() for item in group))
     ax = _axes(ax, (7.5, 0.6 + len(items) * (0.16 + 0.09 * len(groups))))
     for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):
@@ -280,7 +282,15 @@ def ratios(lines: dict[str, list], band: tuple[int, int], ax: Axes | None = None
         middle, low, high = np.array(values).T
         periods = np.arange(1, len(middle) + 1)
         ax.errorbar(
-            periods, middle, (middle - low, high - middle), color=colour, marker=marker, ms=4, lw=1, capsize=2, label=name
+            periods,
+            middle,
+            (middle - low, high - middle),
+            color=colour,
+            marker=marker,
+            ms=4,
+            lw=1,
+            capsize=2,
+            label=name,
         )
     ax.set(xscale="log", xlabel="periods across the image", ylabel="power, generated / real")
     ax.set_xticks([1, 2, 4, 8, 16], [1, 2, 4, 8, 16])
@@ -294,7 +304,9 @@ def grid(values: np.ndarray, rows: list[str], columns: list[str], label: str, ax
     picture = ax.imshow(values, cmap="cividis", vmin=0.3, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k")
+            ax.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k"
+            )
     ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.figure.colorbar(picture, ax=ax, label=label)

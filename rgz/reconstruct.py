@@ -47,7 +47,9 @@ __all__ = [
 ]
 
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)
-FITTED = 0.1  # the shortest codes that are fitted too, as a fraction of all latents; fitting takes most of the study's time
+FITTED = (
+    0.1  # the shortest codes that are fitted too, as a fraction of all latents; fitting takes most of the study's time
+)
 STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels; to which principal components are rounded when they are sent
 FAINTEST = 0.01  # of the peak: what counts as part of a source when its size is measured
 

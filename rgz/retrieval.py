@@ -218,7 +218,10 @@ def _plainly(values: np.ndarray, names: Sequence[str] = tuple(SPACES)) -> dict[s
 
 
 def _tolerant(space: similar.Space) -> dict[str, similar.Space]:
-    return {f"tolerant, {title}": replace(space, cosine=cosine) for cosine, title in ((True, "cosine"), (False, "Euclidean"))}
+    return {
+        f"tolerant, {title}": replace(space, cosine=cosine)
+        for cosine, title in ((True, "cosine"), (False, "Euclidean"))
+    }
 
 
 def study(model: VDVAE, recipe: images.Recipe, path: Path, training: Sample) -> dict:

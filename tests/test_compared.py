@@ -28,7 +28,9 @@ def test_all_views_in_all_frames_are_pooled_and_stand_side_by_side(tiny, simulat
     fields = [[altered.turn(image, degrees) for image in some.images] for degrees in (0, 30, 60)]
     for number, frame in enumerate(images.FRAMES):
         seen = [
-            np.stack([images.views(image, some.pixel, RECIPE, images.VIEWS[4 * n : 4 * n + 4], frame) for image in turned], 1)
+            np.stack(
+                [images.views(image, some.pixel, RECIPE, images.VIEWS[4 * n : 4 * n + 4], frame) for image in turned], 1
+            )
             for n, turned in enumerate(fields)
         ]
         code = images.pool(latents.posterior_means(tiny, np.concatenate(seen), CHOSEN))
@@ -91,7 +93,9 @@ def test_components_about_the_centroid_have_a_space_of_their_own_beside():
 def test_what_is_searched_comes_back_from_its_file(tmp_path, tiny, simulated, basis):
     path, code = tmp_path / "c.h5", compared.describe(tiny.eval(), RECIPE, simulated, CHOSEN, basis)
     spaces = {compared.BASIS: basis, compared.SPACE: similar.plain(code)}
-    latents.write_codes(path, dict.fromkeys(readers.SAMPLES, (simulated.table, {"code_compared": code}, {})), {}, spaces)
+    latents.write_codes(
+        path, dict.fromkeys(readers.SAMPLES, (simulated.table, {"code_compared": code}, {})), {}, spaces
+    )
     for name, space in spaces.items():
         read = latents.read_space(name, path)
         np.testing.assert_allclose(read.centre, space.centre, rtol=1e-6)

@@ -20,7 +20,12 @@ from astropy.table import Table
 from rgz import cutouts, fetch
 from rgz.errors import BadInput
 
-HASTE = {"pause": 0.0, "timeout": 30.0, "total": 60.0, "retries": 1}  # seconds that a busy machine may take for a good answer
+HASTE = {
+    "pause": 0.0,
+    "timeout": 30.0,
+    "total": 60.0,
+    "retries": 1,
+}  # seconds that a busy machine may take for a good answer
 IMPATIENT = {"timeout": 2.0, "total": 3.0}  # where the service is to be too slow
 
 

@@ -75,7 +75,9 @@ def built(survey):
     for name in (fields.FITS_FIELDS, fields.ZOO):
         if fetch.locate(name) is None:
             pytest.skip(f"{name} is not here")
-    subprocess.run([sys.executable, "-m", "doit", "training-set"], cwd=HOUSE, check=True)  # built once for tests and studies
+    subprocess.run(
+        [sys.executable, "-m", "doit", "training-set"], cwd=HOUSE, check=True
+    )  # built once for tests and studies
     return sample.read(HOUSE / "runs" / "train.h5")
 
 

@@ -96,7 +96,8 @@ def test_nothing_is_drawn_beyond_the_truncation(tiny):
 
 def test_grain_makes_neighbouring_pixels_differ(stirred):
     mean, like_a_beam, grainy = (
-        np.abs(np.diff(stirred.sample(20, grain=grain)[:, 0].numpy().astype(float))).mean() for grain in (None, 0.9, 0.0)
+        np.abs(np.diff(stirred.sample(20, grain=grain)[:, 0].numpy().astype(float))).mean()
+        for grain in (None, 0.9, 0.0)
     )
     assert grainy > 1.3 * like_a_beam > 1.3 * 1.3 * mean
 

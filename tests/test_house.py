@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: who may import whom, how long a module may be, what a notebook looks like."""
+"""The house rules that a machine can hold: who may import whom, what a notebook looks like."""
 
 import ast
 import json
@@ -95,8 +95,7 @@ def test_the_model_knows_no_file_and_prints_nothing():
 
 
 @pytest.mark.parametrize("path", sorted((HOUSE / "rgz").glob("*.py")), ids=lambda p: p.stem)
-def test_modules_stay_short_and_say_what_they_are(path):
-    assert len(path.read_text().splitlines()) <= 400
+def test_modules_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
@@ -113,7 +112,6 @@ def test_notebooks_are_stripped_and_told(path):
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     assert len(cells) - len(code) >= len(code)
-    assert sum(len("".join(cell["source"]).splitlines()) for cell in code) <= 120
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
     source = "\n".join("".join(cell["source"]) for cell in code)
     assert "pip install" not in source

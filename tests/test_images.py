@@ -65,7 +65,9 @@ def test_about_its_centroid_a_source_looks_the_same_wherever_it_was_cut_out():
     field[60:64, 55:60] = field[80:84, 70:74] = 1.0
     field[50:54, 104:110] = 0.3  # comes into the circle about the middle when the image moves
     recipe, frame = images.Recipe(), images.Frame(centred=True)
-    here, there = (images.views(np.roll(field, step, axis=(0, 1)), 1.8, recipe, frame=frame) for step in ((0, 0), (5, -8)))
+    here, there = (
+        images.views(np.roll(field, step, axis=(0, 1)), 1.8, recipe, frame=frame) for step in ((0, 0), (5, -8))
+    )
     assert np.abs(here.astype(int) - there).max() <= 2
     own = [images.views(np.roll(field, step, axis=(0, 1)), 1.8, recipe) for step in ((0, 0), (5, -8))]
     assert np.abs(own[0].astype(int) - own[1]).max() > 100

@@ -82,7 +82,9 @@ def test_halves_that_mirror_each_other_are_symmetric(tiny, simulated):
     hosts = simulated.images[:6].astype(float)
     halved = [oddities.KINDS["mirrored halves"](host, rng) for host in hosts]
     np.testing.assert_allclose(least(halved), np.log(latents.EXACT), atol=1e-5)
-    assert (least(list(hosts)) > np.log(latents.EXACT) + 1e-3).all()  # codes of a network that was not trained are small
+    assert (
+        least(list(hosts)) > np.log(latents.EXACT) + 1e-3
+    ).all()  # codes of a network that was not trained are small
 
 
 def test_a_density_is_of_means_over_views_and_of_asymmetries(encoded, simulated):

@@ -71,7 +71,9 @@ def test_smooth_grain_follows_the_same_probabilities():
     rough, smooth = (likelihood.mixture_sample(parameters, sigma).float() for sigma in (0.0, 0.9))
     for share in (0.1, 0.3, 0.5, 0.7, 0.9):
         assert smooth.quantile(share, dim=0).mean() == pytest.approx(rough.quantile(share, dim=0).mean(), abs=1.5)
-    beside = [torch.corrcoef(torch.stack([x[..., 1:].flatten(), x[..., :-1].flatten()]))[0, 1].item() for x in (rough, smooth)]
+    beside = [
+        torch.corrcoef(torch.stack([x[..., 1:].flatten(), x[..., :-1].flatten()]))[0, 1].item() for x in (rough, smooth)
+    ]
     assert abs(beside[0]) < 0.01
     assert beside[1] > 0.5
 

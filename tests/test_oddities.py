@@ -194,7 +194,12 @@ def test_a_detector_is_ahead_by_its_mean_over_kinds():
     usual, odd = rng.normal(size=200), {"near": rng.normal(1, 1, 100), "far": rng.normal(9, 1, 50)}
     normal = {"MAF": usual, "same": 7 * usual, "blind": rng.normal(size=200), "lost": np.full(200, np.nan)}
     scored = {
-        kind: {"MAF": strange, "same": 7 * strange, "blind": rng.normal(size=len(strange)), "lost": np.full(len(strange), np.nan)}
+        kind: {
+            "MAF": strange,
+            "same": 7 * strange,
+            "blind": rng.normal(size=len(strange)),
+            "lost": np.full(len(strange), np.nan),
+        }
         for kind, strange in odd.items()
     }
     found = anomalies.ahead(normal, scored)

@@ -136,7 +136,9 @@ def test_the_study_asks_all_features_in_all_spaces(archives, tiny, simulated, tm
     learned = [key for key in asked if key[1].startswith("tolerant")]
     assert {features for features, _ in learned} == {retrieval.TOGETHER, retrieval.CODES, retrieval.COMPONENTS}
     assert len(asked) == len(found["rows"]) == 2 + 6 + 6 + 2 + 2
-    assert [asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)] == [64 + 18, 5]
+    assert [
+        asked[features, "tolerant, cosine"]["dimensions"] for features in (retrieval.TOGETHER, retrieval.CODES)
+    ] == [64 + 18, 5]
     for row in found["rows"]:
         assert row["same"]["mirabest → rgd"][0][0] == 1  # the very same images
         assert set(row["itself"]) == set(found["altered"]) == set(retrieval.ALTERED)
