@@ -32,14 +32,19 @@ def _install(session):
     if not VENV.exists():
         session.run(sys.executable, "-m", "venv", str(VENV))
     session.env["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    session.run("python", "-m", "pip", "install", "--quiet", "-e", ".[dev]", "-c", "constraints.txt")
+    _run(session, "python", "-m", "pip", "install", "--quiet", "-e", ".[dev]", "-c", "constraints.txt")
+
+
+def _run(session, program, *arguments):
+    """Run a program of .venv."""
+    session.run(str(BIN / program), *arguments)
 
 
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
-    session.run("pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
+    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
 
 
 @nox.session
@@ -52,9 +57,9 @@ def execute(session):
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or nothing; these came: {' '.join(session.posargs)}")
     if session.posargs:
-        session.run("doit", "forget", *STUDIES)
-    session.run("doit")
-    session.run("rgz", "report")
+        _run(session, "doit", "forget", *STUDIES)
+    _run(session, "doit")
+    _run(session, "rgz", "report")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -88,16 +93,23 @@ def _stage():
 def _papermill(notebook, env):
     """Run one notebook; several run side by side, so each on one thread."""
     folder = STAGE / "notebooks"
-    command = ["papermill", "--no-progress-bar", "--cwd", str(folder), str(notebook), str(folder / notebook.name)]
+    command = [
+        str(BIN / "papermill"),
+        "--no-progress-bar",
+        "--cwd",
+        str(folder),
+        str(notebook),
+        str(folder / notebook.name),
+    ]
     print(f"running {notebook.name}", flush=True)
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(command, env=os.environ | env | single, capture_output=True, text=True)
 
 
 def _build(session):
-    session.run("rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
+    _run(session, "rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
-    session.run("jupyter-book", "build", *options, str(STAGE))
+    _run(session, "jupyter-book", "build", *options, str(STAGE))
     session.log(f"the book: {HTML.as_uri()}")
 
 
@@ -105,15 +117,15 @@ def _build(session):
 def train(session):
     """Train the committed checkpoint anew, under an hour on two cores; options go after ``--``."""
     _install(session)
-    session.run("rgz", "train", "--preset", "small", *session.posargs)
+    _run(session, "rgz", "train", "--preset", "small", *session.posargs)
 
 
 @nox.session
 def measure(session):
     """Fit the flows, measure how real drawn galaxies are and what of the odd ones is found; 40 minutes on two cores."""
     _install(session)
-    session.run("doit", "forget", "prior", "generation", "anomalies")
-    session.run("doit", "generation", "anomalies")
+    _run(session, "doit", "forget", "prior", "generation", "anomalies")
+    _run(session, "doit", "generation", "anomalies")
 
 
 @nox.session
@@ -123,13 +135,13 @@ def bench(session):
     ``nox -s bench -- --presets tiny`` takes seconds for the first.
     """
     _install(session)
-    session.run("python", "benchmarks/speed.py", *session.posargs)
-    session.run("python", "benchmarks/search.py")
+    _run(session, "python", "benchmarks/speed.py", *session.posargs)
+    _run(session, "python", "benchmarks/search.py")
 
 
 @nox.session
 def lint(session):
     """Check the style."""
     _install(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    _run(session, "ruff", "check", ".")
+    _run(session, "ruff", "format", "--check", ".")
