@@ -63,9 +63,7 @@ def execute(session):
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for notebook, ended in zip(
-            notebooks, pool.map(lambda path: _papermill(path, session.env), notebooks), strict=True
-        ):
+        for notebook, ended in zip(notebooks, pool.map(_papermill, notebooks), strict=True):
             if ended.returncode:
                 session.error(f"{notebook.name} failed:\n{ended.stderr}")
     _build(session)
@@ -90,7 +88,7 @@ def _stage():
     (STAGE / "notebooks").mkdir()
 
 
-def _papermill(notebook, env):
+def _papermill(notebook):
     """Run one notebook; several run side by side, so each on one thread."""
     folder = STAGE / "notebooks"
     command = [
@@ -103,7 +101,7 @@ def _papermill(notebook, env):
     ]
     print(f"running {notebook.name}", flush=True)
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, env=os.environ | env | single, capture_output=True, text=True)
+    return subprocess.run(command, env=os.environ | single, capture_output=True, text=True)
 
 
 def _build(session):
