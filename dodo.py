@@ -1,8 +1,8 @@
 """The slow steps from the public archives to the results, and the inputs and outputs of each.
 
-A step is not run again if its inputs have the hashes that they had for the committed result, and its version is the
-same. ``doit list --all --status`` shows the steps, ``doit info STEP`` why one would run, ``doit STEP`` runs it and what
-it needs. Raise a step's version when a change of the code changes its result.
+A step is not run again if its version and the hashes of its inputs are those of the committed result. ``doit list --all
+--status`` shows the steps, ``doit info STEP`` shows why a step would run, and ``doit STEP`` runs a step and those it
+depends on. Raise the version of a step if a change of the code changes its result.
 """
 
 import json
@@ -114,6 +114,8 @@ class Lines(JSONCodec):
     def encode(self, data: dict[str, Any]) -> str:
         """The record as text."""
         ordered = {name: entry | {"deps:": sorted(entry["deps:"])} for name, entry in data.items()}
+        for entry in ordered.values():
+            entry.pop("result:", None)  # of what a command printed
         return json.dumps(ordered, indent=1, sort_keys=True) + "\n"
 
 

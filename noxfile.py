@@ -57,7 +57,7 @@ def execute(session):
     """
     _install(session)
     if session.posargs not in ([], ["--fresh"]):
-        session.error(f"nox -s execute takes --fresh or nothing; these came: {' '.join(session.posargs)}")
+        session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
     if session.posargs:
         _run(session, "doit", "forget", *STUDIES)
     _run(session, "doit")

@@ -1,8 +1,8 @@
-"""How fast the search is, compared with the fastest that it could be, and how long ``rgz look`` takes.
+"""Speed of the search, compared with its upper limit, and run time of ``rgz look``.
 
 The exact search is one product of a matrix with a vector, so no query can be faster than that product alone; both are
-timed in turn on the same million codes. ``rgz look`` has to import torch first, so its time is compared with that of
-the import; each run is a process of its own.
+timed alternately on the same million codes. ``rgz look`` has to import torch first, so its time is compared with that
+of the import; each run is a process of its own.
 
     python benchmarks/search.py --codes 1000000
 """

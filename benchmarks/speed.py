@@ -1,12 +1,12 @@
-"""How fast the network runs, compared with its convolutions alone, the fastest that it could be.
+"""Speed of the network, compared with that of its convolutions alone, which is an upper limit.
 
-Beside convolutions, a VDVAE has GELUs, casts, noise, two densities, the optimizer and the average of the weights. For
-each preset this script records every convolution of one step of ``train.fit`` or one batch of ``embed.full_codes``, and
-times these alone: the same shapes, precision and memory layout, with gradients where they were computed. A 1×1
-convolution may also be a matrix product; the faster of the two counts. That is the ceiling. Network and ceiling are
-timed in turn, so that a machine which slows down slows both. Their ratio is the median over the turns, ± half the
-interquartile range. Each measurement runs in its own process, whose largest resident size is the peak memory (on CUDA,
-the largest allocation).
+In addition to convolutions, a VDVAE has GELUs, casts, noise, two densities, the optimizer and the average of the
+weights. For each preset this script records every convolution of one step of ``train.fit`` or one batch of
+``embed.full_codes``, and times these alone: the same shapes, precision and memory layout, with gradients where they
+were computed. A 1×1 convolution may also be a matrix product; the faster of the two counts. This gives the upper limit.
+Network and convolutions are timed alternately, so that a slowdown of the machine affects both. Their ratio is the
+median over the repetitions, ± half the interquartile range. Each measurement runs in its own process, whose largest
+resident size is the peak memory (on CUDA, the largest allocation).
 
     python benchmarks/speed.py --presets tiny small --seconds 30
 """

@@ -1,6 +1,6 @@
 """Radio galaxies in the latent space of a very deep variational autoencoder.
 
-The names below are loaded when they are first used, so ``import rgz`` itself takes no time::
+The names below are loaded when they are first used, so ``import rgz`` itself is fast::
 
     cutout = rgz.open_cutout("galaxy.fits")
     print(rgz.inspect(cutout))

@@ -1,4 +1,4 @@
-"""``python -m rgz``: the same verbs as the ``rgz`` command."""
+"""``python -m rgz``: the same as the ``rgz`` command."""
 
 from rgz.app.cli import main
 

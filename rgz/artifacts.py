@@ -1,11 +1,11 @@
-"""Where files are: public data, the download cache, trained weights and codes.
+"""Paths of files: public data, the download cache, trained weights and codes.
 
 Each folder can be moved by an environment variable.
 
 ======================  ==========================================================  =======================
 variable                folder of                                                   default
 ======================  ==========================================================  =======================
-``RGZ_DATA_MIRROR``     public archives that are on this machine already            none
+``RGZ_DATA_MIRROR``     public archives that are already on this machine            none
 ``RGZ_CACHE``           archives downloaded by ``rgz data fetch``                   the user's cache folder
 ``RGZ_ARTIFACTS``       weights and codes, all made from one network                ``artifacts/`` of the clone,
                                                                                     else the installed package
@@ -31,7 +31,7 @@ __all__ = ["artifact", "artifacts", "atomic", "cache", "clone", "describe", "mir
 
 
 def mirror() -> Path | None:
-    """The folder named by ``RGZ_DATA_MIRROR``, or None when it is unset.
+    """The folder named by ``RGZ_DATA_MIRROR``, or None if it is unset.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def artifact(name: str) -> Path:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, renamed to ``path`` only if no error occurs.
 
-    A reader never sees half a file, and a failed write leaves the older file as it was.
+    A reader never sees an incomplete file, and after a failed write the old file is unchanged.
 
     Raises
     ------

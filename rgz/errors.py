@@ -1,4 +1,4 @@
-"""The error for unusable input: what was expected, what came, and what to do.
+"""The error for unusable input: its message says what was expected, what was found, and what to do.
 
 Every problem with an input (a truncated file, an image without a source, a wrong hash) raises :class:`BadInput`. The
 command line prints its message in one line and exits with status 1; any other exception is a bug with a traceback.

@@ -1,7 +1,8 @@
 """Scores of probabilities of FRII, the area under the ROC curve, and bootstrap intervals.
 
-The positive class is FRII: *recall* is the share of FRII found, *specificity* the share of FRI found. Every interval is
-the middle 95 % of what a statistic becomes when galaxies are drawn with replacement.
+The positive class is FRII: *recall* is the fraction of FRII found, *specificity* the fraction of FRI found. Every
+interval is a 95 % bootstrap interval: galaxies are drawn with replacement, and the central 95 % of the statistic are
+taken.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,7 @@ SEED = 0
 
 
 def scores(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, float]:
-    """Accuracy, ROC-AUC, specificity, recall and Brier score of labels (N,), 1 for FRII, and probabilities of FRII
-    (N,).
+    """Accuracy, ROC-AUC, specificity, recall and Brier score, from labels (N,), 1 for FRII, and probabilities (N,).
 
     >>> scores(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.7, 0.9]))["specificity"]
     0.5
@@ -28,9 +28,10 @@ def scores(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, float]:
 
 
 def _weighted(truth: NDArray[Any], probability: NDArray[Any], weights: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """The :func:`scores` (draws,) of galaxies that count ``weights`` (draws, N) times; NaN where a class has none.
+    """The :func:`scores` (draws,) of galaxies counted ``weights`` (draws, N) times; NaN where a class is empty.
 
-    ROC-AUC is the share of pairs of an FRII and an FRI in which the FRII has the higher probability, ties for a half.
+    ROC-AUC is the fraction of pairs of an FRII and an FRI in which the FRII has the higher probability; ties count
+    half.
     """
     right, frii = (probability >= 0.5) == truth, truth == 1
     one, two = weights[:, frii], weights[:, ~frii]
@@ -63,7 +64,7 @@ def bootstrap(truth: NDArray[Any], probability: NDArray[Any], draws: int = 1000)
 def difference(
     truth: NDArray[Any], one: NDArray[Any], other: NDArray[Any], draws: int = 1000
 ) -> dict[str, list[float]]:
-    """How far one method's scores are above another's on the same galaxies, each with its 95 % interval."""
+    """Difference of the scores of two methods on the same galaxies, each with its 95 % interval."""
     weights = np.vstack([np.ones(len(truth)), _draws(len(truth), draws)])  # the same galaxies for both
     first, second = (_weighted(truth, probability, weights) for probability in (one, other))
     found = {name: first[name] - second[name] for name in METRICS}
@@ -71,16 +72,15 @@ def difference(
 
 
 def auc(high: NDArray[Any], low: NDArray[Any]) -> float:
-    """ROC-AUC of scores that should be high, of any shape, NaN left out, and of others (M,) that should be low."""
+    """ROC-AUC of scores that should be high (any shape, NaN ignored) and scores (M,) that should be low."""
     high = high[np.isfinite(high)]
     return float(roc_auc_score(np.r_[np.ones(len(high)), np.zeros(len(low))], np.r_[high, low]))
 
 
 def interval(statistic: Callable[..., float], *arrays: NDArray[Any], draws: int = 200) -> list[float]:
-    """A statistic of arrays (N, …) and its 95 % interval, the rows of each drawn with replacement: ``[value, low,
-    high]``.
+    """A statistic of arrays (N, …) and its 95 % bootstrap interval over their rows: ``[value, low, high]``.
 
-    Rows may have any shape, which :func:`scipy.stats.bootstrap` has no room for.
+    Rows may have any shape, which :func:`scipy.stats.bootstrap` does not support.
     """
     rng = np.random.default_rng(SEED)
     drawn = [statistic(*(a[rng.integers(len(a), size=len(a))] for a in arrays)) for _ in range(draws)]

@@ -1,4 +1,4 @@
-"""Figures that the command line and several chapters share. Each function returns its axes; none shows or saves."""
+"""Figures for the command line and the chapters. Each function returns its axes; none shows or saves a figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["COLOURS", "PALETTE", "colours", "dots", "gallery", "lookalikes", "reconstructions"]
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
-"""Colour of each label, from the palette of Okabe & Ito, which colour-blind readers can tell apart."""
+"""Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 """Colours of lines and markers, from the same palette."""
@@ -26,7 +26,8 @@ def colours(picture: NDArray[Any]) -> NDArray[np.uint8]:
 def gallery(
     rows: Mapping[str, NDArray[Any]], titles: Sequence[str] | None = None, cell: float = 0.95
 ) -> NDArray[np.object_]:
-    """A grid of images (N, H, W), one row per name and each scaled to its own peak; ``titles`` head the columns."""
+    """A grid of images (N, H, W), one row per name, each image scaled to its own peak; ``titles`` are those of the
+    columns."""
     columns = max(len(pictures) for pictures in rows.values())
     size = (cell * columns + 1, cell * len(rows) + (0.3 if titles is not None else 0))
     _, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
@@ -88,11 +89,11 @@ def lookalikes(
     names
         Caption of each row, N strings.
     own
-        Prepared image and reconstruction of each galaxy, (N, 2, H, W), or the prepared image alone, (N, 1, H, W).
+        Prepared image and reconstruction of each galaxy, (N, 2, H, W), or only the prepared image, (N, 1, H, W).
     near
         The most similar galaxies, nearest first, (N, K, H, W).
     titles
-        Headings of these, N lists of K strings.
+        Titles of the similar galaxies, N lists of K strings.
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
     over = 0.4  # inches for the text above and below a row

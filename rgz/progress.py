@@ -1,4 +1,4 @@
-"""Progress bars for whatever takes more than a second; in a log file, one line every twenty seconds."""
+"""Progress bars for steps that take more than a second; in a log file, one line every twenty seconds."""
 
 import sys
 from collections.abc import Iterable

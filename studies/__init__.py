@@ -1,1 +1,1 @@
-"""The measurements behind the chapters, one module a chapter; nothing in :mod:`rgz` needs them."""
+"""The measurements behind the chapters, one module per chapter; :mod:`rgz` does not need them."""

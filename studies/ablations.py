@@ -1,10 +1,10 @@
-"""Ablations: one network with latents at three resolutions, trained again and again with one thing changed.
+"""Ablations: a network with latents at three resolutions, trained repeatedly with one setting changed each time.
 
-Each run is judged by its bits per dimension on held-out sources and by an SVM probe: how well a support vector machine
-on its codes tells FRI from FRII, cross-validated on the official training images alone, so that runs may be chosen by
-these numbers. The first run is repeated with another seed: a difference as small as theirs says nothing. Four minutes a
-run on two cores, the last three longer: other networks, of the committed one's kind and one nearly as large to compare
-it with. An interrupted run continues.
+Each run is evaluated by its bits per dimension on held-out sources and by an SVM probe: the accuracy of a support
+vector machine on its codes, for FRI against FRII. The accuracy is cross-validated on the official training images
+alone, so that it can be used to choose a network. The first run is repeated with another seed, and differences as small
+as that between the two are not interpreted. A run takes four minutes on two cores, and the last three take longer: they
+are networks similar to that of the book, or of a similar size. An interrupted run continues.
 
     python -m studies.ablations train                  # all of them
     python -m studies.ablations train "full width"     # those named
@@ -40,7 +40,7 @@ from studies.classifiers import Features, predict
 THREE = replace(PRESETS["small"], decoder=((1, 2), (4, 6), (8, 8), (16, 4)), latents=(1, 4, 8), channels=16, beta=1.0)
 HALF = replace(THREE, width=96)
 FINER = replace(HALF, decoder=((1, 2), (4, 4), (8, 6), (16, 6)), latents=(1, 4, 8, 16))
-LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same work inside, four times the pixels outside
+LARGER = replace(HALF, patch=4)  # 64 × 64 pixels: the same resolutions inside, four times as many pixels
 
 
 class Reweighted(nn.Module):
@@ -62,18 +62,18 @@ class Reweighted(nn.Module):
 
 
 def unrotated(image: NDArray[Any], radius: float, find: Any = prepare.find_orientation) -> prepare.Orientation:
-    """The length of a source alone, so that it keeps its orientation on the sky."""
+    """Only the length of a source, so that it keeps its orientation on the sky."""
     return prepare.Orientation(length=find(image, radius).length)
 
 
 def stretched(curve: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
-    """A stretch to 256 grey levels along another curve of brightness over peak."""
+    """A stretch to 256 grey levels with another function of brightness over peak."""
     return lambda image: np.rint(255 * curve(np.clip(image, 0, None) / image.max())).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is changed: architecture, image recipe, loss, schedule, or a function of the preparation."""
+    """The changed setting: architecture, image recipe, loss, schedule, or a function of the preparation."""
 
     config: Config = HALF
     recipe: prepare.Recipe = field(default_factory=prepare.Recipe)
@@ -86,35 +86,34 @@ class Ablation:
 ABLATIONS = {
     "half width": Ablation(),
     "half width, another seed": Ablation(schedule=train.Schedule(steps=500, seed=1)),
-    "latents at 1, 4": Ablation(replace(HALF, latents=(1, 4))),
-    "latents at 4, 8": Ablation(replace(HALF, latents=(4, 8))),
-    "latents at 1, 4, 8, 16": Ablation(FINER),
-    "4 latent channels for 16": Ablation(replace(HALF, channels=4)),
-    "free bits: ½ nat a block": Ablation(free=0.5),
-    "rate at 1 and 4 weighs ¼": Ablation(weights={1: 0.25, 4: 0.25}),
-    "rate weighs ¼ everywhere": Ablation(weights=dict.fromkeys((1, 4, 8), 0.25)),
-    "all at 115″": Ablation(recipe=prepare.Recipe(narrowest=115.2, widest=115.2)),
+    "latents at 1 × 1, 4 × 4": Ablation(replace(HALF, latents=(1, 4))),
+    "latents at 4 × 4, 8 × 8": Ablation(replace(HALF, latents=(4, 8))),
+    "latents at 1 × 1, 4 × 4, 8 × 8, 16 × 16": Ablation(FINER),
+    "4 latent channels instead of 16": Ablation(replace(HALF, channels=4)),
+    "free bits, ½ nat per block": Ablation(free=0.5),
+    "β = ¼ at 1 × 1 and 4 × 4": Ablation(weights={1: 0.25, 4: 0.25}),
+    "β = ¼ at all resolutions": Ablation(weights=dict.fromkeys((1, 4, 8), 0.25)),
+    "fixed crop of 115″": Ablation(recipe=prepare.Recipe(narrowest=115.2, widest=115.2)),
     "64 × 64 pixels": Ablation(LARGER, prepare.Recipe(64)),
-    "as they lie on the sky": Ablation(functions={"find_orientation": unrotated}),
+    "no alignment": Ablation(functions={"find_orientation": unrotated}),
     "no stretch": Ablation(functions={"stretch": stretched(lambda x: x)}),
     "logarithmic stretch": Ablation(functions={"stretch": stretched(lambda x: np.log1p(100 * x) / np.log(101))}),
     "full width": Ablation(THREE),
-    "three times as long": Ablation(schedule=train.Schedule(steps=1500)),
-    "latents at 1, 4, 8, full width, to the end of its schedule": Ablation(THREE, schedule=train.Schedule(steps=4000)),
-    "128 latents at 4, rate weighs 1/10, half width": Ablation(
+    "three times as many steps": Ablation(schedule=train.Schedule(steps=1500)),
+    "latents at 1 × 1, 4 × 4, 8 × 8, full width, longer schedule": Ablation(THREE, schedule=train.Schedule(steps=4000)),
+    "128 latents at 4 × 4, β = 0.1, half width": Ablation(
         replace(PRESETS["small"], width=96), schedule=train.Schedule(steps=1500)
     ),
-    "128 latents at 4, rate weighs 1/10, full width, shorter": Ablation(
+    "128 latents at 4 × 4, β = 0.1, full width, shorter schedule": Ablation(
         PRESETS["small"], schedule=train.Schedule(steps=2500)
     ),
 }
 
 
 def probe(weights: Path, training: sample.Sample, dimensions: int = 64, repeats: int = 3) -> results.Row:
-    """One row on a run: steps, held-out bits per dimension, rates, and accuracy and ROC-AUC of an SVM probe of its
-    codes.
+    """One row for a run: steps, held-out bits per dimension, rates, and accuracy and ROC-AUC of the SVM probe.
 
-    ``training`` are the sources over which the most variable latents, ``dimensions`` of them, are chosen.
+    ``training`` are the sources over which the ``dimensions`` latents of largest variance are chosen.
 
     Raises
     ------
@@ -123,7 +122,7 @@ def probe(weights: Path, training: sample.Sample, dimensions: int = 64, repeats:
     """
     model, recipe, about = checkpoint.load(weights)
     if dimensions > model.dimensions:
-        raise BadInput(f"this model has {model.dimensions} latent dimensions: {dimensions} are more")
+        raise BadInput(f"this model has {model.dimensions} latents: {dimensions} is more")
     means, _ = embed.full_codes(model, sample.prepared(training, recipe))
     galaxies = datasets.load_dataset("mirabest")
     galaxies = galaxies[confident(galaxies.table) & (galaxies.table["split"] != "test")]
@@ -167,11 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train", help="train ablations and probe them")
-    training.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ABLATIONS)}; all when omitted")
+    training.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(ABLATIONS)}; by default all")
     probing = verbs.add_parser("probe", help="probe the weights of a run")
     probing.add_argument("weights", type=Path)
-    probing.add_argument("--note", required=True, help="what is special about this run")
-    probing.add_argument("--dimensions", type=int, default=64, help="latents in the code")
+    probing.add_argument("--note", required=True, help="label of this run")
+    probing.add_argument("--dimensions", type=int, default=64, help="number of latents in the code")
     asked = parser.parse_args()
     if asked.verb == "probe":
         rows = iter([probe(asked.weights, inputs.training_set()[0], asked.dimensions) | {"note": asked.note}])

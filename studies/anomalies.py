@@ -1,19 +1,19 @@
-"""Anomaly detection: the flow's likelihood against simpler detectors, on the same codes.
+"""Anomaly detection: the likelihood of the flow compared with simpler detectors on the same codes.
 
-Every detector is fitted to the codes of the training sources, whitened as for the flow, and ranks galaxies it has not
-seen. It is asked for injected anomalies (:mod:`studies.injected`) among held-out galaxies, for hybrids among FRI and
-FRII, for compact and bent sources when these were excluded from its training, and for another survey. A good detector
-ranks what is asked for first: ROC-AUC with its 95 % interval, the share of anomalies among the first 20 and the first
-100, and the share of them that is found when as many are picked as there are.
+Every detector is fitted to the codes of the training sources, whitened as for the flow, and ranks other galaxies. The
+tasks are: injected anomalies (:mod:`studies.injected`) among held-out galaxies, hybrids among FRI and FRII, compact and
+bent sources that were excluded from the fit, and images of another survey. The metrics are the ROC-AUC with its 95 %
+interval, the fraction of anomalies among the first 20 and the first 100, and the recall if the number of selected
+galaxies equals the number of anomalies.
 
-Likelihood is known to prefer what is simple (Serrà et al. 2020, arXiv:1909.11480): an unresolved source is the most
-likely galaxy of all. So its rank correlation with the *complexity* of an image, the bytes that it takes compressed, is
-measured, and two corrections are tried: how much less likely a galaxy is than others as complex, and how far it lies
-from the typical likelihood on either side (Nalisnick et al. 2019, arXiv:1906.02994).
+The likelihood is known to be high for simple images (Serrà et al. 2020, arXiv:1909.11480): unresolved sources have the
+highest. We therefore measure its rank correlation with the *complexity* of an image, which is the size of the
+compressed image. We try two corrections: the likelihood relative to that of other galaxies of the same complexity, and
+the absolute difference from the typical likelihood (Nalisnick et al. 2019, arXiv:1906.02994).
 
-The flow itself is measured beside Gaussians and mixtures of Gaussians on the same folds, and its percentiles are tested
-for uniformity: one half of the validation sources, calibrated with the other, should have the percentiles of that other
-half.
+The likelihood of the flow is compared with that of Gaussians and mixtures of Gaussians on the same folds. Its
+percentiles are tested for uniformity: the percentiles of one half of the validation sources, calibrated with the other
+half, should be distributed like those of the other half.
 """
 
 import zlib
@@ -50,7 +50,7 @@ from studies.results import Row, tidy
 
 FLOW = "MAF"
 INJECTED = 100  # anomalies of each kind
-MIXTURES = (2, 5, 10, 20)  # components of a Gaussian mixture, of which the held-out fold chooses
+MIXTURES = (2, 5, 10, 20)  # components of a Gaussian mixture; the held-out fold selects one
 FOLDS = 5
 
 Scores = dict[str, NDArray[np.float64]]  # detector to scores (N,), high for anomalies
@@ -66,7 +66,7 @@ def committed(path: Path) -> dict[str, tuple[Table, NDArray[Any]]]:
 
 
 def complexity(grey: NDArray[Any]) -> NDArray[np.int64]:
-    """Bytes that prepared images (N, H, W) uint8 take when compressed without loss, (N,)."""
+    """Size in bytes, (N,), of prepared images (N, H, W) uint8 after lossless compression."""
     return np.array([len(zlib.compress(one.tobytes(), 9)) for one in grey])
 
 
@@ -88,13 +88,13 @@ def detectors(values: NDArray[Any]) -> dict[str, Callable[[NDArray[Any]], NDArra
 
 
 def _ranks(*scores: NDArray[Any]) -> list[NDArray[np.float64]]:
-    """Ranks of several scores (N,) … among all of them; ties share one, and non-finite ones have the highest."""
+    """Ranks of several scores (N,) … among all of them; ties share a rank, and non-finite ones have the highest."""
     order = stats.rankdata(np.nan_to_num(np.concatenate(scores), nan=np.inf, posinf=np.inf))
     return np.split(order, np.cumsum([len(part) for part in scores])[:-1])
 
 
 def measure(normal: NDArray[Any], anomalous: NDArray[Any]) -> list[Row]:
-    """How well scores separate (N,) normal galaxies from (M,) anomalous ones, which should score high."""
+    """How well scores separate (N,) normal galaxies from (M,) anomalous ones, which should have high scores."""
     ranks = _ranks(normal, anomalous)
     order = np.concatenate(ranks)
     first = np.lexsort((np.random.default_rng(0).random(len(order)), -order))  # equal ranks in random order
@@ -106,7 +106,7 @@ def measure(normal: NDArray[Any], anomalous: NDArray[Any]) -> list[Row]:
 
 
 def paired_auc_difference(normal: Scores, anomalous: dict[str, Scores]) -> list[Row]:
-    """By how much the flow's mean ROC-AUC over kinds of anomalies exceeds that of each other detector.
+    """Difference of the flow's mean ROC-AUC over kinds of anomalies from that of each other detector.
 
     Intervals are over galaxies drawn with replacement, the same for both detectors.
     """
@@ -127,7 +127,7 @@ def paired_auc_difference(normal: Scores, anomalous: dict[str, Scores]) -> list[
 
 
 def baseline_densities(values: NDArray[Any], groups: NDArray[Any], held_out: NDArray[Any]) -> list[Row]:
-    """Mean log-likelihood, nats, of whitened codes (M, kept) under Gaussians and mixtures fitted to the flows' folds.
+    """Mean log-likelihood, nats, of whitened codes (M, kept) under Gaussians and mixtures fitted to the same folds.
 
     ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.folds`.
     """
@@ -153,7 +153,7 @@ def likelihoods(flows: FlowEnsemble, held_out: NDArray[Any]) -> list[Row]:
 
 
 def uniformity(flows: FlowEnsemble, held_out: NDArray[Any]) -> dict[str, float]:
-    """Are percentiles uniform? Kolmogorov-Smirnov test of one half of codes (M, D), calibrated with the other half."""
+    """Kolmogorov-Smirnov test of the percentiles of one half of codes (M, D), calibrated with the other half."""
     half, rest = np.array_split(np.random.default_rng(0).permutation(len(held_out)), 2)
     calibrated = flow.calibrate(flows, held_out[half])
     one, two = (calibrated.percentile(flows.score_samples(held_out[part])) for part in (half, rest))
@@ -217,7 +217,7 @@ def _task(task: str, normal: Scores, anomalous: Scores) -> list[Row]:
 
 
 def _excluded(codes: dict[str, tuple[Table, NDArray[Any]]], config: flow.Config) -> list[Row]:
-    """Compact and bent sources of the Radio Galaxy Dataset, for detectors fitted to FRI and FRII alone."""
+    """Compact and bent sources of the Radio Galaxy Dataset, with detectors fitted to FRI and FRII alone."""
     table, code = codes["rgd"]
     usual = np.isin(table["label"], ("FRI", "FRII"))
     seen = usual & (table["split"] == "train")
@@ -236,7 +236,7 @@ def _excluded(codes: dict[str, tuple[Table, NDArray[Any]]], config: flow.Config)
 def _catalogued(
     scores: DetectorScores, recipe: prepare.Recipe, codes: dict[str, tuple[Table, NDArray[Any]]]
 ) -> list[Row]:
-    """Hybrids among MiraBest's FRI and FRII, and NVSS's images among FIRST's."""
+    """Hybrids among the FRI and FRII of MiraBest, and NVSS images among FIRST images."""
     scored = {}
     for name in ("mirabest", "frdeep-first", "frdeep-nvss"):
         table, code = codes[name]
@@ -258,7 +258,7 @@ def study(
     held_out: Sample,
     codes: dict[str, tuple[Table, NDArray[Any]]],
 ) -> dict[str, list[Row]]:
-    """Rows of each of the tables of this chapter: every detector at every task, and the densities.
+    """Rows of the tables of this chapter: every detector at every task, and the densities.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def study(
     seen, held_out
         Training and validation sources.
     codes
-        Table and codes (·, D) of each committed sample, as of :func:`committed`.
+        Table and codes (·, D) of each sample, as from :func:`committed`.
     """
     training, known = (encoder.transform(one, "density").astype(float) for one in (seen, held_out))
     recipe, grey = encoder.recipe, prepared(held_out, encoder.recipe)

@@ -1,29 +1,28 @@
-"""Do generated galaxies help where labels are scarce? A CNN trained with 50, 100 and 200 labels, with and without them.
+"""Do generated galaxies help if labels are scarce? A CNN trained with 50, 100 and 200 labels, with and without them.
 
-Each seed draws its labelled galaxies from the official training part of MiraBest Confident, as many of each class as
-there are in it, and the fewer are among the more. The CNN is judged on all confident galaxies that are left, the
-official test split among them; a source that was drawn has no other image there, and the test galaxies of a seed are
-the same for all arms and numbers of labels. Five arms have the same number of optimiser steps and the same initial
-weights:
+For each seed, labelled galaxies are drawn from the official training split of MiraBest Confident, in the proportion of
+the classes. Smaller sets are subsets of larger ones. The CNN is tested on all remaining confident galaxies, including
+the official test split, but not on other images of a drawn source. The test galaxies of a seed are the same for all
+arms and numbers of labels. Five arms have the same number of optimiser steps and the same initial weights:
 
 real
     the labelled images alone,
 turned
     these, and four more views of each, rotated by a few degrees, scaled by a few per cent and shifted by up to a pixel,
 redrawn after 4, 3, 1
-    these, and four more images of each with its label, for which the VDVAE kept the latents of so many of its 8 blocks
-    and drew the later ones anew (:func:`rgz.tasks.generate.resample_fine_latents`): of the four active blocks one, two
-    and three are drawn. Whether the class stays the same is part of the question.
+    these, and four generated images of each with its label. The VDVAE keeps the latents of the first 4, 3 or 1 of its 8
+    blocks and resamples the later ones (:func:`rgz.tasks.generate.resample_fine_latents`): one, two or three of the
+    four active blocks are resampled. Whether the class stays the same is part of the question.
 
-The network is that of :mod:`studies.cnn`, made smaller for prepared images of 32 pixels, the only ones that the VDVAE
-generates. These are aligned with the rows, so in all arms they are mirrored along and across and not rotated further,
-and a probability is the mean over the four mirrored views.
+The network is that of :mod:`studies.cnn`, reduced to prepared images of 32 pixels, because the VDVAE generates only
+these. They are aligned with the rows, so in all arms they are mirrored along and across but not rotated further. A
+predicted probability is the mean over the four mirrored views.
 
-The VDVAE was trained without labels on thousands of FIRST sources, among them these training galaxies and those judged
-here outside the official test split. With 50 labels, a generated image thus carries information from far more than 50
-galaxies; a code of the same VDVAE would too.
+The VDVAE was trained without labels on thousands of FIRST sources. These include the training galaxies and the test
+galaxies outside the official test split. With 50 labels, a generated image therefore contains information from far more
+than 50 galaxies; a code of the same VDVAE would, too.
 
-Ten minutes on one thread. Rows that are in ``results/augmentation.csv`` stay, so an interrupted run continues.
+Ten minutes on one thread. Rows in ``results/augmentation.csv`` are kept, so an interrupted run continues.
 """
 
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ from studies import cnn, inputs, results
 LABELS = (50, 100, 200)
 KEPT = (4, 3, 1)  # blocks
 ARMS = ("real", "turned", *(f"redrawn after {kept}" for kept in KEPT))
-TIMES = 4  # further images of each labelled galaxy
+TIMES = 4  # additional images of each labelled galaxy
 SEEDS, STEPS = 5, 600
 
 
@@ -73,7 +72,7 @@ def predict(model: nn.Sequential, views: NDArray[Any]) -> NDArray[Any]:
 
 
 def draw(table: Table, seed: int) -> tuple[dict[int, NDArray[Any]], NDArray[Any]]:
-    """Rows of as many labelled galaxies as each of ``LABELS`` says, and rows of the galaxies to judge by."""
+    """Rows of the labelled galaxies, for each number in ``LABELS``, and rows of the test galaxies."""
     rng, labels, group = np.random.default_rng(seed), classify.is_frii(table), classify.groups(table)
     seen = np.asarray(table["split"]) != "test"
     share = labels[seen].mean()
@@ -83,7 +82,7 @@ def draw(table: Table, seed: int) -> tuple[dict[int, NDArray[Any]], NDArray[Any]
 
 
 def turned(galaxies: sample.Sample, recipe: prepare.Recipe, seed: int) -> NDArray[Any]:
-    """Each galaxy ``TIMES`` times as training shows it, but for mirroring: (TIMES, N, 32, 32)."""
+    """Each galaxy ``TIMES`` times, augmented as in training but without reflections: (TIMES, N, 32, 32)."""
     rng, found = np.random.default_rng(seed), []
     for image in galaxies.images:
         orientations = [
@@ -101,7 +100,7 @@ def turned(galaxies: sample.Sample, recipe: prepare.Recipe, seed: int) -> NDArra
 def arms(
     model: VDVAE, recipe: prepare.Recipe, galaxies: sample.Sample, pixels: NDArray[Any], seed: int
 ) -> Iterator[Any]:
-    """Name of each arm and its further images (TIMES, N, 32, 32) of galaxies prepared as ``pixels`` (N, 32, 32)."""
+    """Name of each arm and its additional images (TIMES, N, 32, 32) of galaxies prepared as ``pixels`` (N, 32, 32)."""
     yield "real", pixels[None, :0]
     yield "turned", turned(galaxies, recipe, seed)
     for kept in KEPT:

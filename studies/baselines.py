@@ -1,8 +1,8 @@
 """Baseline features that need no network: principal components of the pixels, and the radial profile of Fourier
 amplitudes.
 
-They are computed from the survey images, raw or aligned as the network sees them, and judged on the same folds as the
-codes; components are fitted on training folds alone.
+They are computed from the survey images, either raw or prepared as for the network, and evaluated on the same folds as
+the codes. Principal components are fitted on training folds alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,7 +37,7 @@ class PooledPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     @property
     def n_components(self) -> int:
-        """Numbers a galaxy is described by."""
+        """Number of features of a galaxy."""
         return 2 * self.components
 
 
@@ -84,7 +84,8 @@ BASELINES: dict[str, tuple[Callable[[Sample], NDArray[Any]], object | None]] = {
 
 
 def describe(sample: Sample, names: Iterable[str] = tuple(BASELINES)) -> list[Features]:
-    """The features of these names, of a sample; grey levels are scaled to 0 … 1 before components are taken."""
+    """The features of these names for a sample; grey levels are scaled to 0 … 1 before principal components are
+    computed."""
     found = []
     for name in names:
         function, transform = BASELINES[name]

@@ -1,10 +1,10 @@
-"""FRI or FRII? Every classifier on the codes and on baseline features, and what a score rests on.
+"""Classification into FRI and FRII: every classifier on the codes and on baseline features, and further tests.
 
-Two protocols stand side by side: repeated 5-fold cross-validation, whose spread is the standard deviation over folds,
-and the authors' split, whose interval is over test galaxies. On the same folds each method is compared with a
-supervised CNN (:mod:`studies.cnn`). Four further questions are asked of the codes of twelve views. How many labels does
-a classifier need? Which blocks of the network carry the class? What becomes of galaxies whose class the experts
-doubted, and of hybrids? And does a classifier trained on one survey hold for another?
+There are two protocols: repeated 5-fold cross-validation, with the standard deviation over folds, and the official
+split, with a bootstrap interval over test galaxies. On the same folds each method is compared with a supervised CNN
+(:mod:`studies.cnn`). Four further tests use the codes of twelve views. How many labels does a classifier need? Which
+blocks of the network carry the class? How are hybrids classified, and galaxies whose class the experts marked as
+uncertain? Can a classifier be transferred from one survey to another?
 """
 
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ REPEATS = {"mirabest": 10, "frdeep-nvss": 3, "frdeep-first": 3}  # of the 5-fold
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
 SVM = {"support vector machine": BRIEF["support vector machine"]}
 UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
-"""For few labels: ten are too few to calibrate probabilities with."""
+"""For few labels: ten are too few to calibrate probabilities."""
 SPREAD = ("value", "spread")
 
 Rounds = list[tuple[NDArray[Any], NDArray[Any]]]  # row numbers: training, held out
 
 
 def known(codes: Path, name: str, variant: str = "code_views") -> tuple[Table, NDArray[Any]]:
-    """Table and codes of the galaxies of a sample whose class is certain."""
+    """Table and codes of the galaxies of a sample for which the experts were certain of the class."""
     everything, code, _ = codefile.read_codes(codes, name, variant)
     rows = confident(everything)
     return everything[rows], code[rows]
@@ -57,7 +57,7 @@ def over_folds(truth: NDArray[Any], rounds: Rounds, found: Sequence[NDArray[Any]
 
 
 def joined(rounds: Rounds, found: Sequence[NDArray[Any]], count: int) -> NDArray[np.float64]:
-    """Probabilities of ``count`` rows, each from the first round that held it out; NaN where none did."""
+    """Probabilities of ``count`` rows, each from the first round in which it was held out; NaN if there is none."""
     whole = np.full(count, np.nan)
     for (_, test), probability in zip(rounds, found, strict=True):
         new = np.isnan(whole[test])
@@ -66,7 +66,7 @@ def joined(rounds: Rounds, found: Sequence[NDArray[Any]], count: int) -> NDArray
 
 
 def of_cnn(table: Table, name: str) -> tuple[Rounds, list[NDArray[Any]], NDArray[Any]] | None:
-    """Folds, the CNN's probabilities (N,) in each, and those of the official test; None where it was not trained."""
+    """Folds, the CNN's probabilities (N,) in each, and those of the official test split; None if it was not trained."""
     kept = results.read("cnn").query("sample == @name").set_index(["round", "name"])["probability"]
     names, rounds = np.asarray(table["name"]), list(folds(is_frii(table), groups(table), repeats=1))
     held_out = {f"fold {k}": names[test] for k, (_, test) in enumerate(rounds)}
@@ -78,7 +78,7 @@ def of_cnn(table: Table, name: str) -> tuple[Rounds, list[NDArray[Any]], NDArray
 def evaluate(
     features: Features, table: Table, repeats: int, classifiers: dict[str, Any], cnn: NDArray[Any] | None
 ) -> list[Row]:
-    """Scores of classifiers by cross-validation and on the official split, and beside the CNN's probabilities (N,)."""
+    """Scores of classifiers by cross-validation and on the official split, and differences from the CNN (N,)."""
     labels, test = is_frii(table), np.asarray(table["split"]) == "test"
     validated = list(folds(labels, groups(table), repeats))
     official = np.flatnonzero(~test), np.flatnonzero(test)
@@ -100,7 +100,7 @@ def _scored(about: Row, labels: NDArray[Any], rounds: Rounds, found: Any, test: 
 
 
 def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
-    """Numbers of galaxies in one sample, and its rows."""
+    """Numbers of galaxies in one sample, and the rows of its scores."""
     every: list[tuple[Features, dict[str, Any]]] = []
     for variant, title in VARIANTS.items():
         table, code = known(codes, name, variant)
@@ -126,7 +126,7 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
 def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 20) -> list[Row]:
     """Scores of a support vector machine with few labels; the spread is over draws of the labelled galaxies.
 
-    These are drawn at random, in the proportion of the classes; all other sources are the test.
+    These are drawn at random, in the proportion of the classes; all other sources are the test set.
     """
     labels, group, rows = is_frii(table), groups(table), []
     for count in counts:
@@ -142,7 +142,7 @@ def label_efficiency(features: Features, table: Table, counts: Sequence[int] = C
 
 
 def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 2) -> list[Row]:
-    """Cross-validated scores of the latents of the first blocks, more and more of them.
+    """Cross-validated scores of the latents of the first blocks, for an increasing number of blocks.
 
     ``code`` (N, 2 D) is pooled over views, and its latents belong to the blocks ``block`` (D,).
     """
@@ -157,11 +157,11 @@ def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int =
 
 
 def uncertain(features: Features, table: Table) -> list[Row]:
-    """Trained on MiraBest Confident: scores of the galaxies of uncertain class, and shares among these and among
-    hybrids.
+    """Scores of galaxies of uncertain class, and fractions among these and among hybrids, after training on MiraBest
+    Confident.
 
-    The truth of an uncertain galaxy is the experts' best guess. ``certain`` is the share with a probability outside 0.1
-    … 0.9, and ``called_frii`` the share with one above a half.
+    The label of an uncertain galaxy is the experts' best guess. ``certain`` is the fraction with a probability outside
+    0.1 … 0.9, and ``called_frii`` the fraction with a probability of at least 0.5.
     """
     label, sure = np.asarray(table["label"]), confident(table)
     truth, source, training = (label == "FRII").astype(int), groups(table), np.flatnonzero(confident(table))
@@ -183,9 +183,10 @@ def uncertain(features: Features, table: Table) -> list[Row]:
 def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 2) -> list[Row]:
     """Scores of classifiers trained on one survey and tested on another.
 
-    The surveys show partly the same objects, so the other survey is tested fold by fold, each without its objects among
-    the training rows of the first. Beside it, on the same folds: with the codes of each survey ``aligned``, brought to
-    mean zero and standard deviation one by themselves, which takes no label; and trained on the same survey.
+    Some objects are in both surveys, so the other survey is tested fold by fold, and the objects of a fold are removed
+    from the training rows of the first survey. There are two more protocols on the same folds. For ``aligned``, the
+    codes of each survey are standardised separately, which needs no labels. For ``same survey``, the classifier is
+    trained on the survey of the test fold.
     """
     (table, one), (other, two) = here, there
     labels = np.concatenate([is_frii(table), is_frii(other)])
@@ -205,12 +206,12 @@ def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeat
 
 
 def study(codes: Path) -> dict[str, list[Row]]:
-    """Rows of each of the tables of this chapter, by its name.
+    """Rows of the tables of this chapter, by name.
 
     Raises
     ------
     BadInput
-        The codes cannot be read, or the survey images are neither on this machine nor to be downloaded.
+        The codes cannot be read, or the survey images are not on this machine and cannot be downloaded.
     """
     samples, rows = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
     everything, every_code, about = codefile.read_codes(codes, "mirabest", "code_views")

@@ -1,7 +1,8 @@
-"""The classifiers that are compared, and their predictions on held-out folds.
+"""The classifiers of the comparison, and their predictions on held-out folds.
 
-Everything is fitted on training folds only: scaling, components, each classifier's own settings, by an inner
-cross-validation, and the sigmoid that turns a score into a probability (Platt 1999), by a further one.
+Everything is fitted on training folds only. This includes scaling, principal components, the hyperparameters of each
+classifier (by an inner cross-validation), and the sigmoid that converts a score to a probability (Platt 1999), by
+another one.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def _calibrated(estimator: Any) -> Any:
 
 
 def _components(estimator: Any) -> Any:
-    """The classifier on principal components, for densities that need fewer numbers than a code has."""
+    """The classifier on principal components, for density-based classifiers that need fewer features than a code
+    has."""
     return make_pipeline(PCA(svd_solver="covariance_eigh"), estimator)
 
 
@@ -72,7 +74,7 @@ CLASSIFIERS: dict[str, Any] = {
         cv=3,
     ),
 }
-"""Name to scikit-learn estimator; settings are picked by an inner cross-validation on the training fold."""
+"""Name to scikit-learn estimator; hyperparameters are chosen by an inner cross-validation on the training fold."""
 
 BRIEF = {name: CLASSIFIERS[name] for name in ("logistic regression", "k-nearest neighbours", "support vector machine")}
 """The classifiers for baseline features."""
@@ -88,7 +90,7 @@ class Features:
 
     @property
     def dimensions(self) -> int:
-        """Length of what a classifier gets of each galaxy."""
+        """Number of features of a galaxy that a classifier uses."""
         return int(getattr(self.transform, "n_components", None) or self.values.shape[1])
 
 
@@ -112,7 +114,7 @@ def predict(
     Returns
     -------
     dict
-        Classifier to one array a round.
+        Classifier to one array per round.
     """
     classifiers = CLASSIFIERS if classifiers is None else classifiers
     done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)
@@ -131,7 +133,8 @@ def _one_round(
 
 
 def _probability(model: Any, values: NDArray[Any]) -> NDArray[Any]:
-    """Probability of FRII of each row; for a classifier without one, the logistic function of its decision."""
+    """Probability of FRII of each row; for a classifier without probabilities, the logistic function of its decision
+    function."""
     if hasattr(model, "predict_proba"):
         return np.asarray(model.predict_proba(values)[:, 1])
     return np.asarray(expit(model.decision_function(values)))

@@ -1,13 +1,13 @@
-"""A supervised CNN, the comparator of codes that were learned without labels.
+"""A supervised CNN, for comparison with codes that were learned without labels.
 
-Five convolutions and three dense layers on the whole image, of the kind with which Tang, Scaife & Leahy 2019
-(arXiv:1903.11921) classified FR-DEEP. Its training galaxies are rotated by any angle and mirrored, since the sky has no
+Five convolutions and three dense layers on the whole image, similar to the network with which Tang, Scaife & Leahy 2019
+(arXiv:1903.11921) classified FR-DEEP. Its training galaxies are randomly rotated and mirrored, since the sky has no
 preferred direction, and its probability for a galaxy is the mean over eight such views.
 
-Run as a program, this module trains it on the folds on which codes are judged, one round of 5-fold cross-validation and
-the official split of three samples: 18 networks, half an hour on two cores. Its probability for every held-out galaxy
-goes to ``results/cnn.csv``, from which :mod:`studies.classification` compares; rounds that are in the file are not run
-again.
+Run as a program, this module trains it on the same folds as the codes: one round of 5-fold cross-validation and the
+official split of three samples. These are 18 networks and take half an hour on two cores. The probabilities of all
+held-out galaxies are written to ``results/cnn.csv``, which :mod:`studies.classification` reads. Rounds in the file are
+not run again.
 """
 
 import math
@@ -34,7 +34,7 @@ BATCH = 32
 
 
 def network(size: int = SIZE, kernel: int = 11, pool: bool = True) -> nn.Sequential:
-    """(N, 1, size, size) in 0 … 1 to (N,) logits of FRII, with a first kernel and a last pooling to suit the size.
+    """(N, 1, size, size) in 0 … 1 to (N,) logits of FRII; the first kernel and the last pooling depend on the size.
 
     >>> network()(torch.zeros(2, 1, 150, 150)).shape
     torch.Size([2])
@@ -86,7 +86,7 @@ def fit(
 ) -> nn.Sequential:
     """Fit a :func:`network` to images (N, 1, H, W) and labels (N,), 1 for FRII, on ``steps`` batches of row numbers.
 
-    Adam, a learning rate that falls from 10⁻³ to zero along a cosine; no step is chosen afterwards.
+    AdamW, with a learning rate that falls from 10⁻³ to zero along a cosine; the weights of the last step are used.
     """
     target = torch.from_numpy(np.asarray(labels, dtype=np.float32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
@@ -139,7 +139,7 @@ def main() -> None:
     found = results.read("cnn") if (results.FOLDER / "cnn.csv").exists() else pd.DataFrame(columns=columns)
     for sample in SAMPLES:
         table, _, _ = codefile.read_codes(codes, sample)
-        table = table[classify.confident(table)]  # the rows, in the order, on which codes are judged
+        table = table[classify.confident(table)]  # same rows and order as for the codes
         images, labels = datasets.load_dataset(sample).named(table["name"]).images, classify.is_frii(table)
         test = np.asarray(table["split"]) == "test"
         rounds = {f"fold {k}": rows for k, rows in enumerate(classify.folds(labels, classify.groups(table), repeats=1))}

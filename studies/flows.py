@@ -1,13 +1,13 @@
-"""Is our flow as good as another library's? The same codes and folds, nflows beside zuko.
+"""Comparison of our flow (nflows) with that of another library (zuko), on the same codes and folds.
 
-Both flows have as many autoregressive steps, networks as wide, and the same dropout in their residual blocks; each is
-stopped by the same held-out fold of the training sources. Each has the learning rate, of the same three, that is best
-for it on the first of these folds. Only then are both judged on the validation sources, which neither they nor the
-autoencoder have seen.
+Both flows have the same number of autoregressive steps, the same width of their networks and the same dropout in their
+residual blocks. Each is stopped early on the same held-out fold of the training sources, and has the best of three
+learning rates on the first of these folds. Both are then tested on the validation sources, on which neither they nor
+the autoencoder were trained.
 
-zuko's rows are withdrawn from ``results/flows.csv``: they were measured without dropout, which nflows's flow had, so
-the two could not be compared. Running this module measures both again, with dropout in each: ten minutes to encode, ten
-to fit.
+The rows of zuko are withdrawn from ``results/flows.csv``: they were measured without dropout, which the flow of nflows
+had, so the two could not be compared. This module measures both again with dropout, in ten minutes to encode and ten to
+fit.
 """
 
 import time

@@ -1,14 +1,15 @@
-"""Comparison of samplers: which way of generating galaxies makes the most realistic ones?
+"""Comparison of samplers: which of them generates the most realistic galaxies?
 
-Codes are drawn from the flow at several temperatures and truncations, and from the network's own prior. Beside them
-stand two baselines, principal components with Gaussian coefficients, and a plain variational autoencoder. What the flow
-makes too often can be rejected: a forest that was trained, on training images, to tell real from generated galaxies
-gives each draw the odds of being real, and draws are kept in proportion to them (discriminator rejection sampling,
-Azadi et al. 2019, arXiv:1810.06758). The classifiers that judge are trained with other images, and judge on sources
-that neither network nor forest has seen.
+Codes are sampled from the flow at several temperatures and truncations, and from the network's own prior. There are two
+baselines: principal components with Gaussian coefficients, and a plain variational autoencoder. In discriminator
+rejection sampling (Azadi et al. 2019, arXiv:1810.06758), a random forest is trained on training images to distinguish
+real from generated galaxies. It gives the odds that a sample is real, and samples are kept in proportion to a power of
+these odds. The classifiers of the two-sample tests are trained with other images, and tested on sources that neither
+the network nor the forest was trained on.
 
-The probability of a Kolmogorov-Smirnov distance allows for sources that are shown four times: it is the share of random
-draws of as many real training *sources*, shown in the same way, that lie at least as far from other real images.
+The p-value of a Kolmogorov-Smirnov distance accounts for sources with four augmented images each. It is the fraction of
+random sets of the same number of real training *sources*, augmented in the same way, with at least the same distance
+from other real images.
 """
 
 import math
@@ -39,22 +40,23 @@ from studies.classifiers import CLASSIFIERS
 from studies.inputs import flat
 from studies.results import Row
 
-COUNT = 1024  # galaxies of each kind that are judged
-TRAINING = 2048  # of each kind, to train a classifier with
-ODDS = 90  # percentile of the odds from which on every draw is kept
-EXPONENT = 0.75  # of the odds; of 0 … 1.5 the best on a fifth of the training sources, held out from the forest
+COUNT = 1024  # galaxies of each sampler in the tests
+TRAINING = 2048  # of each sampler, to train a classifier
+ODDS = 90  # percentile of the odds above which every sample is kept
+EXPONENT = 0.75  # of the odds; the best in 0 … 1.5 on a fifth of the training sources, held out from the forest
 COMPONENTS = 64
 REAL, HELD_OUT = "real, other sources", "held out"
 
 
 def odds_of(real: NDArray[Any], drawn: NDArray[Any], more: NDArray[Any]) -> NDArray[np.float64]:
-    """Odds, (N,), that images ``more`` (N, H, W) are real, by a forest trained with ``real`` and ``drawn`` ones."""
+    """Odds (N,) that images ``more`` (N, H, W) are real, from a random forest trained with ``real`` and ``drawn``
+    ones."""
     probability = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
     return np.asarray(probability / (1 - probability))
 
 
 def keep(odds: NDArray[Any], exponent: float = EXPONENT) -> NDArray[np.bool_]:
-    """Which images to keep, (N,), in proportion to their odds (N,) to the power of ``exponent``: at 0 all of them."""
+    """Mask (N,) of the images to keep, in proportion to their odds (N,) to the power of ``exponent``; 0 keeps all."""
     odds = odds**exponent
     return np.asarray(np.random.default_rng(0).random(len(odds)) < odds / np.percentile(odds, ODDS))
 
@@ -62,10 +64,10 @@ def keep(odds: NDArray[Any], exponent: float = EXPONENT) -> NDArray[np.bool_]:
 def samplers(
     model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, training: NDArray[Any], shown: NDArray[Any]
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Names and images (COUNT + TRAINING, H, W) of each way to generate galaxies.
+    """Name and images (COUNT + TRAINING, H, W) of each sampler.
 
-    ``flow`` is one of :func:`rgz.tasks.generate.fit_prior`. ``training`` are real images as training shows them,
-    (M, H, W), to compute components from; ``shown`` more of them, for rejection sampling.
+    ``flow`` is a result of :func:`rgz.tasks.generate.fit_prior`. ``training`` are real images (M, H, W), augmented as
+    in training, for the principal components; ``shown`` are more of them, for rejection sampling.
     """
     count = COUNT + TRAINING
     for temperature in (0.7, 0.85, 1.0):
@@ -110,7 +112,7 @@ def ks_by_chance(
 
 
 def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
-    """A function from prepared images to probabilities of FRII: an SVM on components of MiraBest's pixels."""
+    """A function from prepared images to probabilities of FRII: an SVM on principal components of MiraBest images."""
     known = datasets.load_dataset("mirabest")
     known = known[classify.confident(known.table) & (known.table["split"] != "test")]
     known = known[usable(known, recipe)]
@@ -123,9 +125,10 @@ def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np
 def compare(
     real: NDArray[Any], source: NDArray[Any], made: NDArray[Any], chance: dict[str, NDArray[Any]]
 ) -> tuple[list[Row], list[Row]]:
-    """Rows of the properties and the power of generated images (N, H, W) beside real ones, and rows of quantiles.
+    """Rows that compare the properties and the power of generated images (N, H, W) with real ones, and rows of
+    quantiles.
 
-    ``source`` (M,) is the source of each real image (M, H, W), and ``chance`` as of :func:`ks_by_chance`.
+    ``source`` (M,) is the source of each real image (M, H, W), and ``chance`` a result of :func:`ks_by_chance`.
     """
     known, new = realism.properties(real), realism.properties(made)
     rows: list[Row] = []
@@ -152,7 +155,7 @@ def _quantiles(found: dict[str, NDArray[Any]]) -> list[Row]:
 def study(
     model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, recipe: prepare.Recipe, seen: Sample, held_out: Sample
 ) -> dict[str, list[Row]]:
-    """Rows of each of the tables of this chapter: every sampler against held-out sources."""
+    """Rows of the tables of this chapter: every sampler compared with held-out sources."""
     real, source = realism.augmented(held_out, recipe, 0)
     batch = loader.batches(seen, recipe, 4 * TRAINING, 1)
     pictures = batch(0)[:, 0].numpy(), batch(1)[:, 0].numpy()

@@ -1,10 +1,9 @@
-"""Injected anomalies: synthetic images by which detectors are tested.
+"""Injected anomalies: synthetic images to test detectors.
 
-Some are drawn: a ring, a jet wound into a spiral, random point sources, unclipped noise. Some are real galaxies with a
-fault: stripes across the field, a receiver that saturates and bleeds along a row, one half replaced by the mirror image
-of the other, a second galaxy on top. What is drawn is convolved with FIRST's beam, gets noise like a survey's, and is
-clipped at three times that noise, so that only its shape is anomalous. Images are clipped fields (H, W), zero where
-there is no emission.
+Some are simulated: rings, spiral jets, random point sources, unclipped noise. Others are real galaxies with an
+artefact: stripes across the field, saturation with a bright row, one half replaced by the mirror image of the other, or
+a second galaxy. Simulated sources are convolved with the beam of FIRST, noise is added, and they are clipped at 3 rms,
+so that only their shape is anomalous. Images are clipped fields (H, W), zero where there is no emission.
 """
 
 from collections.abc import Callable
@@ -26,7 +25,7 @@ def _grid(shape: tuple[int, ...]) -> Image:
 
 
 def _observed(sky: Image, rng: np.random.Generator) -> Image:
-    """A sky as the survey would show it: beam, noise and clipping."""
+    """A simulated observation of a sky: beam, noise and clipping."""
     return perturb.add_noise(ndimage.gaussian_filter(sky, BEAM), rng)
 
 
@@ -63,12 +62,12 @@ def points(host: Image, rng: np.random.Generator) -> Image:
 
 
 def noise(host: Image, rng: np.random.Generator) -> Image:
-    """An empty field, clipped at one rms where it should have been three."""
+    """An empty field, clipped at 1 rms instead of 3."""
     return prepare.clip(ndimage.gaussian_filter(rng.standard_normal(host.shape), BEAM), sigmas=1.0)
 
 
 def stripes(host: Image, rng: np.random.Generator) -> Image:
-    """A galaxy with the waves that undetected interference leaves."""
+    """A galaxy with stripes, as from undetected radio-frequency interference."""
     y, x = _grid(host.shape)
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)

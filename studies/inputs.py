@@ -1,4 +1,4 @@
-"""What the studies start from: the committed network, the training set, and scikit-learn's view of an image."""
+"""Common inputs of the studies: the trained network, the training set, and images as rows for scikit-learn."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ TRAINING_SET = Path("runs/train.h5")
 
 
 def network() -> tuple[VDVAE, prepare.Recipe]:
-    """The committed VDVAE and how its images are prepared."""
+    """The trained VDVAE of the repository and the recipe for its images."""
     model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
     return model, recipe
 

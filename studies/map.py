@@ -1,4 +1,4 @@
-"""A map of all galaxies for the explorer: t-SNE of the vectors that a search compares keeps neighbours together."""
+"""A map of all galaxies for the explorer: t-SNE of the vectors of the similarity search."""
 
 import numpy as np
 from sklearn.manifold import TSNE

@@ -1,15 +1,15 @@
-r"""Are generated galaxies like the real ones? Measures of realism, on held-out sources.
+r"""Measures of realism: generated galaxies compared with held-out real ones.
 
-Real galaxies are the validation sources, which no model has seen, augmented as in training: mirrored, rotated a little,
-resolved ones more often. Generated ones are compared with them by six properties of an image (two-sample
-Kolmogorov-Smirnov test and energy distance), the power at each scale, the grey levels, and by three questions. Can a
-classifier tell them apart (ROC-AUC, 0.5 if it cannot)? Do they cover the real ones in the code space of another
-encoder, and stay among them (density and coverage's coverage, Naeem et al. 2020, arXiv:2002.09797; precision,
-Kynkäänniemi et al. 2019, arXiv:1904.06991)? Is any of them a copy of a training image?
+Real galaxies are the validation sources, on which no model was trained. They are augmented as in training: mirrored,
+rotated by small angles, resolved ones more often. Generated galaxies are compared with them by six properties of an
+image (two-sample Kolmogorov-Smirnov test and energy distance), by the power at each scale, and by the grey levels.
+Classifier two-sample tests give a ROC-AUC, which is 0.5 if a classifier cannot distinguish them. Coverage (Naeem et al.
+2020, arXiv:2002.09797) and precision (Kynkäänniemi et al. 2019, arXiv:1904.06991) are measured in the latent space of
+another encoder. Copies of training images are counted.
 
-The *class score* is the inception score with a classifier of FRI and FRII in the place of the inception network, after
-Bastien et al. 2021 (arXiv:2102.01007): :math:`\exp \mathbb{E}_x \mathrm{KL}(p(y \mid x) \,\|\, p(y))`, from 1, all
-alike, to 2.
+The *class score* is the inception score with a classifier of FRI and FRII instead of the inception network, as in
+Bastien et al. 2021 (arXiv:2102.01007). It is :math:`\exp \mathbb{E}_x \mathrm{KL}(p(y \mid x) \,\|\, p(y))`, from 1
+(all images have the same class probability) to 2.
 """
 
 import math
@@ -32,7 +32,7 @@ from rgz.transforms import prepare
 from studies.reconstruction import brightness, largest_size
 
 BEAM = 3  # pixels, full width of FIRST's beam where a prepared pixel is as wide as the survey's
-FAINTEST = 0.05  # of the peak: what counts as a peak of its own
+FAINTEST = 0.05  # of the peak: threshold of a separate peak
 QUANTILES = np.arange(0.02, 1, 0.04)
 PROPERTIES = {
     "total flux": "flux / peak (pixels)",
@@ -42,7 +42,7 @@ PROPERTIES = {
     "asymmetry": "asymmetry",
     "concentration": "concentration",
 }
-"""The properties of an image, and what to write beside an axis."""
+"""The properties of an image, and their axis labels."""
 
 Interval = list[float]  # value, low, high
 
@@ -143,7 +143,8 @@ def _discriminator() -> nn.Sequential:
 
 
 def by_network(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], epochs: int) -> NDArray[np.float32]:
-    """Logits, (·,), that ``asked`` are real, from a small network trained with ``real`` and ``made``, all (·, H, W)."""
+    """Logits (·,) that images ``asked`` are real, from a small network trained with ``real`` and ``made``, all (·, H,
+    W)."""
     pixels = torch.from_numpy(np.concatenate([real, made])[:, None]).float() / 255
     target = torch.cat([torch.ones(len(real)), torch.zeros(len(made))])
     with torch.random.fork_rng(devices=[]):
@@ -167,10 +168,9 @@ def by_network(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], epoc
 
 
 def by_forest(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], trees: int = 300) -> NDArray[np.float64]:
-    """Probability, (·,), that ``asked`` are real, from a random forest trained with ``real`` and ``made``, all (·, H,
-    W).
+    """Probability (·,) that images ``asked`` are real, from a random forest trained with ``real`` and ``made``.
 
-    The forest sees the six properties and the logarithm of the power spectrum.
+    Its features are the six properties and the logarithm of the power spectrum of the images, (·, H, W).
     """
     one, two, three = (
         np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)]) for grey in (real, made, asked)
@@ -197,14 +197,14 @@ def two_sample_test(
     made: NDArray[Any],
     epochs: int = 12,
 ) -> dict[str, Interval]:
-    """How well a network and a forest tell real from generated images: ROC-AUC and its 95 % interval.
+    """Classifier two-sample tests by a network and a random forest: ROC-AUC and its 95 % interval.
 
     Parameters
     ----------
     training
-        Real and generated images, each (·, H, W), to train the classifiers with.
+        Real and generated images, each (·, H, W), to train the classifiers.
     held_out, source
-        Real images (M, H, W) of sources that nothing has seen, and the source of each.
+        Real images (M, H, W) of sources on which no model was trained, and the source of each.
     made
         Generated images that are not among the training ones.
     """

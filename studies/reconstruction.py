@@ -1,19 +1,19 @@
-"""How much of a galaxy does a code keep? Measured on quantities that an astronomer would measure.
+"""Accuracy of reconstructions from codes: total flux, peak flux, largest angular size and structural similarity.
 
 A prepared image is the square root of brightness over its peak (:func:`rgz.transforms.prepare.stretch`), so brightness
-is recovered by squaring. Total flux and peak are compared as fractions of the input's, the largest angular size in
-arcsec, and the image as a whole by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
+is recovered by squaring. Errors of total flux and peak are relative, errors of the largest angular size are in arcsec,
+and whole images are compared by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-The size of a code can be counted in two ways. A code of :math:`k` *numbers* can be the :math:`k` latents with the
-largest rate, the others at their prior means; or :math:`k` principal components of the pixels; or a plain VAE's
-:math:`k` latents. Components are the numbers that reconstruct an image best, while an encoder's answer is only near its
-decoder's best. So both are tried, the encoder's code and the code *fitted* from there
-(:func:`fitted`).
+The size of a code is measured in two ways. A code of :math:`k` *numbers* consists of the :math:`k` latents with the
+largest rate, with the others at their prior means; or of :math:`k` principal components of the pixels; or of the
+:math:`k` latents of a plain VAE. For principal components the projection is the best code, while the code of an encoder
+is only close to the best one for its decoder. We therefore use both the code of the encoder and a *fitted* code that
+starts from it (:func:`fitted`).
 
-A number can hold much or little, so the other currency is the *bit*: the cost of sending the code to someone who has
-the model. Latents drawn from a posterior cost their rate (bits-back coding); principal components, rounded to steps,
-cost their entropy among the training images. All are judged by the same measures, on MiraBest's test batch, to which
-none was fitted.
+Numbers contain different amounts of information, so the second measure is *bits*: the length of a message with the
+code, for a receiver that has the model. The cost of latents sampled from a posterior is their rate (bits-back coding).
+The cost of principal components, rounded to steps, is their entropy over the training images. All methods are compared
+by the same measures on MiraBest's test split, to which none was fitted.
 """
 
 import math
@@ -42,11 +42,11 @@ from studies import inputs, results
 from studies.inputs import flat
 from studies.results import Row, tidy
 
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)  # of all latents, in the codes that are compared
-FITTED = 0.1  # the shortest codes that are fitted too; fitting takes most of the study's time
-CODE = 64  # one more length, that of the committed codes
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)  # of all latents: sizes of the codes
+FITTED = 0.1  # size of the shortest fitted codes; fitting takes most of the time
+CODE = 64  # one more size, that of the codes in the repository
 STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels to which principal components are rounded when they are sent
-FAINTEST = 0.01  # of the peak: what counts as part of a source when its size is measured
+FAINTEST = 0.01  # of the peak: threshold for the size of a source
 
 
 def brightness(grey: NDArray[Any]) -> NDArray[np.float64]:
@@ -106,7 +106,7 @@ def reconstruct(model: VDVAE | PlainVAE, pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def test_samples(recipe: prepare.Recipe) -> dict[str, Sample]:
-    """The samples on which reconstruction is measured: MiraBest's test batch first, and both of FR-DEEP whole."""
+    """The samples for the measurements: MiraBest's test split first, and both FR-DEEP samples completely."""
     mirabest, nvss, first = (datasets.load_dataset(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first"))
     test = mirabest[mirabest.table["split"] == "test"]
     samples = {"MiraBest, test batch": test, "FR-DEEP NVSS": nvss, "FR-DEEP FIRST": first}
@@ -116,7 +116,7 @@ def test_samples(recipe: prepare.Recipe) -> dict[str, Sample]:
 def study(
     model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, training: Sample, samples: dict[str, Sample]
 ) -> list[Row]:
-    """Reconstruction of samples from all latents, and of the first sample from codes of growing size.
+    """Reconstruction of samples from all latents, and of the first sample from codes of increasing size.
 
     Latents are ranked by rate, and principal components computed, over ``training``; nothing was fitted to the first
     sample.
@@ -152,7 +152,7 @@ Found = Iterator[tuple[str, float, NDArray[Any]]]  # method, size of the code, i
 
 
 def _numbers(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
-    """Reconstructions from codes of so many numbers."""
+    """Reconstructions from codes of different numbers of latents or components."""
     order = np.argsort(-embed.full_codes(model, seen)[1].mean(axis=0), kind="stable")
     whole = model.dimensions
     sizes = sorted({CODE, whole, *(round(f * whole) for f in FRACTIONS)})
@@ -174,9 +174,9 @@ def fitted(
 ) -> NDArray[np.float32]:
     """Codes (N, D) of some latents (D,) that minimise the distortion of prepared images (N, H, W).
 
-    An encoder misses the best code a little (amortisation gap: Cremer, Li & Duvenaud 2018, arXiv:1801.03558). From its
-    ``code`` (N, D), these take ``steps`` of Adam down the distortion, with the weights fixed. Images do not affect each
-    other.
+    The code of an encoder is not the best one (amortisation gap: Cremer, Li & Duvenaud 2018, arXiv:1801.03558).
+    Starting at ``code`` (N, D), the distortion is minimised by ``steps`` steps of Adam, with fixed weights. Images do
+    not affect each other.
     """
     found = []
     images = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), embed.BATCH)
@@ -195,7 +195,7 @@ def fitted(
 
 
 def _refitted(model: VDVAE | PlainVAE, truth: NDArray[Any], code: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
-    """Images (N, H, W) of codes fitted to them, from where the encoder put them."""
+    """Images (N, H, W) of codes fitted to them, starting at the code of the encoder."""
     return embed.decode(model, fitted(model, truth, code, chosen), chosen)
 
 
@@ -206,7 +206,7 @@ def _of_components(pca: PCA, pixels: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def _bits(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
-    """Reconstructions from codes of so many bits, on average."""
+    """Reconstructions from codes of different mean numbers of bits."""
     pixels = torch.from_numpy(truth[:, None])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -225,8 +225,8 @@ def _bits(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: ND
 def _cost(known: NDArray[Any], sent: NDArray[Any]) -> float:
     """Mean bits to send rows of integers (N, D), each column by a code fitted to the same column of ``known`` (M, D).
 
-    Each integer costs minus the logarithm of its frequency, with a tenth of a count added to every integer in range, so
-    that one which was never seen can be sent too.
+    The cost of an integer is minus the logarithm of its frequency. A tenth of a count is added to every integer in
+    range, so that integers that do not occur in ``known`` can be sent, too.
     """
     bits = 0.0
     for old, new in zip(known.T.astype(int), sent.T.astype(int), strict=True):
@@ -242,7 +242,7 @@ def main() -> None:
     plain, its_recipe, _ = checkpoint.load(artifacts.artifact("plain.safetensors"))
     if its_recipe != recipe:
         raise BadInput(
-            "vdvae.safetensors and plain.safetensors are for images prepared in different ways: train one again"
+            "vdvae.safetensors and plain.safetensors need different image preparations: train one of them again"
         )
     seen, _ = inputs.training_set()
     files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]

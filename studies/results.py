@@ -1,7 +1,7 @@
-"""The results: one tidy CSV file a table, one row a measurement, read with pandas.
+"""The results: one tidy CSV file per table, one row per measurement, read with pandas.
 
-The first line of a file is a comment that names the version of rgz and the files that the numbers were computed from.
-Run as a program, this module prints every table.
+The first line of a file is a comment with the version of rgz and the files from which the numbers were computed. Run as
+a program, this module prints every table.
 """
 
 import sys
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def tidy(about: Row, measured: Mapping[str, Sequence[float]], columns: Sequence[str] = INTERVAL) -> list[Row]:
-    """One row a metric: ``about``, the metric's name, and its numbers under the names ``columns``.
+    """One row per metric: ``about``, the metric's name, and its values under the names ``columns``.
 
     >>> tidy({"n": 3}, {"accuracy": [0.8, 0.1]}, ("value", "spread"))
     [{'n': 3, 'metric': 'accuracy', 'value': 0.8, 'spread': 0.1}]
@@ -43,7 +43,7 @@ def write(name: str, rows: pd.DataFrame | Iterable[Row], inputs: Iterable[Path] 
 
 
 def append(name: str, row: Row) -> None:
-    """Add a row to ``results/NAME.csv``, which is made if there is none; a new column is empty in older rows."""
+    """Add a row to ``results/NAME.csv``, which is created if missing; a new column is empty in older rows."""
     known = [read(name)] if (FOLDER / f"{name}.csv").exists() else []
     write(name, pd.concat([*known, pd.DataFrame([row])]))
 
@@ -63,11 +63,11 @@ def read(name: str) -> pd.DataFrame:
             raise ValueError("its last line is incomplete")
         return pd.read_csv(StringIO(text), comment="#")
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no table of results ({first_line(error)}): restore it, or run doit") from error
+        raise BadInput(f"{path} is not a table of results ({first_line(error)}): restore it, or run doit") from error
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a study as a program; an unusable input is one line on stderr and exit status 1."""
+    """Run a study as a program; an unusable input gives one line on stderr and exit status 1."""
     try:
         main()
     except BadInput as error:
@@ -76,7 +76,7 @@ def run(main: Callable[[], None]) -> None:
 
 def main() -> None:
     """Print every table."""
-    with pd.option_context("display.width", 160, "display.max_columns", None):
+    with pd.option_context("display.width", 160, "display.max_columns", None, "display.max_rows", 24):
         for path in sorted(FOLDER.glob("*.csv")):
             print(f"\n{path.stem}\n{read(path.stem)}")
 

@@ -1,10 +1,10 @@
-"""Does the search find what it should?
+"""Tests of the similarity search.
 
-Four questions, for codes and for what needs no network. *The same galaxy*, as another archive prepared its image: is it
-found first? *The galaxy itself*, rotated, mirrored, shifted or with noise added: does it find itself? *Its class*: are
-the ten nearest galaxies of its class? *The other survey*: is what NVSS saw found from what FIRST saw? Trivial matches,
-the queried source among them, are excluded where the class is asked for. Every share of right answers has a 95 %
-interval over queries.
+There are four questions, for codes and for baselines without a network. *The same galaxy*: is its image from another
+archive ranked first? *The galaxy itself*: does a rotated, mirrored, shifted or noisy image find its original? *Its
+class*: do the ten nearest galaxies have the class of the query? *The other survey*: does a FIRST image find the NVSS
+image of the same galaxy, and vice versa? For the class, trivial matches such as the query itself are excluded. Every
+fraction of correct answers has a 95 % interval over queries.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,13 +59,13 @@ PAIRS = {
 ANGLES = {"cosine": True, "Euclidean": False}
 CODES, COMPONENTS, TOGETHER = "VDVAE codes", "PCA of the same views", "VDVAE codes and components"
 SEED = 0
-QUERIES = 300  # galaxies drawn at random that are perturbed and have to find themselves
+QUERIES = 300  # galaxies drawn at random that are perturbed and should find their originals
 
 Changed = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # perturbation to perturbed rows and their vectors
 
 
 def same_sky(table: Table, other: Table, arcsec: float = search.SAME) -> NDArray[np.bool_]:
-    """Which rows of two tables are one galaxy, (N, M): the same object, or places at most ``arcsec`` apart."""
+    """Mask (N, M) of pairs of rows that are the same galaxy: the same object, or positions at most ``arcsec`` apart."""
     one, two = (np.asarray(t["object"])[:, None] for t in (table, other))
     same: NDArray[np.bool_] = np.equal(one, two.T) & np.not_equal(one, "")
     known, targets = (np.flatnonzero(np.isfinite(np.asarray(t["ra"], float))) for t in (table, other))
@@ -85,14 +85,14 @@ def ranked(queries: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def hit_at_k(order: NDArray[Any], right: NDArray[Any], k: int) -> NDArray[np.bool_]:
-    """Whether one of the first ``k`` rows of each order (Q, M) is right (Q, M); (Q,)."""
+    """Whether one of the first ``k`` rows of each order (Q, M) is correct (Q, M); (Q,)."""
     return np.asarray(np.take_along_axis(right, order[:, :k], axis=1).any(axis=1))
 
 
 def precision_at_k(
     order: NDArray[Any], apart: NDArray[Any], label: NDArray[Any], of_target: NDArray[Any], k: int = 10
 ) -> NDArray[np.float64]:
-    """Share of each query's ``k`` nearest targets with its label, (Q,), among those ``apart`` from it (Q, M)."""
+    """Fraction (Q,) of each query's ``k`` nearest targets with its label, among those ``apart`` from it (Q, M)."""
     found = np.empty(len(order))
     for query, (rows, other) in enumerate(zip(order, apart, strict=True)):
         found[query] = (of_target[rows[other[rows]][:k]] == label[query]).mean()
@@ -100,7 +100,7 @@ def precision_at_k(
 
 
 def measure(table: Table, vectors: NDArray[Any], changed: Changed) -> list[Row]:
-    """Shares of right answers to all questions for galaxies in a table with vectors (N, K), and perturbed ones."""
+    """Fractions of correct answers to all questions, for galaxies in a table with vectors (N, K) and perturbed ones."""
 
     def answer(question: str, pair: str, k: int, right: NDArray[Any]) -> Row:
         share = metrics.interval(np.mean, right.astype(float), draws=1000)
@@ -141,7 +141,7 @@ def perturbed(sample: Sample, kind: str, recipe: prepare.Recipe) -> tuple[NDArra
 
 
 def _low_resolution(first: Sample) -> NDArray[Any]:
-    """FIRST's images as NVSS would see them, with its beam and pixels."""
+    """FIRST images at the resolution of NVSS, with its beam and pixels."""
     sigma = np.sqrt(45.0**2 - 5.4**2) / np.sqrt(8 * np.log(2)) / FIRST_PIXEL
     size = int(first.images.shape[1] * FIRST_PIXEL / NVSS_PIXEL)
     grid = (np.arange(size) - (size - 1) / 2) * NVSS_PIXEL / FIRST_PIXEL + (first.images.shape[1] - 1) / 2
@@ -151,17 +151,17 @@ def _low_resolution(first: Sample) -> NDArray[Any]:
 
 
 def seen_twice(first: Sample, nvss: Sample) -> Row:
-    """Do the archives' numbers tell which FIRST and NVSS image show one galaxy? Checked on the images.
+    """Check with the images whether FIRST and NVSS images with the same number in the archives show the same galaxy.
 
-    FIRST's images are brought to the beam and the pixels of NVSS; what all sources share, a point with its beam, is
-    subtracted from both; then for each image the most correlated one of the other survey is chosen, allowing for one
-    pixel of shift.
+    FIRST images are converted to the beam and the pixels of NVSS. The mean image, which is about a point source with
+    the beam, is subtracted from both. Then for each image the most correlated image of the other survey is chosen, with
+    shifts of up to one pixel.
 
     Returns
     -------
     dict
-        ``pairs`` that share a number; ``mutual``, images that choose each other; ``agree``, the share of those that
-        share a number too; ``chance``, what that share would be for random choices.
+        ``pairs`` with the same number; ``mutual`` best matches; ``agree``, the fraction of those with the same number;
+        ``chance``, that fraction for random choices.
     """
 
     def normalised(pictures: NDArray[Any]) -> NDArray[Any]:
@@ -188,7 +188,7 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
 
 
 def _fixed(values: NDArray[Any], whitened: bool = True) -> dict[str, metric.Metric]:
-    """Metrics of values (N, D) that are not learned, by angle and by distance."""
+    """Metrics of values (N, D) that are not fitted to perturbations, by angle and by distance."""
     makers = {"unscaled": metric.plain} | ({"whitened": metric.whitened} if whitened else {})
     return {f"{name}, {title}": make(values, by) for name, make in makers.items() for title, by in ANGLES.items()}
 
@@ -210,7 +210,7 @@ class Described:
 def _learned_features(
     encoder: Encoder, path: Path, training: Sample, kept: dict[str, Sample], changed: dict[str, Sample]
 ) -> Iterator[Described]:
-    """The committed descriptors, the codes among them, and principal components of the same views."""
+    """The descriptors of the codes file, the codes alone, and principal components of the same views."""
     _, whole, space = search.for_search(path)
     alone, recipe = descriptors.alone(encoder.latents), encoder.recipe
     after = {kind: encoder.transform(one, "search") for kind, one in changed.items()}
@@ -255,15 +255,16 @@ def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
     """All questions of :func:`measure`, for descriptors in each metric, and for components and pixels of the same
     images.
 
-    Components are those of the aligned images of all samples, as many as the code has latents, pooled over the same
-    views, and their metric is learned as that of the codes is. The survey images have to be on this machine.
+    The principal components are those of the aligned images of all samples. Their number is that of the latents of a
+    code, they are pooled over the same views, and their metric is fitted in the same way as that of the codes. The
+    survey images must be on this machine.
 
     Parameters
     ----------
     path
         The codes file.
     training
-        Training images, to learn an invariant metric from.
+        Training images, to fit an invariant metric.
     """
     (table, *_), recipe = search.for_search(path), encoder.recipe
     kept = {

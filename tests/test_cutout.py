@@ -75,7 +75,7 @@ def test_a_source_beside_the_middle_is_moved_there(source, tmp_path):
     plain = cutout.open_cutout(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8)))
     aside = np.roll(source, (60, -40), (0, 1))
     field = cutout.open_cutout(fits_file(tmp_path / "b.fits", aside, wcs_of(source.shape, 1.8)))
-    assert any("moved onto it" in note for note in field.notes)
+    assert any("centred on it" in note for note in field.notes)
     assert alike(plain, field, prepare.FRAMES[1]) > 0.95
     assert field.place[1] == pytest.approx(SKY[1] + 60 * 1.8 / 3600, abs=20 / 3600)
 
@@ -150,7 +150,7 @@ def test_transparent_is_blank_and_colour_is_refused(source, tmp_path):
 def test_an_image_without_a_source_is_refused(tmp_path):
     rng = np.random.default_rng(2)
     noise = ndimage.gaussian_filter(rng.normal(size=(200, 200)), 1.27)
-    with pytest.raises(BadInput, match="no source above 5 times its noise"):
+    with pytest.raises(BadInput, match="no source above 5 times its rms noise"):
         cutout.open_cutout(fits_file(tmp_path / "noise.fits", noise, wcs_of(noise.shape, 1.8)))
     with pytest.raises(BadInput, match="blank"):
         cutout.open_cutout(fits_file(tmp_path / "flat.fits", np.full((200, 200), 3.0), wcs_of(noise.shape, 1.8)))
@@ -169,7 +169,7 @@ def test_what_is_not_an_image_is_refused(source, tmp_path):
     Image.fromarray(np.rint(np.clip(source, 0, 255)).astype(np.uint8)).save(whole, "PNG")
     (tmp_path / "half.png").write_bytes(whole.getvalue()[:3000])
     (tmp_path / "words.fits").write_text("not an image")
-    with pytest.raises(BadInput, match="not a whole PNG"):
+    with pytest.raises(BadInput, match="not a complete PNG"):
         cutout.open_cutout(tmp_path / "half.png")
     with pytest.raises(BadInput, match="not a readable FITS"):
         cutout.open_cutout(tmp_path / "words.fits")

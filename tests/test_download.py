@@ -255,7 +255,7 @@ def zipped(handler, ra, dec):
         (lambda h, ra, dec: h.answer(image(ra, dec + 1)), "does not show", 1),
         (zipped, "not a plain FITS file", 1),
         (stall, "Read timed out", 2),
-        (drip, "not whole after 3 s", 1),
+        (drip, "incomplete after 3 s", 1),
         (flood, "longer than", 1),
     ],
 )

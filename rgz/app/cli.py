@@ -1,8 +1,8 @@
-"""The ``rgz`` command. Each verb reads files and writes files; ``rgz VERB --help`` gives an example.
+"""The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
-rgz look, similar, generate, explorer      for people with a galaxy, or without one
+rgz look, similar, generate, explorer      inspect, compare and generate galaxies
 rgz data fetch, check, build, cutouts      the archives and the training set
-rgz train, encode, fit prior, fit density  the network and what is fitted to its codes
+rgz train, encode, fit prior, fit density  the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
 """
 
@@ -53,20 +53,20 @@ def _options(
 def train(
     preset: Annotated[
         str,
-        typer.Option(help="tiny (tests), small (two cores), base64 (a GPU), imagenet64 (several), plain (baseline)."),
+        typer.Option(help="tiny (tests), small (CPU), base64 (one GPU), imagenet64 (several GPUs), plain (baseline)."),
     ] = "small",
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the whole schedule.")] = 6000,
+    steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     minutes: Annotated[float, typer.Option(min=0, help="Checkpoint and stop after this many minutes.")] = float("inf"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights, batches and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
     path: TrainingSet = TRAINING_SET,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/PRESET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; by default runs/PRESET.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
-    accumulate: Annotated[int, typer.Option(min=1, help="Parts to split a batch into, to save memory.")] = 1,
-    tensorboard: Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")] = False,
+    accumulate: Annotated[int, typer.Option(min=1, help="Gradient accumulation: parts per batch, to save memory.")] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Also write the log for TensorBoard.")] = False,
 ) -> None:
     """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Under an hour on two cores.
 
-    The plain preset is a non-hierarchical VAE, to compare with.
+    The preset plain is a non-hierarchical VAE, the baseline.
 
     Examples: rgz train --minutes 30;  torchrun --nproc-per-node 2 -m rgz train
     """
@@ -80,7 +80,7 @@ def train(
     )
     if about:
         bits = about["validation"]["bits_per_dimension"]
-        typer.echo(f"{weights}: step {done} of {steps}, {bits} bits/dim on held-out images")
+        typer.echo(f"{weights}: step {done} of {steps}, {bits} bits/dim on validation images")
         if done < steps:
             typer.echo("not finished: run the same command again to continue")
 
@@ -89,12 +89,12 @@ def train(
 def encode(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
-    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents to keep, the most variable ones.")] = 64,
+    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents to keep, those of largest variance.")] = 64,
     path: TrainingSet = TRAINING_SET,
 ) -> None:
-    """Encode all samples into codes.h5, and fit the FRI/FRII classifiers beside it; half an hour on two cores.
+    """Encode all samples into codes.h5, and fit the FRI/FRII classifiers; half an hour on two cores.
 
-    Codes are posterior means of latents, which have no unit.
+    Codes are posterior means of latents; they have no unit.
 
     Example: rgz encode --weights runs/small/vdvae.safetensors --out runs/small/codes.h5
     """
@@ -109,10 +109,10 @@ def encode(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="Step of dodo.py, such as classification.")],
+    name: Annotated[str, typer.Argument(help="Name of a step in dodo.py, such as classification.")],
     fresh: Annotated[bool, typer.Option(help="Run it even if its inputs have not changed.")] = False,
 ) -> None:
-    """Run one study of the book in a clone of the repository; seconds to half an hour. python -m doit list names them.
+    """Run one study of the book in a clone of the repository; seconds to half an hour. python -m doit list shows all.
 
     Example: rgz study classification --fresh
     """
@@ -126,7 +126,7 @@ def study(
 
 
 def main() -> None:
-    """Run the command line; an unusable input is one line on stderr and exit status 1."""
+    """Run the command line; an unusable input gives one line on stderr and exit status 1."""
     try:
         app()
     except BadInput as error:

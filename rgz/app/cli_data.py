@@ -16,16 +16,16 @@ app = typer.Typer(no_args_is_help=True, help="The public archives and the traini
 
 TRAINING_SET = Path("runs/train.h5")
 TrainingSet = Annotated[Path, typer.Option("--data", help="Training set from rgz data build; built if missing.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default the committed ones.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default those of the repository.")]
 
 
 @app.command("fetch")
 def fetch_files(
-    names: Annotated[list[str] | None, typer.Argument(help="Files to fetch; by default all that can be had.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Files to fetch; by default all available ones.")] = None,
 ) -> None:
     """Find or download the public archives, check their sha256, and print where they are.
 
-    A file is looked for in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network; 130 MB in all.
+    Looks for a file in $RGZ_DATA_MIRROR, then in the cache ($RGZ_CACHE), then on the network; 130 MB in all.
 
     Example: rgz data fetch MiraBest_F_batches.tar.gz
     """
@@ -45,9 +45,9 @@ def fetch_files(
 
 @app.command("check")
 def check_files(
-    files: Annotated[list[Path], typer.Argument(help="FITS, tar archives, samples or codes (.h5), weights.")],
+    files: Annotated[list[Path], typer.Argument(help="FITS images, tar archives, samples or codes (.h5), or weights.")],
 ) -> None:
-    """Describe files, each in one line; the first that rgz cannot use ends with exit status 1.
+    """Describe each file in one line; stops with exit status 1 at the first file that rgz cannot use.
 
     Example: rgz data check galaxy.fits runs/small/vdvae.safetensors
     """
@@ -60,9 +60,9 @@ def check_files(
 @app.command("build")
 def build(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = TRAINING_SET,
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to be included.")] = None,
+    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to include them.")] = None,
 ) -> None:
-    """Build the training set: unlabelled FIRST sources, each once, none within 30″ of a test split; about two minutes.
+    """Build the training set: unlabelled FIRST sources, none within 30″ of a test galaxy; about two minutes.
 
     Sources are detected in all fields of MiraBest and the Radio Galaxy Dataset.
 
@@ -84,12 +84,12 @@ def download_cutouts(
     folder: Annotated[Path, typer.Option(help="Folder for the images, one FITS file per source.")] = Path("runs/first"),
     limit: Annotated[int | None, typer.Option(min=1, help="Number of sources; by default all 50,637.")] = None,
     service: Annotated[
-        str | None, typer.Option(help="URL of a server that works like the FIRST cutout server.")
+        str | None, typer.Option(help="URL of a server with the same interface as the FIRST cut-out server.")
     ] = None,
 ) -> None:
     """Download FIRST images of the sources in Radio Galaxy Zoo DR1, 4.6′ wide, one at a time; about a day for all.
 
-    Stop at any time: the same command continues, skips what is in the folder, and tries the failures again.
+    You can stop at any time. The same command continues, skips images in the folder, and retries failed ones.
 
     Example, a minute: rgz data cutouts --limit 30
     """

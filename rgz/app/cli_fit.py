@@ -1,4 +1,4 @@
-"""``rgz fit``: flows over the codes of the training set, to draw new galaxies from and to find anomalies with."""
+"""``rgz fit``: flows fitted to the codes of the training set, for generation and for anomaly detection."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,16 +10,16 @@ from rgz.app.cli_data import TRAINING_SET, TrainingSet, Weights, sources
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Flows over the codes of the training set.")
+app = typer.Typer(no_args_is_help=True, help="Fit flows to the codes of the training set.")
 
 
 @app.command()
 def prior(
     weights: Weights = None,
     path: TrainingSet = TRAINING_SET,
-    out: Annotated[Path | None, typer.Option(help="File to write; by default beside the weights.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default in the folder of the weights.")] = None,
 ) -> None:
-    """Fit the flow that rgz generate draws codes from; five minutes on two cores.
+    """Fit the flow from which rgz generate samples codes; five minutes on two cores.
 
     Example: rgz fit prior --weights runs/small/vdvae.safetensors
     """
@@ -46,9 +46,9 @@ def density(
     path: TrainingSet = TRAINING_SET,
     out: Annotated[Path | None, typer.Option(help="File to write; by default artifacts/density.safetensors.")] = None,
 ) -> None:
-    """Fit the flow ensemble that rates how anomalous a galaxy is, in nats and percentiles; ten minutes on two cores.
+    """Fit the flow ensemble for anomaly detection: log-likelihoods (nats) and percentiles; ten minutes on two cores.
 
-    Percentiles are those of the validation sources.
+    Percentiles are relative to the validation sources.
 
     Example: rgz fit density --out runs/small/density.safetensors
     """

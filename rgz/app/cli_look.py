@@ -1,4 +1,4 @@
-"""The verbs for people with a galaxy of their own, or without one: look, similar, generate, explorer."""
+"""The commands that need no training: look, similar, generate, explorer."""
 
 import json
 from pathlib import Path
@@ -21,20 +21,20 @@ TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list:
 
 
 def look(
-    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey PNG images of galaxies.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey-scale PNG images of galaxies.")] = None,
     at: Annotated[
         tuple[str, str] | None,
         typer.Option(help="RA and Dec of the galaxy, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
     ] = None,
-    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS; PNG 1.8.")] = None,
+    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
     k: K = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per galaxy and line.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the galaxies and similar ones: .png, .pdf or .svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per galaxy, one per line.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Plot the galaxies and similar ones: .png, .pdf or .svg.")] = None,
     table: TableFile = None,
 ) -> None:
-    """Inspect galaxies of your own: FRI or FRII, how anomalous, and the most similar galaxies.
+    """Inspect your own galaxies: FRI or FRII, how anomalous, and the most similar galaxies.
 
-    Pixels may be up to 20″ wide. Without a file, the image at the position is downloaded from FIRST or NVSS.
+    Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112
     """
@@ -62,13 +62,13 @@ def look(
 
 
 def _cutouts(files: list[Path], at: tuple[str, str] | None, pixel: float | None) -> tuple[list["Cutout"], list[str]]:
-    """Cutouts of the files, or of a position, and why others cannot be used."""
+    """Cutouts of the files, or of a position, and the reasons why other files cannot be used."""
     from rgz.data import cutout
 
     place = cutout.parse_position(*at) if at else None
     if not files:
         if place is None:
-            raise BadInput("nothing to look at: give an image, or a position with --at RA DEC")
+            raise BadInput("no input: give an image, or a position with --at RA DEC")
         return [cutout.download_cutout(*place)], []
     found, refused = [], []
     for path in files:
@@ -92,12 +92,12 @@ def _draw(found: list["Inspection"], path: Path) -> None:
 def similar(
     name: Annotated[str, typer.Argument(help="Name of a galaxy in one of the samples, such as rgd-0001.")],
     k: K = 10,
-    sample: Annotated[list[str] | None, typer.Option(help="Sample to search, may be repeated; by default all.")] = None,
+    sample: Annotated[list[str] | None, typer.Option(help="Sample to search (repeatable); by default all.")] = None,
     table: TableFile = None,
 ) -> None:
     """List the galaxies most similar to one that is in the samples.
 
-    The separation is 1 − cos of the angle between retrieval descriptors, from 0 to 2.
+    The separation is the cosine distance (1 − cos) between retrieval descriptors, from 0 to 2.
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
@@ -117,14 +117,14 @@ def similar(
 
 def generate(
     count: Annotated[int, typer.Argument(min=1, help="Number of galaxies.")],
-    out: Annotated[Path, typer.Option(help="File to write: .h5 or .fits with pixels, or .png with all on one sheet.")],
-    temperature: Annotated[float, typer.Option(help="Below 1 more typical, above 1 more diverse samples.")] = 1.0,
-    truncation: Annotated[float, typer.Option(help="Cut noise off beyond this many σ; above 0.")] = float("inf"),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same galaxies.")] = 0,
+    out: Annotated[Path, typer.Option(help="File to write: .h5 or .fits (pixels), or .png (all images on one sheet).")],
+    temperature: Annotated[float, typer.Option(help="Below 1: more typical samples; above 1: more diverse.")] = 1.0,
+    truncation: Annotated[float, typer.Option(help="Truncate the noise at this many σ (above 0).")] = float("inf"),
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same galaxies.")] = 0,
     weights: Weights = None,
-    flow: Annotated[Path | None, typer.Option(help="From rgz fit prior; without it --weights use their own.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="From rgz fit prior; by default the prior of --weights.")] = None,
 ) -> None:
-    """Draw new galaxies: 32 × 32 pixels in canonical orientation, the square root of brightness in 256 grey levels.
+    """Generate new galaxies: 32 × 32 pixels in canonical orientation, square root of brightness in 256 grey levels.
 
     Example: rgz generate 64 --out galaxies.png
     """

@@ -1,8 +1,8 @@
-"""The explorer: a web page with every galaxy on a map and its nearest neighbours one click away; it needs no server.
+"""The explorer: a web page with a map of all galaxies and the nearest neighbours of each; it needs no server.
 
 The page consists of the hand-written files in ``book/explorer``, the data, and one image with all pictures. Vectors are
 stored as signed bytes, a quarter of their size, and the browser compares them by angle as :mod:`rgz.tasks.search` does.
-Its answers are those of the full vectors in nearly all cases.
+Its results agree with those of the full vectors in nearly all cases.
 """
 
 import base64
@@ -48,18 +48,18 @@ def payload(index: SearchIndex, pictures: str, positions: Table) -> dict[str, An
     pictures
         What the pictures show, for the caption.
     positions
-        The map: ``name``, ``x`` and ``y``, integers from 0 to 9999, one row a galaxy of the index.
+        The map: ``name``, ``x`` and ``y``, integers from 0 to 9999, one row per galaxy of the index.
 
     Raises
     ------
     BadInput
-        The map is of other galaxies.
+        The map and the index contain different galaxies.
     """
     table, codes = index.table, quantised(index.vectors)
     samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
     labels += [""] * ("" in set(table["label"]))
     if list(positions["name"]) != list(table["name"]):
-        raise BadInput("the map and the codes are of different galaxies: make the map again with rgz study map")
+        raise BadInput("the map and the codes contain different galaxies: make the map again with rgz study map")
 
     def degrees(column: str) -> list[float | None]:
         return [round(float(v), 5) if np.isfinite(v) else None for v in table[column]]
@@ -110,7 +110,7 @@ def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]
     content["sprites.webp"] = sheet(pictures)
     size = sum(map(len, content.values()))
     if size > LARGEST:
-        raise BadInput(f"the page has {size / 1e6:.2f} MB; it should load on a phone with at most {LARGEST / 1e6:g} MB")
+        raise BadInput(f"the page has {size / 1e6:.2f} MB; at most {LARGEST / 1e6:g} MB load fast enough on a phone")
     for name, data_ in content.items():
         with artifacts.atomic(folder / name) as partial:
             partial.write_bytes(data_)
@@ -118,12 +118,12 @@ def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]
 
 
 def build(folder: Path) -> int:
-    """Write the page of the committed codes into a folder, and return its size in bytes.
+    """Write the page for the codes in the repository into a folder, and return its size in bytes.
 
     Raises
     ------
     BadInput
-        This is no clone of the repository: the page and the map are not part of the installed package.
+        This is not a clone of the repository: the page and the map are not part of the installed package.
     """
     root = artifacts.clone()
     if root is None:

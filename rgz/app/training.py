@@ -38,7 +38,7 @@ def run(
     Returns
     -------
     weights, steps, provenance
-        The file, the number of steps done, and what the file records; no provenance in any process but the first.
+        The file, the number of steps done, and the provenance in the file; only the first process returns a provenance.
     """
     if preset not in PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
@@ -47,7 +47,7 @@ def run(
     seen, held_out = _splits(path)
     about = artifacts.describe(
         preset=preset, **_inputs(path, seen, held_out)
-    )  # of the code that trains, not of later edits
+    )  # recorded now, so that later edits of the code do not count
     config, recipe = PRESETS[preset], prepare.Recipe(PRESETS[preset].size)
     pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
     torch.manual_seed(schedule.seed)
@@ -63,7 +63,7 @@ def run(
         **options,
     )
     weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
-    if train.processes()[0]:  # the first process writes
+    if train.processes()[0]:  # only the first process writes
         return weights, steps, {}
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": steps, "schedule": asdict(schedule), "validation": validation}

@@ -1,4 +1,4 @@
-"""The similarity search with controls, for a live notebook. A built book has no kernel: its notebooks show figures."""
+"""Interactive similarity search for a live notebook. It does not work in the built book, which has no kernel."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ METRICS: dict[str, Callable[[NDArray[Any], Metric], Metric]] = {
 
 
 def browse(name: str | None = None) -> controls.VBox:
-    """Controls to find the galaxies most similar to one of the committed samples, or to an uploaded image."""
+    """Controls to find the galaxies most similar to a galaxy of the samples, or to an uploaded image."""
     return _Browser(name).box
 
 

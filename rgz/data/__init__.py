@@ -1,1 +1,1 @@
-"""Images and what is known of each source: archives, cut-outs, the training set."""
+"""Images and tables of sources: archives, cut-outs, the training set."""

@@ -1,4 +1,4 @@
-"""Read archives and FITS files from other people, in memory and without trusting them."""
+"""Read archives and FITS files from the network safely: in memory, without running any code in them."""
 
 import gzip
 import io
@@ -23,7 +23,7 @@ LARGEST = 1 << 30  # bytes of an archive or a member; the largest real one has 2
 
 
 class _NumpyOnly(pickle.Unpickler):
-    """An unpickler that can construct nothing but plain numpy arrays and numbers."""
+    """An unpickler that can construct only plain numpy arrays and numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
         admitted = {
@@ -66,16 +66,17 @@ def unpickle(data: bytes, origin: str = "pickle") -> dict[str, Any]:
     with as_bad_input(f"{origin} is not a plain data batch", "fetch the archive again"):
         content = _NumpyOnly(io.BytesIO(data), encoding="bytes").load()
     if not isinstance(content, dict):
-        raise BadInput(f"{origin} holds a {type(content).__name__}, where a batch is a dict")
+        raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each regular file of a tar or zip archive, read in memory.
 
-    Raises :class:`BadInput` if the archive is damaged or over 1 GiB, or a member lies outside it or is no file.
+    Raises :class:`BadInput` if the archive is damaged or over 1 GiB, or a member has a path outside it or is not a
+    file.
     """
-    with as_bad_input(f"{path} is not a whole tar or zip archive", "fetch it again"):
+    with as_bad_input(f"{path} is not a complete tar or zip archive", "fetch it again"):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -147,7 +148,7 @@ def read_fits(source: Path | bytes, name: str = "the FITS data") -> tuple[NDArra
                 if unit.is_image and unit.header.get("NAXIS", 0):
                     pixels = np.squeeze(np.asarray(unit.data, dtype=np.float32))
                     if pixels.ndim != 2:
-                        raise BadInput(f"{origin} holds an image of shape {unit.shape}: extract one plane of it first")
+                        raise BadInput(f"{origin} holds an image of shape {unit.shape}: extract one plane first")
                     wcs = WCS(unit.header).celestial
                     return pixels, wcs if wcs.has_celestial else None
-        raise BadInput(f"{origin} has no image in any of its units")
+        raise BadInput(f"{origin} has no image in any of its HDUs")

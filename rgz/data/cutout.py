@@ -1,9 +1,9 @@
-"""Open an image of a galaxy, or download one by its position, as a cut-out that the network can take.
+"""Open or download an image of a galaxy, and convert it to a cut-out in the format of the samples.
 
-FITS images of any telescope and grey PNG pictures are accepted, with pixels of any width, blank edges, or the source
-away from the middle. Each becomes a square field like those of the archives: pixels of at least 1.8″, clipped at three
-times the noise, with the source in its middle. ``notes`` lists what was changed. An image without a source above five
-times the noise is refused, because the network would return an answer for pure noise too.
+FITS images of any telescope and grey-scale PNG images are accepted, with pixels up to 20″ wide, with blank edges, or
+with the source away from the middle. Each is converted to a square field like those of the archives: pixels of at least
+1.8″, clipped at three times the rms, with the source in its middle. ``notes`` lists the changes. An image without a
+source above five times the rms is rejected, because the network would return a result for pure noise as well.
 """
 
 import io
@@ -55,19 +55,19 @@ class Cutout:
     """A clipped field with its source in the middle."""
 
     name: str  # file name, or position and survey
-    pixels: NDArray[Any]  # (150, 150), brightness, zero below three times the noise
+    pixels: NDArray[Any]  # (150, 150), brightness, zero below 3 rms
     pixel: float  # arcsec, width of a pixel
     place: tuple[float, float]  # RA and Dec of the middle in degrees, NaN if unknown
     snr: float  # peak of the source over the rms noise, NaN if the image had been clipped before
     others: int  # number of further sources in the image
-    notes: tuple[str, ...]  # what was found, and changed
+    notes: tuple[str, ...]  # what was found, and what was changed
 
 
 def open_cutout(path: str | Path, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
     """The source in the middle of a FITS or PNG file, or at the position ``at`` (RA and Dec in degrees).
 
     ``pixel`` is the width of a pixel in arcsec, for files that do not give it. Raises :class:`BadInput` if the file is
-    missing, damaged, or shows no source, or if it lacks the coordinates that are needed.
+    missing or damaged, shows no source, or lacks the coordinates that are needed.
     """
     try:
         data = Path(path).read_bytes()
@@ -77,7 +77,7 @@ def open_cutout(path: str | Path, at: tuple[float, float] | None = None, pixel: 
 
 
 def read_cutout(data: bytes, name: str, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
-    """:func:`open_cutout` for the content of a file."""
+    """Like :func:`open_cutout`, for the content of a file."""
     return centre(read_image(data, name, pixel), at)
 
 
@@ -98,7 +98,7 @@ def _read_png(data: bytes, name: str) -> NDArray[np.float64]:
     from PIL import Image
 
     with (
-        as_bad_input(f"{name} is not a whole PNG", "save or fetch it again"),
+        as_bad_input(f"{name} is not a complete PNG", "save or fetch it again"),
         Image.open(io.BytesIO(data), formats=["PNG"]) as picture,
     ):
         if max(picture.size) > LARGEST:
@@ -121,8 +121,8 @@ def _widths(wcs: WCS) -> NDArray[np.float64]:
 def download_cutout(ra: float, dec: float) -> Cutout:
     """The source at a position in degrees, from FIRST, or from NVSS if FIRST does not cover the position.
 
-    Raises :class:`BadInput` if neither image is available (no network, no answer within a minute, no coverage) or there
-    is no source in it.
+    Raises :class:`BadInput` if neither image is available (no network, no answer within a minute, no coverage), or if
+    there is no source in it.
     """
     try:
         from astroquery.hips2fits import hips2fits
@@ -143,7 +143,7 @@ def download_cutout(ra: float, dec: float) -> Cutout:
             request().writeto(stream, output_verify="fix")
             image = read_image(stream.getvalue(), f"{name} ({survey})")
             if not (image.pixels[np.isfinite(image.pixels)] != 0).any():
-                raise BadInput("it has no image there")
+                raise BadInput("the survey has no image there")
         except Exception as error:  # astroquery, requests and astropy each raise their own
             refused.append(f"{survey}: {first_line(error)}")
         else:
@@ -171,8 +171,8 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
 def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
     """The field around the source in the middle of an image, or at a position in degrees, or nearest to it.
 
-    Raises :class:`BadInput` if nothing in the image reaches five times its noise, most of the source's surroundings are
-    blank, or the position is outside of the image.
+    Raises :class:`BadInput` if nothing in the image reaches five times the rms, if most of the source's surroundings
+    are blank, or if the position is outside of the image.
     """
     notes: list[str] = []
     pixels, pixel, wcs, target = _square_pixels(image, at, notes)
@@ -190,11 +190,11 @@ def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
     if lost > BLANK:
         raise BadInput(f"{image.name}: {outside}: use a larger image")
     if lost > 0.05:
-        notes.append(f"{outside}, and taken for empty sky")
+        notes.append(f"{outside}, and treated as empty sky")
     own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
     others = len(set(groups) - set(groups[own]))
     if others:
-        notes.append(f"{others} further source{'s' * (others > 1)} in the image, choose one with --at RA DEC")
+        notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
     sky = wcs.pixel_to_world(x, y).icrs
     place = (float(sky.ra.deg), float(sky.dec.deg)) if image.wcs is not None else (np.nan, np.nan)
     snr = float(np.max(clipped, where=near, initial=0)) / rms
@@ -257,10 +257,10 @@ def _resample(pixels: NDArray[Any], widths: NDArray[Any], wcs: WCS, pixel: float
 
 
 def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
-    """The image clipped at 3 rms, without speckles, and the rms, NaN if it had been clipped before."""
+    """The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before."""
     lowest = np.min(pixels, where=~blank, initial=np.inf)
     if (pixels == lowest).mean() > CLIPPED:
-        notes.append("the image had been clipped before: its noise and the S/N of the source are not known")
+        notes.append("the image had been clipped before: its rms and the S/N of the source are not known")
         return prepare.despeckle(prepare.fill(pixels - lowest)), np.nan
     median, rms = prepare.noise(prepare.fill(pixels))
     clipped = prepare.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
@@ -285,7 +285,7 @@ def _middle(
         away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
     if min(away) <= CENTRED:
         return target
-    notes.append(f"the nearest source is {away[nearest]:.0f}″ from the middle: the field was moved onto it")
+    notes.append(f"the nearest source is {away[nearest]:.0f}″ from the middle: the field was centred on it")
     return centres[nearest][0], centres[nearest][1]
 
 
@@ -301,5 +301,5 @@ def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:
     if np.isnan(rms):
         return f"{name} shows nothing larger than a few pixels: use an image with a source"
     peak = (pixels.max() - np.median(pixels)) / rms if rms > 0 else 0
-    least = f"above {detect.PEAK:g} times its noise, of at least {prepare.SMALLEST_ISLAND} pixels"
-    return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the noise"
+    least = f"above {detect.PEAK:g} times its rms noise, of at least {prepare.SMALLEST_ISLAND} pixels"
+    return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the rms noise"

@@ -1,6 +1,6 @@
 """The four public samples of labelled radio galaxies.
 
-Three of them come as batches of Python pickles, which are read without running any code in them
+Three of them are stored as Python pickles, which are read without running any code in them
 (:func:`rgz.data.archives.unpickle`).
 """
 
@@ -41,18 +41,19 @@ FRDEEP_TWICE = {  # galaxies that have two catalogue numbers, found by comparing
 
 
 def _mirabest(path: Path) -> Sample:
-    """MiraBest. A file name reads ``code_RA±Dec_redshift_size``: degrees, degrees, largest angular size in arcsec.
+    """MiraBest. A file name has the form ``code_RA±Dec_redshift_size``, with degrees and the largest angular size in
+    arcsec.
 
-    The first digit of the code is the class (1 FRI, 2 FRII, 3 hybrid), the second the confidence (0 yes, 1 no), the
-    third the shape (0 standard, 1 double-double, 2 wide-angle tail, 3 diffuse, 4 head-tail). Porter & Scaife 2023,
-    Table 1.
+    The first digit of the code is the class (1 FRI, 2 FRII, 3 hybrid), the second the confidence (0 certain, 1
+    uncertain). The third is the morphology (0 standard, 1 double-double, 2 wide-angle tail, 3 diffuse, 4 head-tail):
+    Porter & Scaife 2023, Table 1.
     """
     images, _, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem for file in files]
     found = [match for stem in stems if (match := MIRABEST_NAME.match(stem))]
     if len(found) < len(stems):
         wrong = next(stem for stem in stems if not MIRABEST_NAME.match(stem))
-        raise BadInput(f"{path.name}: {wrong!r} does not read code_RA±Dec_redshift_size")
+        raise BadInput(f"{path.name}: {wrong!r} does not have the form code_RA±Dec_redshift_size")
     code, ra, dec, redshift, size = zip(*(match.groups() for match in found), strict=True)
     labels = [{"1": "FRI", "2": "FRII", "3": "hybrid"}[one[0]] for one in code]
     table = source_table(stems, ra, dec, labels, [one[1] == "0" for one in code], splits)
@@ -65,8 +66,8 @@ def _mirabest(path: Path) -> Sample:
 def _frdeep(path: Path, pixel: float) -> Sample:
     """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat.
 
-    Names differ between the two surveys. Class, catalogue and number make the column ``object``, which is the same for
-    one galaxy in both.
+    File names differ between the two surveys. Class, catalogue and number are joined in the column ``object``, which is
+    the same for one galaxy in both surveys.
     """
     images, classes, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem.rstrip("_") for file in files]
@@ -81,7 +82,7 @@ def _frdeep(path: Path, pixel: float) -> Sample:
 
 
 def _radio_galaxy_dataset(path: Path) -> Sample:
-    """The Radio Galaxy Dataset: one HDF5 group a source, image and position inside."""
+    """The Radio Galaxy Dataset: one HDF5 group per source, with image and position."""
     (_, data), *_ = members(path)
     known = as_bad_input(f"{path} does not hold the Radio Galaxy Dataset", "fetch it again")
     with known, h5py.File(io.BytesIO(data), "r") as file:
@@ -115,11 +116,11 @@ def load_dataset(name: str) -> Sample:
 
 
 def placed(sample: Sample, known: Sample) -> Sample:
-    """The sample with missing positions taken from ``known``, for galaxies whose image is in both.
+    """The sample with missing positions filled in from ``known``, for galaxies whose image is in both.
 
-    Images of one survey are the same if the cosine between their middles is above ``IDENTICAL`` when one of them is
-    shifted by up to ``MOVED`` pixels: archives cut one galaxy out around slightly different positions, which limits
-    the accuracy of the position.
+    Two images of one survey are the same if the cosine between their central parts is above ``IDENTICAL`` for a shift
+    of up to ``MOVED`` pixels. Archives cut out one galaxy around slightly different positions, which limits the
+    accuracy of the position.
     """
     size = MIDDLE + 2 * MOVED  # padded, because a discrete Fourier transform is periodic
     steps = np.r_[: MOVED + 1, -MOVED:0]

@@ -1,4 +1,4 @@
-"""Find sources in a clipped field: islands of emission, and which of them belong to one source."""
+"""Find sources in a clipped field: detect islands of emission, and group those that belong to one source."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +43,9 @@ def north_up(shape: tuple[int, ...], pixel: float, ra: float, dec: float) -> WCS
 
 
 def islands(pixels: NDArray[Any], rms: float) -> tuple[Table, NDArray[Any]]:
-    """Islands of emission that peak above 5 rms, or all if the rms is NaN, and the map of their numbers (H, W).
+    """Islands of emission that peak above 5 rms (all islands if the rms is NaN), and the label image (H, W).
 
-    The table has brightness-weighted ``y`` and ``x`` (pixels), ``peak``, ``number`` (in the map) and ``flux``.
+    The table has brightness-weighted ``y`` and ``x`` (pixels), ``peak``, ``number`` (in the label image) and ``flux``.
     """
     labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
     peaks = np.asarray(ndimage.maximum(pixels, labels, np.arange(1, count + 1)), dtype=float)
@@ -58,10 +58,10 @@ def islands(pixels: NDArray[Any], rms: float) -> tuple[Table, NDArray[Any]]:
 def find(field: Field, known: Table) -> Table:
     """The sources of a clipped field; catalogued ones at their catalogued position.
 
-    Sources nearer than 32 pixels to the edge are left out, and those with less than half of the emission within the
-    radius in which an orientation is measured: a brighter neighbour would dominate it. ``known`` has ``ra``, ``dec``
-    (deg) and ``reach`` (arcsec) of catalogued sources. The result has ``ra``, ``dec`` (deg), ``peak`` (the field's
-    units) and ``snr`` (NaN if the rms is unknown), one row a source.
+    Sources closer than 32 pixels to the edge are left out. So are sources with less than half of the emission within
+    the radius in which the orientation is measured, because a brighter neighbour would dominate it. ``known`` has
+    ``ra``, ``dec`` (deg) and ``reach`` (arcsec) of catalogued sources. The result has ``ra``, ``dec`` (deg), ``peak``
+    (the field's units) and ``snr`` (NaN if the rms is unknown), one row per source.
     """
     lit, labels = islands(field.pixels, field.rms)
     rows = []
@@ -118,9 +118,9 @@ def _owners(sky: SkyCoord, known: Table) -> NDArray[Any]:
 
 
 def linked(places: NDArray[Any], arcsec: float = LINK) -> NDArray[Any]:
-    """Friends of friends: for each place (N, 2), in arcsec, the first row of its group.
+    """Friends of friends: for each position (N, 2), in arcsec, the first row of its group.
 
-    Places at most ``arcsec`` apart, directly or through a chain of others, are one group.
+    Positions at most ``arcsec`` apart, directly or through a chain of others, are one group.
 
     >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
     array([0, 1, 0, 0])

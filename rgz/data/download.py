@@ -1,10 +1,10 @@
 """Download cut-outs of the FIRST survey around a list of positions.
 
-A cut-out service answers one position with one small FITS image. Tens of thousands of positions take about a day, so a
-run can be stopped at any time and does not overload the service: one request at a time with a pause after each, longer
-waits if the service is busy, and no request for what is in the folder already. An answer is kept only if it is a whole
-image, not blank, that shows the requested position. Failures are listed, and requested again at the end of the next
-run.
+A cut-out service returns one small FITS image for one position. Tens of thousands of positions take about a day, so a
+run can be stopped at any time. To avoid overloading the service, it makes one request at a time with a pause after
+each, and waits longer if the service is busy. It never requests an image that is already in the folder. An image is
+kept only if it is complete, not blank, and shows the requested position. Failures are listed, and requested again at
+the end of the next run.
 """
 
 import csv
@@ -82,7 +82,7 @@ def read_catalogue(path: Path) -> Table:
 
 
 def file_name(name: str) -> str:
-    """File name of a source's image: the source's name if that is plain, else a hash, so no file leaves the folder.
+    """File name of an image: the source's name if it is safe, else a hash, so that no file is written elsewhere.
 
     >>> file_name("RGZJ000001.3+044129"), file_name("../../etc/passwd")
     ('RGZJ000001.3+044129.fits', 'source-3754d6cb3a38e118.fits')
@@ -102,7 +102,7 @@ def _image(source: Path | bytes, ra: float, dec: float) -> tuple[NDArray[np.floa
         width, height = proj_plane_pixel_scales(wcs) * 3600
         x, y = WCS.wcs_world2pix(wcs, [[ra, dec]], 0)[0]
     if not np.isclose(width, height, rtol=1e-3):
-        raise BadInput(f"{origin} has pixels of {width:.3f}″×{height:.3f}″, where squares are needed")
+        raise BadInput(f"{origin} has pixels of {width:.3f}″×{height:.3f}″, but square pixels are needed")
     if not (0 <= x < pixels.shape[1] and 0 <= y < pixels.shape[0]):
         raise BadInput(f"{origin} does not show the position {ra:.5f} {dec:+.5f}")
     finite = pixels[np.isfinite(pixels)]
@@ -138,11 +138,11 @@ def _ask(session: requests.Session, service: str, ra: float, dec: float) -> byte
                 if len(data) > LARGEST:
                     raise BadInput(f"the answer is longer than {LARGEST} bytes")
                 if time.monotonic() > deadline:
-                    raise _NoAnswer(f"the answer is not whole after {TOTAL:g} s")
+                    raise _NoAnswer(f"the answer is incomplete after {TOTAL:g} s")
     except (requests.RequestException, HTTPError) as error:
         cause = error.args[0] if error.args else error  # requests wraps urllib3's error, and that the reason
         reason = str(getattr(cause, "reason", cause)).split("): ", 1)[-1]  # without the address
-        raise _NoAnswer(f"no whole answer ({reason})") from error
+        raise _NoAnswer(f"no complete answer ({reason})") from error
     if not data.startswith(b"SIMPLE") or b"ZIMAGE" in data:  # a compressed image could unpack to more than was sent
         raise BadInput(f"the answer is not a plain FITS file, it begins {bytes(data[:40])!r}")
     pixels, _, width = _image(bytes(data), ra, dec)
@@ -153,7 +153,7 @@ def _ask(session: requests.Session, service: str, ra: float, dec: float) -> byte
 
 
 def _read_failures(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the list of failures, by name, that still have no image."""
+    """Rows of the list of failures that still have no image, by name."""
     path = folder / FAILURES
     with as_bad_input(f"{path} cannot be read as a list of failures", "remove it"):
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -166,12 +166,12 @@ def download(table: Table, folder: Path, service: str = SERVICE) -> dict[str, st
 
     ``table`` has ``name``, ``ra`` and ``dec`` (deg); ``service`` is the address of a server that takes the form of the
     FIRST cut-out server. Each image becomes one file, see :func:`file_name`, written only when it is complete and
-    correct. Failures are listed in ``failures.csv`` (name, ra, dec, reason), however the run ends; the next run asks
-    for them again, after all others. Raises :class:`BadInput` if the address or the folder cannot be used,
-    or ten sources in a row failed, because the service is down.
+    correct. Failures are listed in ``failures.csv`` (name, ra, dec, reason), even if the run is stopped; the next run
+    requests them again, after all others. Raises :class:`BadInput` if the address or the folder cannot be used, or if
+    ten sources in a row failed, because the service is probably down.
     """
     if urlsplit(service).scheme not in ("http", "https"):
-        raise BadInput(f"{service!r} is no http:// or https:// address of a cut-out service")
+        raise BadInput(f"{service!r} is not an http:// or https:// address of a cut-out service")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def download(table: Table, folder: Path, service: str = SERVICE) -> dict[str, st
                 failures[name] = dict(zip(LISTED, (name, ra, dec, reason), strict=True))
                 in_a_row += isinstance(error, _NoAnswer) or name not in known  # known gaps of the survey do not count
                 if in_a_row >= PATIENCE:
-                    down = f"{in_a_row} sources in a row could not be had from {service} ({reason})"
+                    down = f"{in_a_row} sources in a row could not be downloaded from {service} ({reason})"
                     raise BadInput(f"{down}: the service may be down, run again later to continue from here") from error
             else:
                 with artifacts.atomic(folder / file_name(name)) as partial:
@@ -210,8 +210,8 @@ def download(table: Table, folder: Path, service: str = SERVICE) -> dict[str, st
 def collect(folder: Path, table: Table, size: int = 150) -> Sample:
     """The sources of a table whose images are in a folder: fields of (size, size) pixels about each position, Jy/beam.
 
-    Rows keep the order of the table, and get the columns of a sample that they lack: no label, confident, ``train``.
-    Sky outside a cut-out, and pixels that the survey blanks, are zero. The fields are not clipped, see
+    Rows keep the order of the table. Missing columns of a sample are added: an empty label, confident, ``train``. Sky
+    outside a cut-out, and pixels that the survey blanks, are zero. The fields are not clipped, see
     :func:`rgz.transforms.prepare.clip`. Memory is 4 size² bytes a source: 4.6 GB for all of Radio Galaxy Zoo DR1.
     Raises :class:`BadInput` if there is no image, one cannot be used, or their pixel widths differ.
     """

@@ -18,9 +18,9 @@ __all__ = ["REGISTRY", "PublicFile", "fetch", "locate"]
 
 @dataclass(frozen=True)
 class PublicFile:
-    """One public archive: name, sha256, where it is published, what it holds, and the reference.
+    """One public archive: name, sha256, where it is published, its content, and the reference.
 
-    ``doi`` is None for the two files that were put together from a public folder or table; only a mirror has them.
+    ``doi`` is None for the two files that were compiled from a public folder or table; only a mirror has them.
     """
 
     name: str
@@ -119,11 +119,11 @@ def fetch(name: str) -> Path:
     file, folder = REGISTRY[name], artifacts.cache()
     hint = "set RGZ_DATA_MIRROR to a folder that has it"
     if file.url is None:
-        raise BadInput(f"{name} has no download of its own ({file.source}): {hint}")
+        raise BadInput(f"{name} is not published as one file ({file.source}): {hint}")
     known = {"registry": {name: f"sha256:{file.sha256}"}, "urls": {name: file.url}}
     try:
         return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=True))
-    except (requests.RequestException, ValueError) as error:  # ValueError: another hash, or no such file in the archive
+    except (requests.RequestException, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive
         raise BadInput(f"{name} cannot be downloaded ({first_line(error)}): try again later, or {hint}") from error
     except OSError as error:
         raise BadInput(f"the cache {folder} cannot be used ({error}): set RGZ_CACHE, or {hint}") from error

@@ -1,8 +1,9 @@
-"""Data augmentation: batches of prepared images in which no source looks the same twice.
+"""Data augmentation: batches of prepared images with random flips, rotations, scales and shifts.
 
-The class of a radio galaxy does not depend on how it lies on the sky or falls on the pixels of an observation. So each
-batch shows aligned sources mirrored, rotated a little and shifted by fractions of a pixel. Batch ``n`` depends
-only on the seed and on ``n``: an interrupted run that is resumed ends with the same weights as one that was not.
+The class of a radio galaxy does not depend on its position angle or on its position on the pixel grid. Each batch
+therefore contains aligned sources that are randomly flipped, rotated by small angles and shifted by fractions of a
+pixel. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends with the same weights as an
+uninterrupted one.
 """
 
 from collections.abc import Callable
@@ -21,15 +22,15 @@ from rgz.transforms.perturb import BEAM
 __all__ = ["EXTENDED", "REPEATS", "batches"]
 
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
-REPEATS = 4  # times that a longer source is shown in an epoch; unresolved sources, which look alike, once
+REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
 
 
 def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Callable[[int], Tensor]:
-    """Batch ``n`` of an endless, shuffled, augmented walk through a sample, as a function of ``n``.
+    """Batch ``n`` of endless shuffled and augmented epochs over a sample, as a function of ``n``.
 
     Each source is aligned, mirrored along and across its axis at random, rotated by a few degrees (σ = 6°), scaled by a
-    few per cent (σ = 5 %) and shifted by up to a pixel, in the one interpolation that also crops it. If the table has
-    the ``rms`` of an image, noise of that strength, correlated by the beam, is added first.
+    few per cent (σ = 5 %) and shifted by up to a pixel. This takes one interpolation, which also crops the image. If
+    the table has the ``rms`` of an image, noise of that rms, correlated by the beam, is added first.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Cal
         orientation, scale = found[row].then(turn), scales[row] * turn.length
         for field in (_observe(fields[row], rms[row], rng), fields[row]):
             square = prepare.render(prepare.smooth(field, scale), orientation, recipe.size, scale)
-            if square.any():  # else noise clipped the source away: show it without noise
+            if square.any():  # else the noise clipped the source away: use it without noise
                 break
         return prepare.stretch(square)
 
@@ -69,7 +70,7 @@ def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Cal
 
 
 def _observe(field: NDArray[Any], rms: float, rng: np.random.Generator) -> NDArray[Any]:
-    """The field with noise of this rms added to its emission, clipped at zero."""
+    """The field with noise of this rms added to its nonzero pixels, clipped at zero."""
     if rms == 0:
         return field
     noise = ndimage.gaussian_filter(rng.standard_normal(field.shape, dtype=np.float32), BEAM)

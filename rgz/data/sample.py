@@ -1,4 +1,4 @@
-"""A sample: a stack of images and an astropy table with one row a source, always in the same order.
+"""A sample: a stack of images and an astropy table with one row per source, in the same order.
 
 Every table has these columns; a reader may add its own (redshift, angular size, …).
 
@@ -9,7 +9,7 @@ column         unit     meaning
 ``ra dec``     deg      ICRS position, NaN where the archive gives none
 ``label``               ``FRI``, ``FRII``, ``hybrid``, ``compact``, ``bent``, or empty if unknown
 ``confident``           False where the authors of the catalogue were uncertain of the class
-``split``               ``train``, ``valid`` or ``test`` as the authors of the archive drew it
+``split``               ``train``, ``valid`` or ``test``, as in the archive
 =============  =======  =========================================================================
 """
 
@@ -30,7 +30,7 @@ from rgz.errors import BadInput, as_bad_input
 from rgz.transforms import prepare
 
 CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "fletcher32": True}
-"""Options of an HDF5 dataset that compress it and add a check sum, which reveals a flipped bit."""
+"""Options of an HDF5 dataset that compress it and add a checksum to detect corruption."""
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
 
 
@@ -56,9 +56,9 @@ class Sample:
         if len(self.images) != len(self.table):
             raise BadInput(f"{len(self.images)} images do not match {len(self.table)} table rows")
         if missing := [name for name in COLUMNS if name not in self.table.colnames]:
-            raise BadInput(f"the table of a sample needs the columns {', '.join(missing)} too")
+            raise BadInput(f"the table of a sample also needs the columns {', '.join(missing)}")
         if len(set(self.table["name"])) != len(self.table):
-            raise BadInput("names in a sample are unique; these repeat")
+            raise BadInput("names in a sample must be unique; some of these repeat")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,8 +1,9 @@
 """Simulated FRI and FRII sources, for tests and for machines without the survey images.
 
-A simple picture of the definition (Fanaroff & Riley 1974): an FRI is brightest near its core and fades outwards, an
-FRII is brightest at the far ends of its lobes. Each is drawn at a random angle and size, convolved with a circular
-Gaussian beam of FIRST's 5.4″, given Gaussian noise, and clipped at 3σ as the archives are.
+The model follows the definition of Fanaroff & Riley (1974): an FRI is brightest near its core and fades outwards, an
+FRII is brightest at the far ends of its lobes. Each source has a random position angle and size, and is convolved with
+a circular Gaussian beam of 5.4″ (that of FIRST). Gaussian noise is added, and samples are clipped at 3σ as the archives
+are.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ BEAM = 5.4  # arcsec, full width at half maximum
 
 
 def source(kind: str, rng: np.random.Generator, size: int = 150, snr: float = 50.0) -> NDArray[Any]:
-    """One field (size, size) with a source of kind ``"FRI"`` or ``"FRII"`` in its middle, noise rms 1, peak ``snr``."""
+    """One unclipped field (size, size) with an ``"FRI"`` or ``"FRII"`` in its middle, noise rms 1, peak ``snr``."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     angle, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.15)
     sky = np.zeros((size, size))

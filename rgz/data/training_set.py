@@ -1,14 +1,14 @@
-"""The unlabelled training set: FIRST sources, each once, and none from a test split.
+"""The unlabelled training set: FIRST sources, without duplicates and without sources of a test split.
 
-Images of MiraBest and of the Radio Galaxy Dataset are 9′ fields around one galaxy, and most fields contain others. Here
-those are found: connected *islands* of emission above three times the noise, with a peak above five times, or of at
-least six pixels if the noise is not known, which is equivalent for a point source. Islands belong together if they lie
-within the angular size that MiraBest or Radio Galaxy Zoo gives for a source, otherwise if their centres are within 30″
-of each other. The islands of one source are one row.
+Images of MiraBest and of the Radio Galaxy Dataset are fields of several arcminutes around one galaxy, and most fields
+contain other sources. These are detected as connected *islands* of emission above three times the rms with a peak above
+five times the rms. If the rms is not known, an island must have at least six pixels, which is equivalent for a point
+source. Islands belong together if they lie within the angular size that MiraBest or Radio Galaxy Zoo gives for a
+source, otherwise if their centres are within 30″ of each other. The islands of one source form one row.
 
-The same patch of sky appears in several archives. Training and test sources are therefore compared by position, not by
-file name: no training image shows a source of a test split or comes within 30″ of one, whatever archive it is from, and
-sources within 10″ of each other count as one. FR-DEEP gives no positions, so its galaxies cannot be excluded.
+The same part of the sky appears in several archives. Training and test sources are therefore compared by position, not
+by file name. No training image contains a source of a test split or comes within 30″ of one, in any archive. Sources
+within 10″ of each other count as one. FR-DEEP gives no positions, so its galaxies cannot be excluded.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ KEEP_AWAY = 30.0  # arcsec, from any source of a test split
 SAME_SOURCE = 10.0  # arcsec
 MARGIN = 20.0  # arcsec added to half of a catalogued size: sizes end at the catalogue's threshold
 UNKNOWN_REACH = 90.0  # arcsec, for catalogued sources without a size
-VALIDATION = 0.05  # share of the square degrees
+VALIDATION = 0.05  # fraction of the square degrees
 
 
 def once_each(table: Table, arcsec: float) -> NDArray[np.bool_]:
@@ -53,7 +53,8 @@ def _radio_galaxy_zoo() -> Table:
 
 
 def _catalogued(sample: Sample) -> Table:
-    """``ra``, ``dec`` (deg), ``split`` and ``reach``: the distance, arcsec, within which emission is a source's own."""
+    """``ra``, ``dec`` (deg), ``split`` and ``reach`` (arcsec): the distance within which emission belongs to the
+    source."""
     table = Table({column: sample.table[column] for column in ("ra", "dec", "split")})
     sizes = "size" in sample.table.colnames
     table["reach"] = np.asarray(sample.table["size"]) / 2 + MARGIN if sizes else UNKNOWN_REACH
@@ -61,7 +62,7 @@ def _catalogued(sample: Sample) -> Table:
 
 
 def apart(table: Table, others: Table) -> NDArray[np.bool_]:
-    """Mask of the rows whose images come within neither 30″ nor the ``reach`` of any of the other sources."""
+    """Mask of the rows whose images do not come within 30″ or the ``reach`` of any of the other sources."""
     clear = np.ones(len(table), bool)
     limit = FIELD / 2 * np.sqrt(2) * datasets.FIRST_PIXEL + np.maximum(KEEP_AWAY, others["reach"])
     other, row, away, _ = positions(table).search_around_sky(positions(others), limit.max() * u.arcsec)
@@ -70,7 +71,7 @@ def apart(table: Table, others: Table) -> NDArray[np.bool_]:
 
 
 def _clipped(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
-    """A field clipped at 3 rms, without speckles, and that rms."""
+    """A field clipped at 3 rms, without small islands, and the rms."""
     median, rms = prepare.noise(pixels)
     return prepare.despeckle(prepare.clip(pixels, measured=(median, rms))).astype(np.float32), rms
 
@@ -79,7 +80,7 @@ def _fits_fields() -> Iterator[Field]:
     for name, data in archives.members(fetch.fetch(FITS_FIELDS)):
         pixels, wcs = archives.read_fits(data, name)
         if wcs is None:
-            raise BadInput(f"{name} has no celestial WCS: a FITS field needs one to give the positions of its sources")
+            raise BadInput(f"{name} has no celestial WCS: it is needed for the positions of its sources")
         yield Field(PurePosixPath(name).name.removesuffix(".fits.fz"), *_clipped(prepare.fill(pixels)), wcs)
 
 
@@ -100,7 +101,7 @@ def _cell(ra: float, dec: float) -> str:
 
 
 def _split(ra: float, dec: float) -> str:
-    """``valid`` for one square degree in twenty, chosen by a hash and so the same ones on every machine."""
+    """``valid`` for one square degree in twenty, chosen by a hash, so that they are the same on every machine."""
     digest = hashlib.sha256(_cell(ra, dec).encode()).hexdigest()
     return "valid" if int(digest[:8], 16) < VALIDATION * 2**32 else "train"
 
@@ -123,7 +124,7 @@ def _found(mirabest: Sample, rgd: Sample, known: Table) -> Iterator[tuple[Table,
             found["name"] = [f"J{text.replace(' ', '')}" for text in sky.to_string("hmsdms", sep="", precision=1)]
             found["origin"] = field.name
             if np.isnan(field.rms):
-                found["peak"] = np.nan  # grey levels, no flux density
+                found["peak"] = np.nan  # grey levels, not a flux density
             cuts = np.stack([cut(field.pixels, x, y) for x, y in zip(*field.wcs.world_to_pixel(sky), strict=True)])
             brightest = cuts.max((1, 2))
             found["rms"] = field.rms / brightest
@@ -144,14 +145,14 @@ def _cut_out(fields: Sample) -> Iterator[tuple[Table, NDArray[np.float32]]]:
 
 
 def training_sample(more: Sample | None = None) -> Sample:
-    """All FIRST sources in the images of MiraBest and the Radio Galaxy Dataset, once each, away from all test splits.
+    """All FIRST sources in the images of MiraBest and the Radio Galaxy Dataset, without duplicates and test sources.
 
     ``more`` adds fields of one source each, in Jy/beam, unclipped (:func:`rgz.data.download.collect`).
 
-    Images have 150×150 pixels of 1.8″, float32, in units of the brightest pixel. Beside the columns of
-    :mod:`rgz.data.sample` the table has ``rgz_name`` (empty if no source of Radio Galaxy Zoo DR1 lies within 10″),
-    ``origin`` (the field) and, NaN if only a clipped image is available, ``peak`` (Jy/beam), ``snr`` and ``rms`` (in
-    the image's units). The ``split`` column marks some square degrees for validation. Labels are left empty.
+    Images have 150×150 pixels of 1.8″, float32, in units of the brightest pixel. In addition to the columns of
+    :mod:`rgz.data.sample` the table has ``rgz_name`` (empty if no source of Radio Galaxy Zoo DR1 lies within 10″) and
+    ``origin`` (the field). The columns ``peak`` (Jy/beam), ``snr`` and ``rms`` (in the image's units) are NaN if only a
+    clipped image is available. The ``split`` column marks some square degrees for validation. Labels are left empty.
     """
     mirabest, rgd, zoo = datasets.load_dataset("mirabest"), datasets.load_dataset("rgd"), _radio_galaxy_zoo()
     catalogue = vstack([_catalogued(mirabest), _catalogued(rgd)], metadata_conflicts="silent")

@@ -1,1 +1,1 @@
-"""From an image to its code, the file of codes, and how codes are compared."""
+"""Encoding of images, the file of codes, and the metrics in which codes are compared."""

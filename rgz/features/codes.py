@@ -1,4 +1,4 @@
-"""The codes file: one HDF5 group a sample, with its table and its codes in the same order."""
+"""The codes file: one HDF5 group per sample, with its table and its codes in the same order."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from rgz.errors import BadInput, first_line
 from rgz.features import metric
 
 SPACE, ALONE, BASIS = "space", "space_alone", "basis"
-"""Names of groups in a codes file, for the metric of the search, the same without components, and the components."""
+"""Groups of a codes file: the metric of the search, the metric without components, and the principal components."""
 
 
 def write_codes(
@@ -26,16 +26,16 @@ def write_codes(
     attributes: dict[str, Any],
     spaces: dict[str, metric.Metric] | None = None,
 ) -> None:
-    """Write codes of several samples, and the metrics in which to compare them, to one HDF5 file.
+    """Write codes of several samples, and the metrics in which they are compared, to one HDF5 file.
 
     Parameters
     ----------
     groups
         Sample name to its table, its codes by variant (``code``, ``code_…``), (N, ·) each, and its attributes. Codes
-        are rounded to eleven binary digits, retrieval descriptors to a 16th of their spread, which does not change a
-        search.
+        are rounded to eleven binary digits, retrieval descriptors to a 16th of their standard deviation, which hardly
+        changes a search.
     attributes
-        How all were made: strings, numbers and arrays as they are, anything else as JSON.
+        Provenance: strings, numbers and arrays are stored unchanged, anything else as JSON.
     spaces
         The metrics of :func:`read_space`, by name.
     """
@@ -56,13 +56,14 @@ def write_codes(
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Single precision rounded to the eleven binary digits of half precision, which halves the file."""
+    """Single precision, rounded to the eleven binary digits of half precision, which halves the size of the file."""
     mantissa, exponent = np.frexp(values)
     return np.asarray(np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent), dtype=np.float32)
 
 
 def _stepped(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Columns of (N, D) rounded to a power of two, at most a 16th of their spread; the file shrinks to a fifth."""
+    """Columns of (N, D) rounded to steps of at most a 16th of their standard deviation; the file is five times
+    smaller."""
     spread = values.std(axis=0)
     step = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1) / 16))
     return np.asarray(np.rint(values / step) * step, dtype=np.float32)
@@ -75,7 +76,7 @@ def _set_attributes(place: h5py.Group, attributes: dict[str, Any]) -> None:
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[h5py.File]:
-    """A codes file, the committed one by default; whatever fails in it becomes a :class:`BadInput`."""
+    """A codes file, by default that of the repository; any error while reading it becomes a :class:`BadInput`."""
     path = artifacts.artifact("codes.h5") if path is None else path
     try:
         with h5py.File(path, "r") as file:
@@ -88,7 +89,7 @@ def _opened(path: Path | None) -> Iterator[h5py.File]:
 
 
 def chosen(path: Path | None = None) -> NDArray[np.intp]:
-    """Which latents a code consists of, (D,)."""
+    """Indices of the latents in a code, (D,)."""
     with _opened(path) as file:
         latents: NDArray[np.intp] = file.attrs["latents"]
         return latents
@@ -110,7 +111,7 @@ def read_codes(path: Path | None, name: str, variant: str = "code") -> tuple[Tab
 def read_variants(
     path: Path | None, name: str, variants: Sequence[str]
 ) -> tuple[Table, dict[str, NDArray[Any]], dict[str, Any]]:
-    """Table, codes (N, ·) float32 by variant, and attributes of one sample; the committed codes file for None.
+    """Table, codes (N, ·) float32 by variant, and attributes of one sample; None is the codes file of the repository.
 
     Raises
     ------

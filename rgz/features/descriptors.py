@@ -1,10 +1,10 @@
-"""Retrieval descriptors: what a search compares, and its metric.
+"""Retrieval descriptors for the similarity search, and their metric.
 
 The code of one canonical orientation depends on the centre of the image and on the length of the source. That helps a
 classifier but not a search. The retrieval descriptors therefore pool codes over twelve views in each of five frames
-(:data:`rgz.transforms.prepare.FRAMES`). Four of the twelve views show the image as it is, four show it rotated by 30°
-and four by 60°, to average over the position of the source on the pixel grid. Beside the codes stand a few principal
-components of the same views, which tell point-like galaxies apart better than codes do.
+(:data:`rgz.transforms.prepare.FRAMES`). Four of the twelve views show the image unrotated, four show it rotated by 30°
+and four by 60°, to average over the position of the source on the pixel grid. A few principal components of the same
+views are added to the codes, because they distinguish point-like galaxies better than codes do.
 
 The metric is learned from training images under label-preserving perturbations (:func:`changes`,
 :func:`rgz.features.metric.invariant`).
@@ -33,8 +33,8 @@ PERTURBATIONS = (
     perturb.simulate_distance,
 )
 """Label-preserving perturbations to which the metric is made invariant."""
-COMPONENTS = 32  # principal components beside the codes; more improve recall a little, and enlarge the codes file
-KEPT, WEIGHT = 128, 0.7  # directions of the centred components, and their weight against all numbers together
+COMPONENTS = 32  # principal components; more of them improve recall slightly but enlarge the codes file
+KEPT, WEIGHT = 128, 0.7  # directions of the centred components, and their weight relative to all descriptors
 
 
 def framed_views(recipe: prepare.Recipe, sample: Sample) -> NDArray[np.uint8]:
@@ -68,7 +68,7 @@ def principal(pixels: NDArray[Any], count: int = COMPONENTS) -> metric.Metric:
 
 
 def alone(latents: NDArray[Any]) -> int:
-    """How many of the descriptors come from ``latents`` (D,): the first 10 D; those of components follow."""
+    """Number of descriptors that come from ``latents`` (D,): the first 10 D; those of components follow."""
     return 2 * len(FRAMES) * len(latents)
 
 
@@ -81,8 +81,8 @@ def changes(
 ) -> NDArray[Any]:
     """Changes (M, ·) of descriptors when resolved sources of a sample are perturbed (:data:`PERTURBATIONS`).
 
-    One row a source and perturbation, for ``count`` random sources; a perturbation that removes the source is left out.
-    ``described`` gives descriptors (N, ·) of a sample of N.
+    One row per source and perturbation, for ``count`` random sources; a perturbation that removes the source is left
+    out. ``described`` gives descriptors (N, ·) of a sample of N.
     """
     rng = np.random.default_rng(seed)
     resolved = [prepare.length(image, sample.pixel, recipe) > perturb.RESOLVED for image in sample.images]
@@ -96,10 +96,10 @@ def changes(
 
 
 def space(described: NDArray[Any], changes: NDArray[Any], own: int) -> metric.Metric:
-    """The metric of the search: two invariant metrics side by side, learned from descriptors (N, ·) and changes (M, ·).
+    """The metric of the search: two concatenated invariant metrics, fitted to descriptors (N, ·) and changes (M, ·).
 
-    One takes all descriptors, the other only the components in centred frames, which do not depend on where an image
-    was cut out. The first ``own`` descriptors come from latents, the others from components.
+    One uses all descriptors, the other only the components in centred frames, which do not depend on how an image was
+    cut out. The first ``own`` descriptors come from latents, the others from components.
     """
     whole = metric.invariant(described, changes)
     centred = np.repeat([frame.centred for frame in FRAMES], (described.shape[1] - own) // len(FRAMES))

@@ -1,7 +1,7 @@
 """Codes: posterior means of the active latents.
 
 A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). Latents are ranked by the
-variance of their posterior means over the *training* images, without labels, and the first ones make the code. A code
+variance of their posterior means over the *training* images, without labels, and the first ones form the code. A code
 can be decoded, with the other latents at their prior means.
 
 The canonical orientation of a source is ambiguous: its axis has two ends and two sides, and is uncertain by a few
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FEATURES = ("classification", "density", "search")
 BATCH = 128
-EXACT = 0.02  # difference between codes of mirrored views that counts as none; the median galaxy has about 0.5
+EXACT = 0.02  # difference between codes of mirrored views that counts as zero; the median galaxy has about 0.5
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Encoder:
     model, recipe
         The network, and how images are prepared for it.
     latents
-        Which latents make a code, (D,).
+        Indices of the latents in a code, (D,).
     basis
         Principal components (C) of prepared images, for the retrieval descriptors (:mod:`rgz.features.descriptors`).
     """
@@ -61,14 +61,14 @@ class Encoder:
 
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "Encoder":
-        """The trained encoder, or that of a folder ``path`` with its ``vdvae.safetensors`` and ``codes.h5``."""
+        """The trained encoder, or one from the files ``vdvae.safetensors`` and ``codes.h5`` in the folder ``path``."""
         files = "vdvae.safetensors", "codes.h5"
         weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
         model, recipe, _ = checkpoint.load(weights)
         return cls(model, recipe, codefile.chosen(codes), codefile.read_space(codefile.BASIS, codes))
 
     def transform(self, sample: "Sample | Cutout", features: str = "classification") -> NDArray[np.float32]:
-        """Features of each galaxy, one row a galaxy; a cut-out gives one row.
+        """Features of each galaxy, one row per galaxy; a cut-out gives one row.
 
         Parameters
         ----------
@@ -79,10 +79,10 @@ class Encoder:
         Raises
         ------
         BadInput
-            An image has no emission in its middle, or there are no such features.
+            An image has no emission in its middle, or the features are unknown.
         """
         if features not in FEATURES:
-            raise BadInput(f"features are {', '.join(FEATURES)}; {features!r} was asked for")
+            raise BadInput(f"features are {', '.join(FEATURES)}; {features!r} is not one of them")
         if features == "search":
             return self._descriptors(self._galaxies(sample))
         codes = self._codes(self._galaxies(sample))
@@ -91,7 +91,7 @@ class Encoder:
     def variants(self, sample: "Sample | Cutout") -> dict[str, NDArray[np.float32]]:
         """All codes that a codes file holds, by name.
 
-        ``code`` (N, D) of the canonical orientation, ``code_views`` (N, 2 D) over twelve views, ``code_asymmetry`` (N,
+        ``code`` (N, D) in the canonical orientation, ``code_views`` (N, 2 D) over twelve views, ``code_asymmetry`` (N,
         3), and the retrieval descriptors ``code_compared`` (N, 10 D + 10 C).
         """
         galaxies = self._galaxies(sample)
@@ -107,7 +107,7 @@ class Encoder:
         return decode(self.model, codes, self.latents)
 
     def _galaxies(self, sample: "Sample | Cutout") -> Sample:
-        """A sample, or the sample of one cut-out, whose images can all be prepared."""
+        """The sample, or a sample of one cut-out, checked that all images can be prepared."""
         if not isinstance(sample, Sample):
             sample = Sample(sample.pixels[None], Table({name: [""] for name in COLUMNS}), sample.pixel)
         found = usable(sample, self.recipe)
@@ -167,7 +167,7 @@ def rank(means: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
-    """Number, from 0, of the stochastic block of each of some latents (D,); (D,)."""
+    """Index, from 0, of the stochastic block of each of some latents (D,); (D,)."""
     sizes = [model.config.channels * r * r for r in model.levels]
     return np.asarray(np.repeat(np.arange(len(sizes)), sizes)[latents])
 
@@ -193,11 +193,11 @@ def full(model: Model, code: Tensor, latents: NDArray[Any]) -> Tensor:
 
 
 def asymmetry(views: NDArray[Any]) -> NDArray[np.float32]:
-    """Asymmetries (N, 3): how much codes of several views (views, N, D) change between mirror images.
+    """Asymmetries (N, 3): changes of codes of several views (views, N, D) between mirror images.
 
     Logarithms of the root mean square difference between the :data:`rgz.transforms.prepare.MIRRORED` views, which must
-    come first: mirrored across the axis, along it, and both. ``EXACT`` is added, so that perfect symmetry has a
-    logarithm.
+    come first: mirrored across the axis, along it, and both. ``EXACT`` is added, so that the logarithm is finite for
+    perfect symmetry.
 
     >>> asymmetry(np.ones((4, 1, 2))).round(1)
     array([[-3.9, -3.9, -3.9]])
@@ -217,8 +217,8 @@ def for_density(codes: dict[str, NDArray[Any]]) -> NDArray[Any]:
 def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
 
-    These are survey images if they are on this machine; otherwise images decoded from the codes, and the second value
-    says so.
+    These are survey images if they are on this machine, otherwise images decoded from the codes; the second value says
+    which.
     """
     table, code, about = codefile.read_codes(None, name)
     model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))

@@ -1,4 +1,4 @@
-"""Spaces in which codes are compared: as they are, whitened, or in an invariant metric (within-class whitening)."""
+"""Metrics in which codes are compared: unscaled, standardised, or invariant (within-class whitening)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from rgz.errors import BadInput
 
 @dataclass(frozen=True)
 class Metric:
-    """A linear map of codes, after which they are compared by angle or by distance.
+    """A linear map of codes, followed by a comparison by angle or by Euclidean distance.
 
     Parameters
     ----------
     centre
-        What is subtracted from a code, (D,).
+        Offset that is subtracted from a code, (D,).
     matrix
-        What it is then multiplied by, (D, K).
+        Matrix by which it is then multiplied, (D, K).
     cosine
         Whether vectors are scaled to unit length, so that angles are compared.
     """
@@ -28,12 +28,12 @@ class Metric:
     cosine: bool
 
     def transform(self, codes: NDArray[Any]) -> NDArray[np.float32]:
-        """Codes (N, D) mapped to (N, K); raises :class:`rgz.errors.BadInput` for another length or non-finite codes."""
+        """Codes (N, D) mapped to (N, K); raises :class:`rgz.errors.BadInput` for a wrong length or non-finite codes."""
         codes = np.asarray(codes, dtype=np.float32)
         if codes.ndim != 2 or codes.shape[1] != len(self.centre):
             raise BadInput(f"codes here have shape (N, {len(self.centre)}); these have {codes.shape}")
         if not np.isfinite(codes).all():
-            raise BadInput("codes to compare must be finite, these are not: check the images they come from")
+            raise BadInput("codes to compare must be finite, but these are not: check the images they come from")
         vectors: NDArray[np.float32] = (codes - self.centre.astype(np.float32)) @ self.matrix.astype(np.float32)
         if self.cosine:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -41,12 +41,12 @@ class Metric:
 
 
 def plain(codes: NDArray[Any], cosine: bool = True) -> Metric:
-    """Codes (N, D) as they are, about their mean."""
+    """Codes (N, D) unscaled, with their mean subtracted."""
     return Metric(codes.mean(axis=0), np.eye(codes.shape[1]), cosine)
 
 
 def whitened(codes: NDArray[Any], cosine: bool = True) -> Metric:
-    """Each number of codes (N, D) divided by its standard deviation."""
+    """Codes (N, D) standardised: mean subtracted, each column divided by its standard deviation."""
     spread = codes.std(axis=0)
     return Metric(codes.mean(axis=0), np.diag(1 / np.where(spread > 0, spread, 1)), cosine)
 
@@ -56,9 +56,9 @@ def invariant(
 ) -> Metric:
     r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
 
-    With the covariance :math:`S_w` of the changes and :math:`S_t` of the codes, both of whitened codes, the directions
-    are the first ``kept`` solutions of :math:`S_t v = \lambda\,(S_w + \epsilon) v`: Fisher's discriminants with each
-    galaxy as its own class (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x).
+    Codes are standardised first. Let :math:`S_w` be the covariance of the changes and :math:`S_t` that of the codes.
+    The directions are the first ``kept`` solutions of :math:`S_t v = \lambda\,(S_w + \epsilon) v`. These are Fisher's
+    discriminants with each galaxy as its own class (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x).
 
     Parameters
     ----------

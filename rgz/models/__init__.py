@@ -1,1 +1,1 @@
-"""The networks, their likelihoods and how they are trained; they know arrays and tensors, no files of images."""
+"""The networks, their likelihoods and how they are trained; they take arrays and tensors, not image files."""

@@ -38,7 +38,7 @@ def save(path: Path, model: Model, recipe: prepare.Recipe, provenance: dict[str,
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 of all values in order of name, so that a flipped bit among the weights is noticed."""
+    """sha256 of all values in order of name, to detect damaged weights."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(tensors[name].numpy().tobytes())
@@ -58,7 +58,7 @@ def load(path: Path) -> tuple[Any, prepare.Recipe, dict[str, Any]]:
     Raises
     ------
     BadInput
-        The file is missing, damaged, or no model of this library.
+        The file is missing or damaged, or not a model of this library.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,16 +1,15 @@
 r"""Density of codes: a masked autoregressive flow.
 
-A flow maps codes to Gaussian noise by invertible steps, in each of which every number is shifted and scaled by
-functions of the numbers before it (Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057). The density of a code
-:math:`x` is
+A flow maps codes to Gaussian noise by invertible steps. In each step every component is shifted and scaled by functions
+of the components before it (Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057). The density of a code :math:`x` is
 
 .. math:: \ln p(x) = \ln \mathcal{N}\bigl(f(x);\, 0, I\bigr) + \ln\left|\det \frac{\partial f}{\partial x}\right| .
 
 Codes are whitened first: rotated to their principal components, each divided by its standard deviation. Likelihoods are
 those of whitened codes, in nats. An ensemble of five flows, each fitted to four fifths of the sources and stopped early
-on the last fifth, gives a mean density, and its scatter is the error. For interpretation, a log-likelihood is converted
-to a *percentile*: the percentage of galaxies of a calibration set, held out from network and flows, that are less
-likely. If a flow gives no finite value, the log-likelihood is set to −∞.
+on the last fifth, gives a mean density; its scatter gives the error. A log-likelihood is converted to a *percentile*:
+the percentage of galaxies in a calibration set that are less likely. The calibration set is held out from the training
+of network and flows. If a flow gives no finite value, the log-likelihood is set to −∞.
 """
 
 import copy
@@ -41,9 +40,9 @@ from rgz.models.likelihood import truncated_noise
 from rgz.progress import progress
 
 MEMBERS = 5
-FARTHEST = 20.0  # standard deviations; a sampled number further out comes from a step that overflows
-SPARE, ROUNDS = 32, 20  # codes sampled beyond those needed, and rounds after which to give up
-STRETCH = 2.0  # scale before each step: those of nflows shrink numbers and never stretch them
+FARTHEST = 20.0  # standard deviations; a sampled value beyond comes from a step that overflows
+SPARE, ROUNDS = 32, 20  # additional codes sampled per round, and maximum number of rounds
+STRETCH = 2.0  # scale factor before each step: the steps of nflows can only shrink values
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,13 @@ class Config:
     Parameters
     ----------
     kept
-        Principal components of the codes that are modelled.
+        Number of principal components of the codes that are modelled.
     layers, hidden, blocks
-        Autoregressive steps, the width of their networks, and the residual blocks in each.
+        Number of autoregressive steps, width of their networks, and number of residual blocks in each.
     dropout, decay, learning_rate, batch
-        Of the fit by AdamW; ``decay`` is its weight decay.
+        Settings of the fit by AdamW; ``decay`` is the weight decay.
     epochs, patience
-        Most epochs, and those without a better held-out likelihood after which to stop.
+        Maximum number of epochs, and number of epochs without a better held-out likelihood after which to stop.
     """
 
     kept: int = 67
@@ -105,14 +104,15 @@ class Flow(nn.Module):
     def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
         """Whitened codes (count, kept) from the density; some may overflow and are not finite.
 
-        ``temperature`` multiplies the Gaussian noise, ``truncation`` cuts it off at so many standard deviations.
+        ``temperature`` multiplies the Gaussian noise; ``truncation`` is the number of standard deviations at which it
+        is truncated.
         """
         noise = temperature * truncated_noise(torch.empty(count, self.kept), truncation)
         codes: Tensor = self.steps.inverse(noise)[0]
         return codes
 
     def masks(self) -> dict[str, Tensor]:
-        """Mask of each masked weight by name; autoregressive networks have zeros outside of it."""
+        """Mask of each masked weight by name; in autoregressive networks the weights outside of it are zero."""
         return {f"{name}.weight": part.mask.bool() for name, part in self.named_modules() if hasattr(part, "mask")}
 
 
@@ -144,7 +144,7 @@ class FlowEnsemble:
         return load(artifacts.artifact("density.safetensors") if path is None else Path(path))[0]
 
     def whitened(self, codes: NDArray[Any]) -> NDArray[np.float64]:
-        """Whitened codes (N, kept) of codes (N, D); raises :class:`rgz.errors.BadInput` for another length."""
+        """Whitened codes (N, kept) of codes (N, D); raises :class:`rgz.errors.BadInput` for a wrong length."""
         if codes.ndim != 2 or codes.shape[1] != len(self.centre):
             raise BadInput(f"this density is of codes of shape (N, {len(self.centre)}); these have {codes.shape}")
         return np.asarray((codes - self.centre) @ self.matrix)
@@ -162,7 +162,7 @@ class FlowEnsemble:
         return np.asarray(np.logaddexp.reduce(self.member_scores(codes)) - math.log(len(self.flows)))
 
     def percentile(self, log_likelihood: NDArray[Any]) -> NDArray[np.float64]:
-        """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for what is not finite.
+        """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for a value that is not finite.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class FlowEnsemble:
     def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> NDArray[np.float64]:
         """Codes (count, D) from the density; arguments as of :meth:`Flow.sample`, random numbers from torch.
 
-        Components that whitening left out are at their mean. A code that overflows is drawn again.
+        Components that were dropped in the whitening are set to their mean. A code that overflows is drawn again.
         """
         share = np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int))
         drawn = [_finite(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
@@ -193,7 +193,7 @@ def _finite(flow: Flow, count: int, temperature: float, truncation: float) -> Te
         kept = torch.cat([kept, drawn[(drawn.abs() < FARTHEST).all(1)]])[:count]  # false for NaN too
         if len(kept) == count:
             return kept
-    raise BadInput(f"hardly any code sampled from this flow lies within {FARTHEST:g} standard deviations: fit it anew")
+    raise BadInput(f"hardly any code sampled from this flow lies within {FARTHEST:g} standard deviations: fit it again")
 
 
 def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -217,7 +217,8 @@ def fit_flow(
 ) -> tuple[Any, float]:
     """One flow fitted to whitened codes (N, kept), and its best mean log-likelihood, nats, on ``held_out`` codes.
 
-    AdamW with a cosine schedule; the epoch that is best on the held-out codes is kept. ``make`` builds the flow.
+    AdamW with a cosine schedule; the weights of the best epoch on the held-out codes are kept. ``make`` builds the
+    flow.
     """
     fitted, checked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
     threads = torch.get_num_threads()
@@ -263,7 +264,7 @@ def _fit(flow: nn.Module, fitted: Tensor, checked: Tensor, config: Config) -> fl
 def folds(
     values: NDArray[Any], groups: NDArray[Any], members: int = MEMBERS
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """For each flow the rows to fit it to and those to stop it on; rows of one group (N,) stay together."""
+    """For each flow the rows for fitting and those for early stopping; rows of one group (N,) stay together."""
     from sklearn.model_selection import GroupKFold  # its import takes half a second
 
     found: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = GroupKFold(members).split(values, groups=groups)
@@ -328,7 +329,7 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
     Raises
     ------
     BadInput
-        The file is missing, damaged, or no density of this library.
+        The file is missing or damaged, or not a density of this library.
     """
     try:
         with safe_open(path, "pt") as file:

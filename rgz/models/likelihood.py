@@ -7,8 +7,8 @@ mixture of *discretised* logistics (Salimans et al. 2017, arXiv:1701.05517, eq. 
 .. math:: p(x) = \sum_k \pi_k \left[\sigma\!\left(\frac{x + 1/255 - \mu_k}{s_k}\right)
           - \sigma\!\left(\frac{x - 1/255 - \mu_k}{s_k}\right)\right],
 
-where the lowest level takes all the mass below it and the highest all above. The 256 probabilities sum to one, so
-bits per dimension are the length of an ideal lossless code.
+where the lowest level takes all the probability below it and the highest all above. The 256 probabilities sum to one,
+so the bits per dimension are the length of an ideal lossless code.
 """
 
 import math
@@ -30,7 +30,7 @@ def to_unit(grey: Tensor) -> Tensor:
 
 
 def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
-    r"""KL(q ‖ p) of two Gaussians, each element by itself, in nats; same shape as the arguments.
+    r"""KL(q ‖ p) of two Gaussians, elementwise, in nats; same shape as the arguments.
 
     .. math:: \ln\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2\sigma_p^2} - \frac12
     """
@@ -64,7 +64,7 @@ def mixture_log_prob(grey: Tensor, parameters: Tensor) -> Tensor:
     offset = to_unit(grey) - means  # (N, K, H, W)
     inverse = torch.exp(-log_scales)
     upper, lower = inverse * (offset + HALF_BIN), inverse * (offset - HALF_BIN)
-    # Inside: ln[σ(u) − σ(l)] = ln σ(u) + ln σ(−l) + ln(1 − e^(l−u)), exact also far out in the tails.
+    # Inside: ln[σ(u) − σ(l)] = ln σ(u) + ln σ(−l) + ln(1 − e^(l−u)), accurate far into the tails too.
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * HALF_BIN * inverse))
     log_prob = torch.where(
         grey < 0.5, F.logsigmoid(upper), torch.where(grey > LEVELS - 1.5, F.logsigmoid(-lower), inside)
@@ -73,7 +73,7 @@ def mixture_log_prob(grey: Tensor, parameters: Tensor) -> Tensor:
 
 
 def mixture_mean(parameters: Tensor) -> Tensor:
-    """Mean of the undiscretised mixture as a grey level, cut to 0 … 255, shape (N, 1, H, W), float32."""
+    """Mean of the undiscretised mixture as a grey level, clipped to 0 … 255, shape (N, 1, H, W), float32."""
     log_weights, means, _ = _split(parameters)
     mean = (log_weights.exp() * means).sum(1, keepdim=True)
     return (mean.clamp(-1, 1) + 1) * ((LEVELS - 1) / 2)
@@ -109,7 +109,7 @@ def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
 
 
 def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:
-    """Standard Gaussian noise, shaped ``like`` a tensor, cut off at ``truncation`` standard deviations."""
+    """Standard Gaussian noise with the shape of ``like``, truncated at ``truncation`` standard deviations."""
     lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
     uniform = torch.rand_like(like).clamp(1e-7, 1 - 1e-7)
     noise: Tensor = torch.special.ndtri(lowest + (1 - 2 * lowest) * uniform)

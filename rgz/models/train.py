@@ -1,13 +1,14 @@
-"""Resumable training of a VDVAE, on one process or several.
+"""Resumable training of a VDVAE, in one process or in several.
 
-A model is anything that returns a dict with a scalar ``loss``. A batch is split into equal parts, worked through one
-after another or one in each process, and their gradients are averaged. Batch ``n`` depends on the seed and on ``n``
-alone, the noise of its part ``p`` on the seed, ``n`` and ``p``. So a resumed run gives the same weights as an
-uninterrupted one, and two processes the same as one process with two parts. The weights kept are an exponential moving
-average (EMA).
+A model is any module that returns a dict with a scalar ``loss``. A batch is split into equal parts, which are processed
+one after another or in several processes, and their gradients are averaged. Batch ``n`` depends only on the seed and
+``n``, and the noise of its part ``p`` only on the seed, ``n`` and ``p``. A resumed run therefore gives the same weights
+as an uninterrupted one, and two processes the same as one process with two parts. The final weights are an exponential
+moving average (EMA).
 
 A step whose loss or gradient norm is not finite, or whose norm exceeds a threshold, is skipped (Child 2021, § B.1). If
-all gradients are too large, skipping never ends, so training stops with an error after ``patience`` skipped steps.
+all gradients are too large, every step would be skipped, so training stops with an error after ``patience`` skipped
+steps in a row.
 """
 
 import copy
@@ -34,11 +35,11 @@ from rgz.progress import progress
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """Number of steps, learning rate and other settings of the optimizer.
 
-    The learning rate rises linearly over ``warmup`` steps, then falls to zero along a cosine. Gradients are shortened
-    to the norm ``clip``; a step with a norm above ``skip`` is left out, and after ``patience`` such steps in a row
-    training stops with an error. A step takes ``batch`` images over all processes; each process works its share in
+    The learning rate rises linearly over ``warmup`` steps, then falls to zero along a cosine. Gradients are clipped to
+    the norm ``clip``; a step with a norm above ``skip`` is skipped, and after ``patience`` such steps in a row training
+    stops with an error. A step uses ``batch`` images over all processes; each process splits its share into
     ``accumulate`` parts, to save memory.
     """
 
@@ -56,7 +57,7 @@ class Schedule:
 
 
 def processes() -> tuple[int, int]:
-    """Rank of this process and number of processes, as ``torchrun`` set them; (0, 1) where it was not used."""
+    """Rank of this process and number of processes, as set by ``torchrun``; (0, 1) without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -71,7 +72,7 @@ def validation_loss(model: nn.Module, pixels: Tensor) -> float:
 
 @torch.no_grad()
 def describe(model: Any, pixels: Tensor) -> dict[str, Any]:
-    """Bits per dimension, distortion and rate at each resolution (nats an image) over held-out images (N, 1, H, W)."""
+    """Bits per dimension, distortion and rate at each resolution (nats per image) over held-out images (N, 1, H, W)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = [model(part) for part in torch.split(pixels, 128)]
@@ -100,8 +101,8 @@ def fit(
 ) -> tuple[Any, int]:
     """Train a model, resuming from ``folder``; returns the averaged model and the number of steps done.
 
-    Under ``torchrun`` every process calls this with the same arguments and the same initial weights; the first alone
-    writes. The result depends on processes × ``accumulate``, not on how these are split.
+    Under ``torchrun`` every process calls this with the same arguments and the same initial weights; only the first one
+    writes files. The result depends on the product processes × ``accumulate``, not on the two factors.
 
     Parameters
     ----------
@@ -113,9 +114,10 @@ def fit(
     folder
         Gets ``checkpoint.pt`` and ``log.csv``, each replaced atomically every ``every`` steps.
     minutes
-        Checkpoint and stop after this time; a later call goes on from there.
+        Checkpoint and stop after this time; a later call continues from there.
     inputs
-        Whatever else decides the result, such as the hash of the training set: a run with other inputs is not resumed.
+        Everything else that affects the result, such as the hash of the training set: a run with other inputs is not
+        resumed.
     look
         Called with the averaged model and the step whenever a row is logged.
 
@@ -141,7 +143,7 @@ def fit(
 
 
 class _Run:
-    """Model, averaged model, optimizer and log of a run, resumed from its folder; one of these in each process."""
+    """Model, averaged model, optimizer and log of a run, resumed from its folder; one instance per process."""
 
     def __init__(self, model: nn.Module, schedule: Schedule, folder: Path, device: str, inputs: dict[str, Any]):
         self.schedule, self.folder, self.device = schedule, folder, device
@@ -149,8 +151,8 @@ class _Run:
         self.parts = self.world * schedule.accumulate
         if schedule.accumulate < 1 or schedule.batch % self.parts:
             raise BadInput(
-                f"a batch of {schedule.batch} cannot be worked in {self.world} × {schedule.accumulate} equal parts "
-                "(processes × accumulate): choose a batch that is a multiple of both"
+                f"a batch of {schedule.batch} cannot be split into {self.world} × {schedule.accumulate} equal parts "
+                "(processes × accumulate): choose a multiple of their product"
             )
         self.model: nn.Module = cast(Any, model).to(device, memory_format=torch.channels_last)
         self.ema: Any = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -165,14 +167,15 @@ class _Run:
         last = self.log[-1] if self.log else {"step": 0, "skipped": 0, "in_a_row": 0}
         self.step, self.skipped, self.in_a_row = last["step"], last["skipped"], last["in_a_row"]
         if self.rank == 0:
-            _write_log(folder / "log.csv", self.log)  # without rows that are newer than the checkpoint
+            _write_log(folder / "log.csv", self.log)  # without rows newer than the checkpoint
             for leftover in folder.glob(f"{path.name}.*.partial"):  # of a run that was killed while writing
                 leftover.unlink()
 
     def train(
         self, batch: Callable[[int], Tensor], validation: Tensor | None, minutes: float, every: int
     ) -> Iterator[dict[str, Any]]:
-        """Take all steps, or those of some minutes; the first process yields each row of the log once it is saved."""
+        """Take all steps, or stop after some minutes; the first process yields each row of the log after it is
+        saved."""
         logged, since = self.step, time.monotonic()
         end, late = since + 60 * minutes, not minutes > 0
         with progress(total=self.schedule.steps, initial=self.step, unit="step", disable=self.rank > 0) as bar:
@@ -199,7 +202,7 @@ class _Run:
         first = self.rank * self.schedule.accumulate
         own = range(first, first + self.schedule.accumulate)
         means = _backward(self.model, {seed + part: pieces[part] for part in own}, self.parts, self.autocast)
-        late = self.rank == 0 and time.monotonic() >= end  # one clock, so that all stop at the same step
+        late = self.rank == 0 and time.monotonic() >= end  # one clock, so that all processes stop at the same step
         numbers = torch.stack([*means.values(), torch.tensor(float(late), device=self.device)])
         if self.world > 1:
             distributed.all_reduce(self.gradient)
@@ -223,8 +226,8 @@ class _Run:
         if self.in_a_row > self.schedule.patience:
             raise BadInput(
                 f"{self.in_a_row} steps in a row were skipped, the last of them step {self.step} with loss {loss:.3g} "
-                f"and gradient norm {norm:.3g} (threshold {self.schedule.skip:g}): train anew in another folder with a "
-                "lower learning rate, a longer warm-up or, if all was finite, a higher threshold"
+                f"and gradient norm {norm:.3g} (threshold {self.schedule.skip:g}): start again in a new folder with a "
+                "lower learning rate, a longer warm-up or, if all values were finite, a higher threshold"
             )
 
     def record(self, figures: dict[str, float], held_out: float, speed: float) -> dict[str, Any]:
@@ -261,7 +264,7 @@ def _group(device: str, world: int) -> Iterator[None]:
 
 
 def _one_vector(model: nn.Module) -> Tensor:
-    """The gradients of all parameters as one vector, each gradient a view into it."""
+    """The gradients of all parameters as one vector; each gradient is a view of it."""
     parameters = list(model.parameters())
     sizes = [p.numel() for p in parameters]
     vector = torch.zeros(sum(sizes), device=parameters[0].device)
@@ -328,8 +331,8 @@ def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
 
 
 def _write_checkpoint(path: Path, recipe: dict[str, Any], state: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Write all that later steps depend on; the last row of the log has the step."""
-    buffer = io.BytesIO()  # torch's own writing to disk hides a full disk behind a RuntimeError
+    """Write the complete state of the run; the last row of the log has the step."""
+    buffer = io.BytesIO()  # writing by torch reports a full disk as a RuntimeError
     torch.save({"schedule": recipe, "log": log} | {name: part.state_dict() for name, part in state.items()}, buffer)
     with artifacts.atomic(path) as partial:
         partial.write_bytes(buffer.getbuffer())
@@ -354,5 +357,5 @@ def _resume(path: Path, recipe: dict[str, Any], state: dict[str, Any]) -> list[d
         raise
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, KeyError, EOFError and more
         raise BadInput(
-            f"{path} is not a checkpoint of this model ({first_line(error)}): remove it to start anew"
+            f"{path} is not a checkpoint of this model ({first_line(error)}): remove it to start again"
         ) from error

@@ -1,7 +1,7 @@
 """A non-hierarchical VAE as a baseline (Kingma & Welling 2014, arXiv:1312.6114).
 
-One vector of latents with a standard normal prior, a strided convolutional encoder and a mirrored decoder. Pixel
-likelihood, loss and training are those of :mod:`rgz.models.vdvae`, and so are the methods.
+One vector of latents with a standard normal prior, a strided convolutional encoder and a mirrored decoder. The pixel
+likelihood, loss, training and methods are those of :mod:`rgz.models.vdvae`.
 """
 
 import math
@@ -27,7 +27,7 @@ class Config:
     latents
         Length of the code.
     mixtures
-        Logistic components of the pixel likelihood.
+        Number of logistic components of the pixel likelihood.
     """
 
     size: int = 32
@@ -66,7 +66,7 @@ class PlainVAE(nn.Module):
         return mean, log_std
 
     def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixel mixture of latents drawn from the posterior, and the rate (N, dimensions) in nats."""
+        """Pixel mixture for latents drawn from the posterior, and the rate (N, dimensions) in nats."""
         mean, log_std = self._posterior(images)
         parameters: Tensor = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
         return parameters, _rate(mean, log_std)

@@ -8,7 +8,7 @@ The loss is the negative evidence lower bound in bits per dimension,
 .. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
           + \beta \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
-distortion plus rate, for an image of :math:`D` pixels. A weight :math:`\beta` below one gives codes that hold more
+distortion plus rate, for an image of :math:`D` pixels. A weight :math:`\beta` below one gives codes with more
 information (β-VAE, Higgins et al. 2017). Training, generation and decoding share one top-down pass; they differ only in
 where each block's latents come from: the posterior, the prior, or a given code.
 """
@@ -46,10 +46,10 @@ class Config:
     bottleneck
         Channels inside a block, as a fraction of ``width``.
     mixtures
-        Logistic components of the pixel likelihood.
+        Number of logistic components of the pixel likelihood.
     patch
-        Stride of the first convolution, undone by a pixel shuffle at the end: 1 as published; 2 makes the finest blocks
-        four times cheaper.
+        Stride of the first convolution, inverted by a pixel shuffle at the end: 1 as published; 2 makes the finest
+        blocks four times cheaper.
     beta
         Weight of the rate in the training loss.
 
@@ -108,7 +108,7 @@ PRESETS = {
 
 
 class Bottleneck(nn.Module):
-    """Four convolutions (1×1, 3×3, 3×3, 1×1), each behind a GELU; the 3×3 become 1×1 below three pixels."""
+    """Four convolutions (1×1, 3×3, 3×3, 1×1), each after a GELU; below three pixels the 3×3 are 1×1."""
 
     def __init__(self, width_in: int, width_middle: int, width_out: int, resolution: int, residual: bool = False):
         super().__init__()
@@ -201,7 +201,7 @@ class VDVAE(nn.Module):
         """Encoder activations (N, width, r, r) at each resolution r."""
         if images.shape[1:] != (1, self.config.size, self.config.size):
             raise ValueError(
-                f"images must be (N, 1, {self.config.size}, {self.config.size}), these are {tuple(images.shape)}: "
+                f"images must be (N, 1, {self.config.size}, {self.config.size}), but these are {tuple(images.shape)}: "
                 "prepare them at the size of the model"
             )
         h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))  # (N, width, r, r)
@@ -215,9 +215,9 @@ class VDVAE(nn.Module):
         return activations
 
     def _top_down(self, count: int, draw: Draw, pixels: bool = True) -> Tensor:
-        """Run the decoder on latents from ``draw``; returns the pixel mixture's parameters, (N, 3K, H, W).
+        """Run the decoder with latents from ``draw``; returns the parameters of the pixel mixture, (N, 3K, H, W).
 
-        Without ``pixels`` the pass ends at the last latents, and what it returns has no meaning.
+        Without ``pixels`` the pass ends at the last latents, and the returned tensor must not be used.
         """
         z, blocks_left = self.config.channels, len(self.levels)
         h: Tensor = self.biases[0].expand(count, -1, -1, -1)  # (N, width, r, r)
@@ -244,8 +244,8 @@ class VDVAE(nn.Module):
     ) -> tuple[Tensor, list[Tensor], list[Gaussians]]:
         """Pixel mixture, and the latents and Gaussians of each block that follows the posterior.
 
-        These are the first ``blocks`` blocks, or all; the others are drawn from their priors, with standard deviations
-        multiplied by ``temperature``.
+        These are the first ``blocks`` blocks, or all; the others are sampled from their priors, with standard
+        deviations multiplied by ``temperature``.
         """
         activations = self._bottom_up(images)
         latents: list[Tensor] = []
@@ -281,7 +281,7 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, drawn: bool = False) -> tuple[Tensor, Tensor]:
-        """Full codes of images: the posterior means or, with ``drawn``, one draw from the posterior.
+        """Full codes of images: the posterior means or, with ``drawn``, one sample from the posterior.
 
         Returns
         -------
@@ -297,7 +297,7 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def transmit(self, images: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) after lossy compression, and what they cost, (N,), in nats.
+        """Mean images (N, 1, H, W) after lossy compression, and their cost (N,) in nats.
 
         The latents of the first ``blocks`` blocks are drawn from the posterior, the others take their prior means.
         Sending latents costs their rate (bits-back coding, Hinton & van Camp 1993, doi:10.1145/168304.168306).
@@ -322,24 +322,25 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:
-        """Mean images (N, 1, H, W): the first ``blocks`` blocks at their posterior means, the others drawn anew."""
+        """Mean images (N, 1, H, W): the first ``blocks`` blocks at their posterior means, the others resampled."""
         return mixture_mean(self._posterior(images, means=True, blocks=blocks, temperature=temperature)[0])
 
     @torch.no_grad()
     def sample(
         self, count: int, temperature: float = 1.0, truncation: float = math.inf, noise_sigma: float | None = None
     ) -> Tensor:
-        """New images, (N, 1, H, W) uint8, of latents drawn from their priors.
+        """New images, (N, 1, H, W) uint8, from latents sampled from their priors.
 
         Parameters
         ----------
         temperature
             Factor of each prior's standard deviation.
         truncation
-            Standard deviations beyond which nothing is drawn.
+            Number of standard deviations at which the noise is truncated.
         noise_sigma
-            Smoothing of the noise, in pixels, with which grey levels are drawn from the pixel mixture
-            (:func:`rgz.models.likelihood.mixture_sample`); 0 draws pixels independently, None gives mean images.
+            Smoothing of the noise, in pixels (σ), with which grey levels are sampled from the pixel mixture
+            (:func:`rgz.models.likelihood.mixture_sample`). With 0 pixels are sampled independently; None gives mean
+            images.
         """
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:

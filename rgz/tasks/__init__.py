@@ -1,1 +1,1 @@
-"""What codes are good for: classes, neighbours, new galaxies, anomalies, a galaxy of one's own."""
+"""Applications of the codes: classification, similarity search, generation, anomalies, your own galaxy."""

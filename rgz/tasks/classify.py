@@ -1,6 +1,6 @@
-"""FRI or FRII? Labels, sources and folds for a classifier on codes, and the bootstrap ensemble of :func:`rgz.inspect`.
+"""FRI or FRII: labels, groups and folds for a classifier on codes, and the bootstrap ensemble of :func:`rgz.inspect`.
 
-The positive class is FRII. A source that appears twice stays on one side of every fold.
+The positive class is FRII. All images of one source are in the same fold.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from rgz.progress import progress
 
 SEED = 0
 COMMITTEES = ("mirabest", "frdeep-nvss")
-"""Samples that bootstrap ensembles are fitted to, the first for images of FIRST's resolution, the other for NVSS's."""
+"""Samples to which bootstrap ensembles are fitted: for images with the resolution of FIRST, and with that of NVSS."""
 
 
 def confident(table: Table) -> NDArray[np.bool_]:
-    """Mask of the FRI and FRII of whose class the experts were certain."""
+    """Mask of the FRI and FRII for which the experts were certain of the class."""
     return np.asarray(table["confident"]) & np.isin(table["label"], ("FRI", "FRII"))
 
 
@@ -31,12 +31,13 @@ def is_frii(table: Table) -> NDArray[np.int64]:
     """Labels as integers, 1 for FRII and 0 for FRI; raises :class:`rgz.errors.BadInput` for any other label."""
     labels = np.asarray(table["label"])
     if others := sorted(set(labels) - {"FRI", "FRII"}):
-        raise BadInput(f"labels are FRI and FRII here; these came too: {', '.join(map(repr, others))}")
+        raise BadInput(f"labels must be FRI or FRII; there are also: {', '.join(map(repr, others))}")
     return np.asarray(labels == "FRII", dtype=int)
 
 
 def groups(table: Table) -> NDArray[np.int64]:
-    """One integer a source, shared by rows within 10″ of each other or, if the table has it, of one ``object``."""
+    """One integer per source, shared by rows of the same ``object`` if the table has that column, else by rows within
+    10″."""
     if "object" in table.colnames:
         return np.unique(table["object"], return_inverse=True)[1]
     return same_source(table, SAME_SOURCE)
@@ -45,7 +46,7 @@ def groups(table: Table) -> NDArray[np.int64]:
 def folds(
     labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = 5
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Row numbers of training and test folds: stratified, grouped, shuffled anew in each repeat."""
+    """Row numbers of training and test folds: stratified, grouped, reshuffled in each repeat."""
     for repeat in range(repeats):
         yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
 
@@ -55,8 +56,8 @@ def bootstrap_ensemble(
 ) -> NDArray[np.float64]:
     """Weights (members, D + 1) of linear discriminants, each fitted to sources drawn with replacement.
 
-    The last weight is the offset: the logistic function of the weights times a code, plus the offset, is the member's
-    probability of FRII. Each class is resampled by itself, so that no member lacks one.
+    The last weight is the offset. A member's probability of FRII is the logistic function of the weights times a code,
+    plus the offset. Each class is resampled separately, so that every member has both.
     """
     rng, weights = np.random.default_rng(SEED), np.empty((members, values.shape[1] + 1))
     rows = {one: np.flatnonzero(group == one) for one in np.unique(group)}

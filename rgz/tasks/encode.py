@@ -1,8 +1,8 @@
 """Encode all samples with a trained network: the codes file, and the FRI/FRII classifiers fitted to it.
 
-Latents are ranked on the training images alone. The file also holds the metric in which a search compares galaxies,
-learned from training images under label-preserving perturbations. The bootstrap ensembles that :func:`rgz.inspect`
-classifies with are written beside it.
+Latents are ranked on the training images alone. The file also contains the metric of the similarity search, which is
+fitted to training images under label-preserving perturbations. The bootstrap ensembles with which :func:`rgz.inspect`
+classifies are written to the same folder.
 """
 
 import sys
@@ -39,14 +39,14 @@ RULE = (
 
 
 def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> dict[str, int]:
-    """Write codes of all samples to an HDF5 file, and ``committees.safetensors`` beside it.
+    """Write codes of all samples to an HDF5 file, and ``committees.safetensors`` to the same folder.
 
     Parameters
     ----------
     sources
-        The training set; its rows of the split ``train`` rank the latents and define the metric.
+        The training set; its rows in the split ``train`` are used to rank the latents and to fit the metric.
     dimensions
-        How many latents make a code.
+        Number of latents in a code.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> d
     Raises
     ------
     BadInput
-        The network has fewer latents, or an archive cannot be had.
+        The network has fewer latents, or an archive is not available.
     """
     model, recipe, _ = checkpoint.load(weights)
     if dimensions > model.dimensions:
@@ -93,7 +93,7 @@ def _encoded(encoder: embed.Encoder, name: str) -> tuple[Table, dict[str, NDArra
 
 
 def _metrics(encoder: embed.Encoder, groups: dict[str, Any], seen: Sample) -> dict[str, metric.Metric]:
-    """The metrics of a codes file, learned from perturbed training images."""
+    """The metrics of a codes file, fitted to perturbed training images."""
     print("encoding perturbed images", file=sys.stderr)
     changes = descriptors.changes(lambda sample: encoder.transform(sample, "search"), encoder.recipe, seen)
     described = np.vstack([codes["code_compared"] for _, codes, _ in groups.values()])

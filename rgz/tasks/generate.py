@@ -1,14 +1,15 @@
 r"""New galaxies, variations of real ones, and interpolations between two.
 
-Generation runs the decoder top-down on latents drawn from the priors, :math:`z_i \sim p(z_i \mid z_{<i})`. If the rate
-had little weight in training, codes of real images deviate from these priors. A masked autoregressive flow
+Generation runs the decoder top-down with latents sampled from the priors, :math:`z_i \sim p(z_i \mid z_{<i})`. If the
+rate had a small weight in training, codes of real images deviate from these priors. A masked autoregressive flow
 (:mod:`rgz.models.flow`) then models the *aggregate posterior* :math:`q(z) = \mathbb{E}_x\, q(z \mid x)`, which is the
-prior of lowest rate (Tomczak & Welling 2018, arXiv:1705.07120), and codes drawn from it are decoded. A *temperature*
-below one narrows the noise, a *truncation* cuts off its tails: samples become more typical and less diverse.
+prior with the lowest rate (Tomczak & Welling 2018, arXiv:1705.07120). Codes sampled from the flow are decoded. A
+*temperature* below one narrows the noise, and a *truncation* removes its tails: samples become more typical and less
+diverse.
 
-Mean images are smoother than real ones. Grey levels are therefore drawn from the pixel likelihood, with noise
-correlated between neighbouring pixels as by a beam. As in prepared images, the peak of a generated image is at grey
-level 255. Blank images are drawn again.
+Mean images are smoother than real ones. Grey levels are therefore sampled from the pixel likelihood, with noise that is
+correlated between neighbouring pixels, as in an image with a beam. As in prepared images, the peak of a generated image
+has grey level 255. Blank images are replaced by new samples.
 """
 
 import math
@@ -37,8 +38,8 @@ IMAGES = 32768  # augmented images whose codes the prior is fitted to
 PRIOR = Config(
     kept=128, layers=5, hidden=256, blocks=1, dropout=0.0, decay=1e-4, learning_rate=3e-3, batch=512, epochs=40
 )
-MOST = 4096  # latents of a model whose codes can be whitened in memory
-BLANK = 10  # draws for one galaxy after which to give up
+MOST = 4096  # largest number of latents whose covariance fits in memory
+BLANK = 10  # maximum number of samples per galaxy
 NOISE_SIGMA = 0.9  # pixels; an ablation found reconstructions with it hardest to tell from real images
 
 
@@ -62,21 +63,21 @@ def generate(
     Parameters
     ----------
     temperature, truncation
-        Factor of the noise, and standard deviations beyond which there is none.
+        Factor of the noise, and the number of standard deviations at which it is truncated.
     seed
         The same seed gives the same galaxies.
     model, flow
-        A network, and a prior over its codes made by :func:`fit_prior`; without a flow, latents are drawn from the
+        A network, and a flow fitted to its codes by :func:`fit_prior`. Without a flow, latents are sampled from the
         network's own priors. By default the trained network and its flow.
 
     Raises
     ------
     BadInput
-        The count is below one, or temperature or truncation is not positive.
+        The count, the temperature or the truncation is not positive.
     """
     if count < 1 or not (0 < temperature < math.inf) or not truncation > 0:
         raise BadInput(
-            f"count, temperature and truncation are positive numbers; they are {count}, {temperature}, {truncation}"
+            f"count, temperature and truncation must be positive; they are {count}, {temperature}, {truncation}"
         )
     if model is None:
         weights = artifacts.artifact("vdvae.safetensors")
@@ -93,14 +94,15 @@ def generate(
                 grey = decode_with_noise(model, flow.sample(BATCH, temperature, truncation))
             kept, drawn = np.concatenate([kept, grey[grey.any((1, 2))]]), drawn + BATCH
             if len(kept) < count and drawn >= BLANK * max(BATCH, len(kept)):
-                raise BadInput("this model draws hardly anything but blank images: train it longer")
+                raise BadInput("this model generates almost only blank images: train it longer")
             bar.update(min(len(kept), count) - bar.n)
     return full_peak(kept[:count])
 
 
 @torch.no_grad()
 def decode_with_noise(model: Model, codes: NDArray[Any], sigma: float = NOISE_SIGMA) -> NDArray[np.uint8]:
-    """Images (N, H, W) of full codes (N, dimensions), grey levels drawn with noise smoothed by ``sigma`` pixels."""
+    """Images (N, H, W) of full codes (N, dimensions); grey levels are sampled with noise smoothed by ``sigma``
+    pixels."""
     parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), BATCH)
     return torch.cat([mixture_sample(model.mixture(part), sigma) for part in parts])[:, 0].numpy()
 
@@ -108,9 +110,9 @@ def decode_with_noise(model: Model, codes: NDArray[Any], sigma: float = NOISE_SI
 def fit_prior(
     model: VDVAE, recipe: prepare.Recipe, sources: Sample, groups: NDArray[Any], config: Config = PRIOR
 ) -> FlowEnsemble:
-    """A flow over the full codes of a model, drawn from the posteriors of augmented training images.
+    """A flow fitted to full codes, sampled from the posteriors of augmented training images.
 
-    A fifth of the N sources is held out to stop the fit; sources of one group (N,) stay together.
+    A fifth of the N sources is held out for early stopping; sources of one group (N,) stay together.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def fit_prior(
         The model has thousands of latents, or there are fewer than five groups.
     """
     if model.dimensions > MOST:
-        raise BadInput(f"a model with {model.dimensions} latents has too many for a flow: its own prior draws galaxies")
+        raise BadInput(f"{model.dimensions} latents are too many for a flow: sample from the network's own prior")
     if len(set(groups)) < MEMBERS:
         raise BadInput(
             f"a fifth of the sources is held out, by square degrees; these lie in {len(set(groups))} of them"
@@ -147,7 +149,7 @@ def load_prior(path: Path, weights: Path) -> FlowEnsemble:
     flow, about = load(path)
     if about.get("weights_sha256") != artifacts.sha256(weights):
         raise BadInput(
-            f"{path} was fitted to the codes of other weights than {weights}: rgz fit prior --weights fits it anew"
+            f"{path} was fitted to the codes of other weights than {weights}: fit it again with rgz fit prior --weights"
         )
     return flow
 
@@ -155,7 +157,8 @@ def load_prior(path: Path, weights: Path) -> FlowEnsemble:
 def resample_fine_latents(
     model: VDVAE, pixels: NDArray[Any], blocks: int, times: int = 1, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Variations (times, N, H, W) of prepared images (N, H, W): latents after the first ``blocks`` blocks drawn anew.
+    """Variations (times, N, H, W) of prepared images (N, H, W): latents after the first ``blocks`` blocks are
+    resampled.
 
     Raises
     ------

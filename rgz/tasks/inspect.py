@@ -1,8 +1,8 @@
-"""Inspect a galaxy of your own: FRI or FRII, how anomalous it is, and which galaxies are most similar.
+"""Inspect your own galaxy: FRI or FRII, how anomalous it is, and which galaxies are most similar.
 
-The cut-out is prepared and encoded as the committed samples were. The probability of an FRII comes from a bootstrap
-ensemble of 100 linear discriminants, fitted to MiraBest Confident or, for images as coarse as those of NVSS, to FR-DEEP
-NVSS: the mean of the ensemble, with its central 95 % as the interval.
+The cut-out is prepared and encoded in the same way as the samples. The probability of an FRII is the mean of a
+bootstrap ensemble of 100 linear discriminants, with the central 95 % of the ensemble as the interval. The ensemble is
+fitted to MiraBest Confident or, for images with pixels as coarse as those of NVSS, to FR-DEEP NVSS.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ FITTED_TO = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a galaxy; ``print`` shows it as text.
+    """The results for one galaxy; ``print`` shows them as text.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Inspection:
     frii
         Probability of an FRII and the ends of its 95 % interval.
     fitted_to
-        Sample that the discriminants were fitted to.
+        Sample to which the discriminants were fitted.
     likelihood
         Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
     neighbours
@@ -83,7 +83,7 @@ class Inspection:
         lines = [f"{cutout.name}{place}{noise}", *(f"  note: {note}" for note in cutout.notes)]
         lines += [f"  {self.probability}, bootstrap ensemble fitted to {self.fitted_to}", f"  {self.anomaly}"]
         if known := [str(row["label"]) for row in self.neighbours if row["same"] and row["label"]]:
-            lines.append(f"  note: a catalogue has this galaxy as {known[0]}; it may be in the training set")
+            lines.append(f"  note: this galaxy is catalogued as {known[0]}; it may be in the training set")
         lines += ["", f"  {'most similar':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
         for row in self.neighbours:
             same = " (the same galaxy)" if row["same"] else ""
@@ -92,7 +92,7 @@ class Inspection:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the images, ready for JSON: degrees, arcsec and nats; None where a value is unknown."""
+        """All results except images, ready for JSON, in degrees, arcsec and nats; None where a value is unknown."""
         cutout, names = self.cutout, ("probability", "low", "high")
         frii = dict(zip(names, map(_number, self.frii), strict=True))
         return {
@@ -121,7 +121,7 @@ def _neighbour(row: Row) -> dict[str, Any]:
 
 
 def inspect(cutout: Cutout, k: int = 10) -> Inspection:
-    """Classify a galaxy, rate how anomalous it is, and find the ``k`` most similar galaxies.
+    """Classify a galaxy, measure how anomalous it is, and find the ``k`` most similar galaxies.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def inspect(cutout: Cutout, k: int = 10) -> Inspection:
 
 
 def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
-    """Several galaxies as :func:`inspect` does one; weights and codes are read once."""
+    """Like :func:`inspect`, for several galaxies; weights and codes are read once."""
     encoder, index, flows = Encoder.from_pretrained(), SearchIndex.from_pretrained(), FlowEnsemble.from_pretrained()
     return [_inspect(cutout, k, encoder, index, flows) for cutout in cutouts]
 
@@ -168,7 +168,7 @@ def _probability(name: str, code: NDArray[Any]) -> tuple[float, float, float]:
 
 
 def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any], NDArray[Any], list[list[str]]]:
-    """What :func:`rgz.plots.lookalikes` draws of several inspections.
+    """The images that :func:`rgz.plots.lookalikes` shows for several inspections.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-r"""Similarity search: which galaxies look like this one?
+r"""Similarity search: the galaxies most similar to a given one.
 
 A :class:`SearchIndex` holds the retrieval descriptors (:mod:`rgz.features.descriptors`) of many galaxies, mapped by a
-:class:`rgz.features.metric.Metric`, and returns the nearest ones. For unit vectors angle and distance give the same
-order, since :math:`\lVert a - b \rVert^2 = 2\,(1 - a \cdot b)`, so in both cases the nearest rows :math:`x` of a query
+:class:`rgz.features.metric.Metric`, and returns the nearest ones. For unit vectors, angle and distance give the same
+order, since :math:`\lVert a - b \rVert^2 = 2\,(1 - a \cdot b)`. With both, the rows :math:`x` nearest to a query
 :math:`q` maximise
 
 .. math:: x \cdot q - \tfrac{1}{2} \lVert x \rVert^2 .
@@ -49,7 +49,7 @@ class SearchIndex:
     vectors
         Descriptors mapped by ``space``, (N, K) float32.
     table
-        One row a vector: ``name``, ``sample``, ``ra``, ``dec`` (deg, NaN where unknown), ``label`` and any others.
+        One row per vector: ``name``, ``sample``, ``ra``, ``dec`` (deg, NaN where unknown), ``label`` and any others.
     space
         The metric.
     """
@@ -75,7 +75,7 @@ class SearchIndex:
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of descriptors (Q, D).
 
-        The separation is the Euclidean distance, or 1 − cos of the angle.
+        The separation is the Euclidean distance or, for a cosine metric, 1 − cos.
 
         Examples
         --------
@@ -113,7 +113,7 @@ class SearchIndex:
         -------
         Table
             ``name``, ``sample``, ``ra``, ``dec`` (deg), ``separation`` (as of :meth:`neighbours`), ``label``, ``same``
-            (whether it is the queried galaxy, by name or within 30″) and ``link``, an address that shows it on the sky.
+            (whether it is the queried galaxy, by name or within 30″) and ``link``, the address of a sky viewer.
         """
         if isinstance(what, np.ndarray):
             descriptors = what[None]
@@ -145,7 +145,7 @@ class SearchIndex:
         return int(found[0])
 
     def of(self, *samples: str) -> "SearchIndex":
-        """The part of the index that holds some samples."""
+        """The part of the index that contains the given samples."""
         rows = np.isin(self.table["sample"], samples)
         return SearchIndex(self.vectors[rows], self.table[rows], self.space)
 
@@ -164,10 +164,10 @@ def build(codes: NDArray[Any], table: Table, space: Metric) -> SearchIndex:
     Raises
     ------
     BadInput
-        Rows and descriptors differ in number, or one is not finite.
+        Rows and descriptors differ in number, or a descriptor is not finite.
     """
     if not len(codes) or len(codes) != len(table):
-        raise BadInput(f"an index needs as many codes as rows; these are {len(codes)} and {len(table)}")
+        raise BadInput(f"an index needs as many codes as rows; there are {len(codes)} and {len(table)}")
     return SearchIndex(space.transform(codes), table, space)
 
 
@@ -189,7 +189,7 @@ def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
 
 
 def sky_link(ra: float, dec: float) -> str:
-    """Address of a page that shows a position, in degrees, on the sky; empty where it is unknown.
+    """Address of a sky viewer at a position in degrees; empty where the position is unknown.
 
     >>> sky_link(170.5, -1.25)
     'https://aladin.cds.unistra.fr/AladinLite/?target=170.50000-1.25000&fov=0.10'
@@ -215,7 +215,7 @@ def ending(path: Path) -> str:
     Raises
     ------
     BadInput
-        Its ending is none of :data:`FORMATS`, or Parquet is asked for without pyarrow.
+        Its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
     """
     form = FORMATS.get(Path(path).suffix.lower())
     if form is None:

@@ -1,1 +1,1 @@
-"""Image preparation, and perturbations that keep the class of a galaxy."""
+"""Image preparation, and label-preserving perturbations."""

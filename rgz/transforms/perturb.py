@@ -1,9 +1,9 @@
 """Label-preserving perturbations: changes of an image that do not change the galaxy in it.
 
-Rotation, reflection, a small shift, more noise, a higher clipping level or a larger distance do not change the class of
-a galaxy. Pairs of such images show, without any label, which differences between codes are irrelevant
-(:func:`rgz.features.metric.invariant`). They also test a search: does a perturbed image find the original? All
-functions take and return clipped fields (H, W), zero where there is no emission.
+Rotation, reflection, a small shift, more noise, a higher clipping threshold or a larger distance do not change the
+class of a galaxy. Pairs of original and perturbed images show, without labels, which differences between codes are
+irrelevant (:func:`rgz.features.metric.invariant`). They are also a test of the search: does a perturbed image find its
+original? All functions take and return clipped fields (H, W), zero where there is no emission.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from scipy import ndimage
 from rgz.transforms import prepare
 
 BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum
-RESOLVED = 8.0  # arcsec; rotating or shifting a shorter source changes next to nothing
+RESOLVED = 8.0  # arcsec; rotating or shifting a shorter source changes almost nothing
 
 
 def _threshold(image: NDArray[Any]) -> float:
@@ -24,7 +24,8 @@ def _threshold(image: NDArray[Any]) -> float:
 
 
 def rotate(image: NDArray[Any], degrees: float) -> NDArray[Any]:
-    """Rotate in one cubic interpolation and clip at the old level; pixels at least half covered stay above it."""
+    """Rotate with one cubic interpolation and keep the clipping threshold; pixels at least half covered stay above
+    it."""
     image = np.asarray(image, dtype=float)
     if not degrees:
         return image
@@ -50,7 +51,7 @@ def shift(image: NDArray[Any], rng: np.random.Generator, pixels: int = 2) -> NDA
 
 
 def add_noise(image: NDArray[Any], rng: np.random.Generator, snr: tuple[float, float] = (15, 150)) -> NDArray[Any]:
-    """Add noise correlated by FIRST's beam, with log-uniform peak over rms within ``snr``, and clip at three rms."""
+    """Add noise correlated by FIRST's beam, with a log-uniform ratio of peak to rms in ``snr``, and clip at 3 rms."""
     image = np.asarray(image, dtype=float)
     noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), BEAM)
     rms = image.max() / np.exp(rng.uniform(*np.log(snr)))
@@ -64,7 +65,7 @@ def raise_threshold(image: NDArray[Any], rng: np.random.Generator) -> NDArray[An
 
 
 def simulate_distance(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Show the galaxy at one to two times its distance: smaller, with the same beam, and clipped at the old level."""
+    """Move the galaxy to one to two times its distance: smaller, with the same beam and the same clipping threshold."""
     image, times = np.asarray(image, dtype=float), rng.uniform(1, 2)
     small = prepare.render(prepare.smooth(image, times), prepare.Orientation(), len(image), times)
     seen = ndimage.gaussian_filter(small, BEAM * np.sqrt(1 - 1 / times**2))

@@ -1,11 +1,12 @@
-"""From a field of the sky to the small square image that the network takes, in named steps.
+"""Image preparation: from a field of the sky to the small square image that is the input of the network.
 
-The network should encode the shape of a source, not how it lies on the sky. Each source is therefore brought to a
-*canonical orientation*: principal axis along the rows, brighter half to the right, brighter side below, and always
-about equally long. Angle and length are kept beside the image. The steps are pure functions of arrays:
+The network should encode the shape of a source, not its position angle or angular size. Each source is therefore
+brought to a *canonical orientation*, with the principal axis along the rows, the brighter half to the right and the
+brighter side below, and is scaled to about the same length. Angle and length are stored separately. The steps are pure
+functions of arrays:
 
 1. :func:`fill` blank pixels with zero,
-2. :func:`clip` what is below three times the noise, measured on the whole field,
+2. :func:`clip` pixels below three times the rms, measured on the whole field,
 3. :func:`despeckle`: remove islands too small to be a source,
 4. :func:`lower`: subtract the threshold, so that brightness rises from zero,
 5. :func:`find_orientation`: principal axis, brighter half and length inside a circle around the centre,
@@ -29,18 +30,18 @@ from scipy import ndimage
 
 from rgz.errors import BadInput
 
-ROUNDS, SETTLED = 20, 0.05  # find_orientation: most steps of the centroid; the step, in pixels, that ends the search
-SMALLEST_ISLAND = 6  # pixels above 3 rms: what an unresolved source of 5 rms covers with a beam of three pixels
+ROUNDS, SETTLED = 20, 0.05  # find_orientation: most steps of the centroid, and the step in pixels at which it stops
+SMALLEST_ISLAND = 6  # pixels above 3 rms: area of an unresolved source of 5 rms with a beam of three pixels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Parameters of the preparation: a square whose width follows the length of the source, within bounds."""
+    """Parameters of the preparation: a square whose width scales with the length of the source, within bounds."""
 
     size: int = 32  # width of the prepared square, in its own pixels
     reach: float = 2.5  # half of that width, in lengths of the source (Orientation)
     narrowest: float = 57.6  # arcsec, least width; 32 pixels of FIRST
-    widest: float = 230.4  # arcsec, largest width; the same as the least for one scale for all sources
+    widest: float = 230.4  # arcsec, largest width; set equal to narrowest for a fixed scale
     radius: float = 57.6  # arcsec, around the centre: where emission counts for the orientation
 
     def pixel(self, length: float, own: float = 0.0) -> float:
@@ -56,12 +57,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a source lies in its field.
+    """Orientation, length and centre of a source in its field.
 
-    ``angle`` is that of the principal axis from the rows of the field, in radians; ``along`` and ``across`` are +1, or
-    −1 where the aligned image is mirrored along or across that axis. ``length`` is the root mean square distance from
-    the centre, weighted by the square root of brightness, in input pixels. ``shift`` moves the centre, (x, y) in input
-    pixels.
+    ``angle`` is the angle between the rows of the field and the principal axis, in radians; ``along`` and ``across``
+    are +1, or −1 where the aligned image is mirrored along or across that axis. ``length`` is the root mean square
+    distance from the centre, weighted by the square root of brightness, in input pixels. ``shift`` moves the centre,
+    (x, y) in input pixels.
     """
 
     angle: float = 0.0
@@ -71,7 +72,7 @@ class Orientation:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def then(self, turn: "Orientation") -> "Orientation":
-        """This orientation after a further turn: angles and shifts add up, mirrorings and lengths multiply."""
+        """This orientation after another one: angles and shifts are added, reflections and lengths multiplied."""
         return Orientation(
             self.angle + turn.angle,
             self.along * turn.along,
@@ -85,16 +86,16 @@ MIRRORED = tuple(Orientation(along=along, across=across) for along in (1, -1) fo
 """The four mirrored views of an aligned image, the image itself first; all are equally valid."""
 
 VIEWS = tuple(Orientation(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
-"""The twelve views of test-time augmentation, mirrored and rotated by ±12°, the accuracy of a principal axis."""
+"""The twelve views of test-time augmentation: mirrored and rotated by ±12°, about the error of a principal axis."""
 
 
 @dataclass(frozen=True)
 class Frame:
     """Which part of the field a view shows.
 
-    ``centred`` views have the centroid of the emission in their middle, which does not depend on how the cut-out was
-    made, others the middle of the field. ``width`` is in arcsec, None for the width that :class:`Recipe` derives from
-    the length of the source. A fixed width does not depend on the level at which an archive clips, as the length does.
+    ``centred`` views are centred on the centroid of the emission, which does not depend on how the cut-out was made,
+    others on the middle of the field. ``width`` is in arcsec; None is the width that :class:`Recipe` derives from the
+    length of the source. Unlike the length, a fixed width does not depend on the level at which an archive clips.
     """
 
     centred: bool = False
@@ -121,7 +122,8 @@ def fill(image: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def noise(image: NDArray[Any]) -> tuple[float, float]:
-    """Median and rms of the nonzero pixels of an unclipped field after an iterative 3σ clip; zeros if all are blank."""
+    """Median and rms of the nonzero pixels of an unclipped field after iterative 3σ clipping; zeros if all are
+    blank."""
     sky = image[image != 0]
     if sky.size == 0:
         return 0.0, 0.0
@@ -133,7 +135,7 @@ def clip(image: NDArray[Any], sigmas: float = 3.0, measured: tuple[float, float]
     """Subtract the median and set every pixel below ``sigmas`` × rms to zero, in the field's own units.
 
     Median and rms are those of :func:`noise`, or given as ``measured``. Apply it to the field before any crop: a crop
-    around a source has no empty sky left to measure.
+    around a source has too little empty sky to measure the rms.
     """
     median, rms = noise(image) if measured is None else measured
     return np.where(image - median >= sigmas * rms, image - median, 0.0)
@@ -157,8 +159,8 @@ def despeckle(image: NDArray[Any], radius: float = np.inf) -> NDArray[Any]:
 def lower(image: NDArray[Any]) -> NDArray[Any]:
     """Subtract the brightness of the faintest nonzero pixel from all nonzero pixels of a clipped field.
 
-    MiraBest keeps brightness above the threshold as it is, so that a source ends in a step of three times the noise;
-    the Radio Galaxy Dataset subtracts the threshold. This makes them alike, and edges smooth.
+    MiraBest does not change the brightness above the threshold, so that a source ends in a step of three times the rms;
+    the Radio Galaxy Dataset subtracts the threshold. This step makes both the same, with smooth edges.
 
     >>> lower(np.array([[0.0, 3.0, 10.0]]))
     array([[0., 0., 7.]])
@@ -196,7 +198,7 @@ def find_orientation(image: NDArray[Any], radius: float, centred: bool = False) 
 
     The axis is the eigenvector of the larger eigenvalue of the second moments of brightness about the centroid. Sides
     and length are measured about the image's centre, where the host galaxy is, or, if ``centred``, about the centroid,
-    which then becomes the centre. In that case the circle follows the centroid until both are stable, so that the
+    which then becomes the centre. In that case the circle is moved to the centroid until both are stable, so that the
     result does not depend on how the cut-out was made.
 
     Raises :class:`BadInput` if there is no emission within the radius.
@@ -217,7 +219,7 @@ def find_orientation(image: NDArray[Any], radius: float, centred: bool = False) 
     x, y, shift = (dx, dy, shift) if centred else (x, y, (0.0, 0.0))
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    root = np.sqrt(weight)  # faint lobes count for the length, not only hot spots
+    root = np.sqrt(weight)  # so that faint lobes contribute to the length, not only hot spots
     return Orientation(
         float(angle),
         1 if (weight * np.sign(along)).sum() >= 0 else -1,
@@ -228,7 +230,7 @@ def find_orientation(image: NDArray[Any], radius: float, centred: bool = False) 
 
 
 def smooth(image: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Smooth by a Gaussian of 0.42 new pixels (σ), so that sampling loses no flux; unchanged if not coarser."""
+    """Smooth by a Gaussian of 0.42 new pixels (σ) to avoid aliasing; unchanged if the new pixels are not coarser."""
     smoothed: NDArray[Any] = ndimage.gaussian_filter(image, 0.42 * scale) if scale > 1 else image
     return smoothed
 
@@ -251,7 +253,7 @@ def render(image: NDArray[Any], orientation: Orientation, size: int, scale: floa
 def stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Divide by the peak, take the square root, and round to 256 grey levels: uint8, peak 255.
 
-    The root keeps faint lobes beside bright hot spots; grey level 1 is 1/65025 of the peak.
+    The square root keeps faint lobes visible next to bright hot spots; grey level 1 is 1/65025 of the peak.
 
     Raises :class:`BadInput` if nothing in the image is above zero.
     """
@@ -273,7 +275,7 @@ def align(image: NDArray[Any], pixel: float, recipe: Recipe) -> tuple[NDArray[An
 
 def _clean(image: NDArray[Any], pixel: float, recipe: Recipe) -> NDArray[Any]:
     if image.ndim != 2:
-        raise BadInput(f"an image has two axes; this one has shape {image.shape}")
+        raise BadInput(f"an image must have two axes; this one has shape {image.shape}")
     whole = despeckle(fill(image), recipe.radius / pixel)
     clean = lower(whole)
     return clean if has_source(clean, pixel, recipe) else whole  # all pixels of the source are equally bright
@@ -303,7 +305,8 @@ def views(
 ) -> NDArray[np.uint8]:
     """Several views of one field, each as :func:`prepare` makes it, (turns, size, size) uint8.
 
-    A frame of fixed width about the centroid may be empty, as between two distant lobes: then it is black.
+    A frame of fixed width about the centroid may be empty, for example between two distant lobes: the view is then
+    blank.
     """
     return np.asarray(framed(image, pixel, recipe, turns, (frame,))[0])
 
