@@ -259,6 +259,7 @@ def zipped(handler, ra, dec):
         (flood, "longer than", 1),
     ],
 )
+@pytest.mark.slow
 def test_a_failure_is_listed_and_leaves_no_file(service, tmp_path, monkeypatch, behave, reason, asked):
     monkeypatch.setattr(download, "LARGEST", 1 << 20)
     service.behave = {1: [behave]}

@@ -50,6 +50,7 @@ def test_wrong_hash_in_the_cache_is_not_used(places):
     assert fetch.locate(NAME) is None
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line_and_leaves_nothing(places, run):
     status, _, err = run("data", "fetch", NAME)
     assert status == 1
@@ -57,6 +58,7 @@ def test_no_network_is_one_line_and_leaves_nothing(places, run):
     assert [p for p in (places / "cache").rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.slow
 def test_download_with_another_hash_is_thrown_away(places, monkeypatch):
     def serve(self, url, output_file, pooch, check_only=False):
         with open(output_file, "wb") as stream:

@@ -43,6 +43,7 @@ def test_json_has_everything(run, galaxy):
     assert all((one["link"] is None) == (one["ra"] is None) for one in said["neighbours"])
 
 
+@pytest.mark.slow
 def test_simulated_classes_are_told_apart():
     rng, said = np.random.default_rng(1), []
     for kind in ("FRI", "FRII") * 4:
