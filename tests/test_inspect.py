@@ -162,8 +162,8 @@ def test_what_no_galaxy_looks_like_is_anomalous(source):
     galaxy, anomaly = inspect.inspect_all(cutouts)
     assert anomaly.likelihood[2] < 5 < galaxy.likelihood[2] <= 100
     assert anomaly.likelihood[0] < galaxy.likelihood[0]
-    assert "  anomalous: below the " in str(anomaly)
-    assert "  not anomalous: percentile " in str(galaxy)
+    assert "  anomalous: log-likelihood " in str(anomaly)
+    assert "  not anomalous: log-likelihood " in str(galaxy)
     found = galaxy.to_dict()["log_likelihood"]
     assert found["percentile"] == pytest.approx(galaxy.likelihood[2])
     assert found["error"] > 0
@@ -180,9 +180,9 @@ def test_no_class_is_called_certain(frii, text):
 @pytest.mark.parametrize(
     ("percentile", "text"),
     [
-        (0.0, "anomalous: below the 1st percentile of held-out galaxies"),
-        (4.9, "anomalous: below the 5th percentile of held-out galaxies"),
-        (41.3, "not anomalous: percentile 41 of held-out galaxies"),
+        (0.0, "anomalous: log-likelihood -60 ± 7 nats, below the 1st percentile of held-out galaxies"),
+        (4.9, "anomalous: log-likelihood -60 ± 7 nats, below the 5th percentile of held-out galaxies"),
+        (41.3, "not anomalous: log-likelihood -60 ± 7 nats, percentile 41 of held-out galaxies"),
     ],
 )
 def test_an_anomaly_is_below_the_fifth_percentile(percentile, text):

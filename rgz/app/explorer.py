@@ -127,7 +127,9 @@ def build(folder: Path) -> int:
     """
     root = artifacts.clone()
     if root is None:
-        raise BadInput("rgz explorer needs a clone of the repository: the page and its map are not in the package")
+        raise BadInput(
+            "rgz explorer needs a clone of the repository, where the page and its map are: run pip install -e . there"
+        )
     index = SearchIndex.from_pretrained()
     counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
     parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]

@@ -69,18 +69,21 @@ class Inspection:
     def anomaly(self) -> str:
         """Whether the galaxy is anomalous, as text."""
         nats, error, percentile = self.likelihood
+        found = f"log-likelihood {nats:.0f} ± {error:.0f} nats"
         if percentile < ANOMALOUS:
             rank = ("1st", "2nd", "3rd", "4th", "5th")[int(percentile)]
-            text = f"anomalous: below the {rank} percentile of held-out galaxies"
-        else:
-            text = f"not anomalous: percentile {percentile:.0f} of held-out galaxies"
-        return f"{text} (log-likelihood {nats:.0f} ± {error:.0f} nats)"
+            return f"anomalous: {found}, below the {rank} percentile of held-out galaxies"
+        limit = f"anomalous: below {ANOMALOUS:g}"
+        return f"not anomalous: {found}, percentile {percentile:.0f} of held-out galaxies ({limit})"
 
     def __str__(self) -> str:
         cutout = self.cutout
-        place = " at {:.5f} {:+.5f}".format(*cutout.place) if np.isfinite(cutout.place[0]) else ""
+        place = " at RA {:.5f} Dec {:+.5f} deg (ICRS)".format(*cutout.place) if np.isfinite(cutout.place[0]) else ""
         noise = f", peak {cutout.snr:.0f} × rms" if np.isfinite(cutout.snr) else ""
-        lines = [f"{cutout.name}{place}{noise}", *(f"  note: {note}" for note in cutout.notes)]
+        lines = [
+            f"{cutout.name}{place}, pixels of {cutout.pixel:.2f}″{noise}",
+            *(f"  note: {note}" for note in cutout.notes),
+        ]
         lines += [f"  {self.probability}, bootstrap ensemble fitted to {self.fitted_to}", f"  {self.anomaly}"]
         if known := [str(row["label"]) for row in self.neighbours if row["same"] and row["label"]]:
             lines.append(f"  note: this galaxy is catalogued as {known[0]}; it may be in the training set")
