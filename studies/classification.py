@@ -37,7 +37,7 @@ REPEATS = {"mirabest": 10, "frdeep-nvss": 3, "frdeep-first": 3}  # of the 5-fold
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
 SVM = {"support vector machine": BRIEF["support vector machine"]}
 UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
-"""For few labels: ten are too few to calibrate probabilities."""
+"""For few labels, since ten are too few to calibrate probabilities."""
 SPREAD = ("value", "spread")
 
 Rounds = list[tuple[NDArray[Any], NDArray[Any]]]  # row numbers: training, held out

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ NOTEBOOK_WIDTH = 100  # characters
 def test_modules_say_what_they_are_and_functions_fit_a_screen(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
+    for before, after in pairwise(tree.body):  # the book takes words before a colon for the type of a constant
+        if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+            assert ": " not in str(getattr(after.value, "value", "")).split("\n")[0]
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert {node.name for node in functions if node.end_lineno - node.lineno >= LONGEST} == set()
 

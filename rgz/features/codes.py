@@ -17,7 +17,7 @@ from rgz.errors import BadInput, first_line
 from rgz.features import metric
 
 SPACE, ALONE, BASIS = "space", "space_alone", "basis"
-"""Groups of a codes file: the metric of the search, the metric without components, and the principal components."""
+"""Groups of a codes file with the metric of the search, the metric without components, and the principal components."""
 
 
 def write_codes(

@@ -19,7 +19,7 @@ from rgz.progress import progress
 
 SEED = 0
 COMMITTEES = ("mirabest", "frdeep-nvss")
-"""Samples to which bootstrap ensembles are fitted: for images with the resolution of FIRST, and with that of NVSS."""
+"""Samples to which bootstrap ensembles are fitted, for images with the resolution of FIRST and with that of NVSS."""
 
 
 def confident(table: Table) -> NDArray[np.bool_]:

@@ -86,7 +86,7 @@ MIRRORED = tuple(Orientation(along=along, across=across) for along in (1, -1) fo
 """The four mirrored views of an aligned image, the image itself first; all are equally valid."""
 
 VIEWS = tuple(Orientation(np.radians(turn), view.along, view.across) for turn in (0, -12, 12) for view in MIRRORED)
-"""The twelve views of test-time augmentation: mirrored and rotated by ±12°, about the error of a principal axis."""
+"""The twelve views of test-time augmentation, mirrored and rotated by ±12°, about the error of a principal axis."""
 
 
 @dataclass(frozen=True)
