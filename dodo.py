@@ -6,6 +6,7 @@ depends on. Raise the version of a step if a change of the code changes its resu
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Step:
     files: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     version: int = 1
+    run: str = ""  # folder in which training leaves its file, which is then copied to where it belongs
 
     @property
     def trains(self) -> bool:
@@ -49,8 +51,8 @@ class Step:
 
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
-    "network": Step("rgz train", SOURCES, makes=(NETWORK,)),
-    "plain": Step("rgz train --preset plain --steps 1500", SOURCES, makes=(PLAIN,)),
+    "network": Step("rgz train", SOURCES, makes=(NETWORK,), run="runs/small"),
+    "plain": Step("rgz train --preset plain --steps 1500", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", (*SAMPLES, *SOURCES), (NETWORK,), (CODES, "artifacts/committees.safetensors")),
     "prior": Step("rgz fit prior", SOURCES, (NETWORK,), (PRIOR,)),
     "density": Step("rgz fit density", SOURCES, (NETWORK, CODES), (DENSITY,)),
@@ -113,10 +115,18 @@ class Lines(JSONCodec):
 
     def encode(self, data: dict[str, Any]) -> str:
         """The record as text."""
-        ordered = {name: entry | {"deps:": sorted(entry["deps:"])} for name, entry in data.items()}
+        ordered = {name: entry | {"deps:": sorted(entry.get("deps:", []))} for name, entry in data.items()}
         for entry in ordered.values():
             entry.pop("result:", None)  # of what a command printed
         return json.dumps(ordered, indent=1, sort_keys=True) + "\n"
+
+    def decode(self, text: str) -> dict[str, Any]:
+        """The record from its text; a damaged one ends the program."""
+        try:
+            data = json.loads(text)
+            return {str(name): entry | {} for name, entry in data.items()}
+        except (ValueError, AttributeError, TypeError):
+            sys.exit("results/steps.json is damaged: restore it with git checkout results/steps.json")
 
 
 DOIT_CONFIG = {
@@ -136,7 +146,10 @@ def task_steps() -> Iterator[dict[str, Any]]:
         hashes = {archive: fetch.REGISTRY[archive].sha256 for archive in sorted(set(step.archives))}
         yield {
             "basename": name,
-            "actions": [f"{sys.executable} -m {step.command}"],
+            "actions": [
+                f"{sys.executable} -m {step.command}",
+                *((shutil.copy, (Path(step.run, Path(made).name), made)) for made in step.makes if step.run),
+            ],
             "file_dep": list(step.files),
             "targets": list(step.makes),
             "uptodate": [config_changed(json.dumps({"version": step.version} | hashes))],

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -47,6 +48,18 @@ def _run(session, program, *arguments):
     session.run(str(BIN / program), *arguments)
 
 
+@contextmanager
+def _record():
+    """Restore the record of the committed results if a step fails, for they are still there."""
+    record = HERE / "results" / "steps.json"
+    before = record.read_bytes()
+    try:
+        yield
+    except BaseException:
+        record.write_bytes(before)
+        raise
+
+
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
@@ -64,8 +77,9 @@ def execute(session):
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
     if session.posargs:
-        _run(session, "doit", "forget", *STUDIES)
-        _run(session, "doit", "run", "-n", str(os.cpu_count()))  # studies take turns on the cores
+        with _record():
+            _run(session, "doit", "forget", *STUDIES)
+            _run(session, "doit", "run", "-n", str(os.cpu_count()))  # studies take turns on the cores
     else:
         _run(session, "doit")
     _run(session, "python", "-m", "studies.results")
@@ -131,8 +145,9 @@ def train(session):
 def measure(session):
     """Fit the flows again and run the studies of generation and anomalies; about 40 minutes on two cores."""
     _install(session)
-    _run(session, "doit", "forget", "prior", "density", "generation", "anomalies")
-    _run(session, "doit", "generation", "anomalies")
+    with _record():
+        _run(session, "doit", "forget", "prior", "density", "generation", "anomalies")
+        _run(session, "doit", "generation", "anomalies")
 
 
 @nox.session

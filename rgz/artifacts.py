@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def atomic(path: Path) -> Iterator[Path]:
             f"cannot write {path} ({error.strerror or error}): free some space or choose another folder"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def describe(**further: Any) -> dict[str, Any]:

@@ -61,9 +61,15 @@ def read(name: str) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
             raise ValueError("its last line is incomplete")
-        return pd.read_csv(StringIO(text), comment="#")
+        first, _, rest = text.partition("\n")
+        table = pd.read_csv(StringIO(rest if first.startswith("#") else text))
+        if "\0" in text or len(table.columns) < 2:
+            raise ValueError("it has no columns")
+        return table
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a table of results ({first_line(error)}): restore it, or run doit") from error
+        raise BadInput(
+            f"{path} is not a table of results ({first_line(error)}): restore it with git, or delete it and run doit"
+        ) from error
 
 
 def run(main: Callable[[], None]) -> None:

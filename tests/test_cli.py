@@ -1,5 +1,6 @@
 """The command line, from images to codes, on simulated galaxies."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,20 @@ def test_public_names_are_loaded_when_used():
     assert shown.stdout.strip() == "True"
     with pytest.raises(AttributeError, match="nothing"):
         rgz.nothing  # noqa: B018
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path, run):
+    (tmp_path / "file").write_text("")
+    status, _, err = run("generate", "4", "--out", tmp_path / "file" / "g.h5")
+    assert status == 1
+    assert "cannot write" in err.splitlines()[-1]
+
+
+def test_help_is_readable_without_unicode():
+    shown = subprocess.run(
+        [sys.executable, "-m", "rgz", "look", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"Usage" in shown.stdout

@@ -64,3 +64,18 @@ def test_committed_tables_have_no_duplicate_or_empty_columns(name):
     if {"low", "high"} <= set(found):
         bounded = found.dropna(subset=["low", "high"])
         assert (bounded["low"] <= bounded["high"]).all()
+
+
+def test_a_hash_sign_in_a_value_is_no_comment(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for number in (3, 4):
+        results.append("runs", {"note": f"try #{number}", "value": 1.5})
+    assert results.read("runs").to_dict("list") == {"note": ["try #3", "try #4"], "value": [1.5, 1.5]}
+
+
+@pytest.mark.parametrize("text", ["<html>\n<body>\n", "hello world\n", "a,b\n1,\0\n"])
+def test_a_file_that_is_no_table_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (tmp_path / "runs.csv").write_text(text)
+    with pytest.raises(BadInput, match="not a table of results"):
+        results.read("runs")

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from rgz import artifacts
+
 HOUSE = Path(__file__).parents[1]
 
 
@@ -13,3 +17,30 @@ def test_the_committed_results_are_of_the_committed_files():
     status = {line.split()[1]: line[0] for line in listed.splitlines()}
     assert {name for name, letter in status.items() if letter != "U"} <= {"training-set"}, listed
     assert len(status) > 8
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"map": 3}', "{"])
+def test_a_damaged_record_is_one_line(tmp_path, text):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "steps.json").write_text(text)
+    command = [sys.executable, "-m", "doit", "-f", str(HOUSE / "dodo.py"), "-d", str(tmp_path), "list", "--status"]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "results/steps.json is damaged: restore it with git checkout results/steps.json"
+    ]
+
+
+def test_a_study_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch, run):
+    record = tmp_path / "results" / "steps.json"
+    record.parent.mkdir()
+    record.write_text("before")
+    monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
+
+    def forget_and_fail(*_command, **_options):
+        record.write_text("after")
+        return subprocess.CompletedProcess([], 1)
+
+    monkeypatch.setattr(subprocess, "run", forget_and_fail)
+    assert run("study", "similarity", "--fresh")[0] == 1
+    assert record.read_text() == "before"

@@ -9,7 +9,9 @@ rgz study                                  the measurements behind the book
 import subprocess
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
+from re import fullmatch
 from typing import Annotated, Literal
 
 import typer
@@ -119,14 +121,26 @@ def study(
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    for command in (["forget", name],) * fresh + ([name],):
-        status = subprocess.run([sys.executable, "-m", "doit", *command], cwd=root).returncode
-        if status:
-            raise typer.Exit(status)
+    if not fullmatch("[a-z][a-z-]*", name):
+        raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
+    record = root / "results" / "steps.json"
+    before, status = record.read_bytes(), 1
+    try:
+        for command in (["forget", name],) * fresh + ([name],):
+            status = subprocess.run([sys.executable, "-m", "doit", *command], cwd=root).returncode
+            if status:
+                raise typer.Exit(status)
+    finally:
+        if status:  # doit forgets a step that fails, but its committed results are still there
+            with artifacts.atomic(record) as partial:
+                partial.write_bytes(before)
 
 
 def main() -> None:
     """Run the command line; an unusable input gives one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has ″ and σ
     try:
         app()
     except BadInput as error:

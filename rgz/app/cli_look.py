@@ -122,7 +122,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="File to write: .h5 or .fits (pixels), or .png (all images on one sheet).")],
     temperature: Annotated[float, typer.Option(help="Below 1: more typical samples; above 1: more diverse.")] = 1.0,
     truncation: Annotated[float, typer.Option(help="Truncate the noise at this many σ (above 0).")] = float("inf"),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same galaxies.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same galaxies.")] = 0,
     weights: Weights = None,
     flow: Annotated[Path | None, typer.Option(help="From rgz fit prior; by default the prior of --weights.")] = None,
 ) -> None:

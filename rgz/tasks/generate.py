@@ -151,6 +151,8 @@ def load_prior(path: Path, weights: Path) -> FlowEnsemble:
         raise BadInput(
             f"{path} was fitted to the codes of other weights than {weights}: fit it again with rgz fit prior --weights"
         )
+    if len(flow.flows) > 1:
+        raise BadInput(f"{path} is a density of codes, from which galaxies cannot be drawn: use that of rgz fit prior")
     return flow
 
 
