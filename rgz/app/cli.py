@@ -55,16 +55,15 @@ def _options(
 def train(
     preset: Annotated[
         str,
-        typer.Option(help="tiny (tests), small (CPU), base64 (one GPU), imagenet64 (several GPUs), plain (baseline)."),
-    ] = "small",
+        typer.Option(help="deep (the network of the book), tiny (for tests), plain (a baseline)."),
+    ] = "deep",
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     minutes: Annotated[float, typer.Option(min=0, help="Checkpoint and stop after this many minutes.")] = float("inf"),
+    batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
     path: TrainingSet = TRAINING_SET,
     out: Annotated[Path | None, typer.Option(help="Output folder; by default runs/PRESET.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
-    accumulate: Annotated[int, typer.Option(min=1, help="Gradient accumulation: parts per batch, to save memory.")] = 1,
-    tensorboard: Annotated[bool, typer.Option(help="Also write the log for TensorBoard.")] = False,
 ) -> None:
     """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Under an hour on two cores.
 
@@ -75,10 +74,10 @@ def train(
     from rgz.app import training
     from rgz.models.train import Schedule
 
-    schedule = Schedule(steps=steps, seed=seed, accumulate=accumulate)
+    schedule = Schedule(steps=steps, batch=batch, seed=seed)
     folder = out or Path("runs") / preset
     weights, done, about = training.run(
-        preset, path, folder, schedule, device, minutes=minutes, tensorboard=tensorboard
+        preset, path, folder, schedule, device, minutes=minutes
     )
     if about:
         bits = about["validation"]["bits_per_dimension"]

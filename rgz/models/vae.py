@@ -30,7 +30,7 @@ class Config:
         Number of logistic components of the pixel likelihood.
     """
 
-    size: int = 32
+    size: int = 64
     width: int = 32
     latents: int = 128
     mixtures: int = 5
@@ -71,8 +71,8 @@ class PlainVAE(nn.Module):
         parameters: Tensor = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
         return parameters, _rate(mean, log_std)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Training loss: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
+    def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
+        """Training loss, without regard to other observations ``seen``: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
         parameters, rates = self._drawn(images)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
         rate = rates.sum(1, keepdim=True)
