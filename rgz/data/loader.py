@@ -25,6 +25,7 @@ __all__ = ["BOTH", "EXTENDED", "REPEATS", "batches", "resample"]
 
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
 REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
+OTHER = 0.5  # share of pairs of two observations; the others are twice the clean image
 TOGETHER = 4  # batches made at once
 BOTH = (False, True)  # frames: about the middle of the field, and about the centroid of the emission
 
@@ -85,7 +86,8 @@ def _pairs(canonical: Canonical, fields: Tensor, rms: Tensor, pixel: float) -> P
     target, poses = canonical(clean, pixel, BOTH)  # (frames, N, 1, H, W)
     view, others = canonical(seen, pixel, BOTH)
     view = torch.stack([_matched(*one, turned) for one in zip(view, poses, others, strict=True)])
-    view = torch.where(view.amax((2, 3, 4), keepdim=True) > 0, view, target)  # the source was clipped away
+    usual = (view.amax((2, 3, 4), keepdim=True) > 0) & (torch.rand_like(view[:, :, :1, :1, :1]) < OTHER)
+    view = torch.where(usual, view, target)
     pairs = torch.stack((target, view)).transpose(1, 2).flatten(1, 2)  # (2, N × frames, 1, H, W)
     flips = torch.rand(2, pairs.shape[1], 1, 1, 1, device=view.device) < 0.5
     pairs = torch.where(flips[0], pairs.flip(-1), pairs)
