@@ -127,7 +127,10 @@ def _one_round(
 ) -> dict[str, NDArray[Any]]:
     seen, unseen = features.values[train], features.values[held_out]
     if features.transform is not None:
-        transform = clone(features.transform).fit(seen)
+        transform = clone(features.transform)
+        if len(seen) < features.dimensions:  # of few rows there are fewer principal components
+            transform.set_params(n_components=len(seen))
+        transform.fit(seen)
         seen, unseen = transform.transform(seen), transform.transform(unseen)
     return {name: _probability(clone(one).fit(seen, labels[train]), unseen) for name, one in classifiers.items()}
 

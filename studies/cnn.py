@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rgz import artifacts, metrics
-from rgz.data import datasets
-from rgz.features import codes as codefile
+from rgz import metrics
+from rgz.data import datasets, fetch
+from rgz.data.sample import usable
 from rgz.progress import progress
 from rgz.tasks import classify
 from studies import results
@@ -134,25 +134,25 @@ def predict(model: nn.Sequential, images: NDArray[Any]) -> NDArray[Any]:
 
 def main() -> None:
     """Train what is missing in ``results/cnn.csv``."""
-    codes = artifacts.artifact("codes.h5")
+    archives = [fetch.fetch(datasets.SAMPLES[name][0]) for name in SAMPLES]
     columns = ["sample", "round", "name", "probability"]
     found = results.read("cnn") if (results.FOLDER / "cnn.csv").exists() else pd.DataFrame(columns=columns)
-    for sample in SAMPLES:
-        table, _, _ = codefile.read_codes(codes, sample)
-        table = table[classify.confident(table)]  # same rows and order as for the codes
-        images, labels = datasets.load_dataset(sample).named(table["name"]).images, classify.is_frii(table)
+    for name in SAMPLES:
+        sample = datasets.load_dataset(name)
+        sample = sample[usable(sample) & classify.confident(sample.table)]  # same rows and order as for the codes
+        table, labels = sample.table, classify.is_frii(sample.table)
         test = np.asarray(table["split"]) == "test"
         rounds = {f"fold {k}": rows for k, rows in enumerate(classify.folds(labels, classify.groups(table), repeats=1))}
         rounds["official"] = np.flatnonzero(~test), np.flatnonzero(test)
         for seed, (part, (seen, held_out)) in enumerate(rounds.items()):
-            names, old = list(table["name"][held_out]), (found["sample"] == sample) & (found["round"] == part)
+            names, old = list(table["name"][held_out]), (found["sample"] == name) & (found["round"] == part)
             if list(found["name"][old]) == names:
                 continue
-            probability = predict(train(images[seen], labels[seen], seed=seed), images[held_out])
-            values = {"sample": sample, "round": part, "name": names, "probability": probability}
+            probability = predict(train(sample.images[seen], labels[seen], seed=seed), sample.images[held_out])
+            values = {"sample": name, "round": part, "name": names, "probability": probability}
             found = pd.concat([found[~old], pd.DataFrame(values)])
-            results.write("cnn", found, [codes])
-            print(sample, part, metrics.scores(labels[held_out], probability), flush=True)
+            results.write("cnn", found, archives)
+            print(name, part, metrics.scores(labels[held_out], probability), flush=True)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,7 @@ def test_a_cutout_is_found_where_it_is(simulated, monkeypatch):
     """A cut-out is encoded, and its own position marks it among its neighbours."""
 
     class Encoder:
-        def transform(self, cutout, features):
-            assert features == "search"
+        def transform(self, cutout):
             return cutout.pixels.reshape(1, -1)[:, ::10] + 0.0
 
     monkeypatch.setattr(search, "_encoder", lambda codes: Encoder())

@@ -51,7 +51,7 @@ def codes(tmp_path, monkeypatch):
     monkeypatch.setattr(classification.label_efficiency, "__defaults__", ((10, 50), 2))
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     groups, archives = {}, {}
-    for number, name in enumerate(classification.SAMPLES):
+    for number, name in enumerate({**classification.SAMPLES, "rgd": ""}):
         table = catalogue(seed=number)
         made = simulate.sources(12, seed=number)
         archives[name] = sample.Sample(made.images[np.arange(len(table)) % 12], table, made.pixel)
@@ -61,8 +61,8 @@ def codes(tmp_path, monkeypatch):
             code = np.random.default_rng(1).normal(size=(len(table), 6))
             code[:, 0] += 3 * (table["label"] == "FRII")
         else:
-            table["object"], code = table["name"], features(table, 3.0).values
-        groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
+            code = features(table, 3.0).values
+        groups[name] = table, code, {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
     codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     table, _ = classification.known(tmp_path / "codes.h5", "mirabest")
@@ -86,7 +86,7 @@ def held_out(table):
 def test_tables_have_codes_baselines_and_the_cnn(codes):
     found = {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()}
     rows = found["classification"]
-    kinds = {*classification.VARIANTS.values(), baselines.BEST}
+    kinds = {classification.CODE, baselines.BEST}
     per_sample = rows.groupby("sample")["features"].unique()
     assert set(per_sample["MiraBest Confident"]) == {
         *kinds,
@@ -114,8 +114,8 @@ def test_tables_have_codes_baselines_and_the_cnn(codes):
     uncertain = found["uncertain"].set_index(["group", "metric"])
     assert uncertain.loc[("hybrid", "called_frii"), "n"] == 10
     assert uncertain.loc[("uncertain", "accuracy"), "n"] == 20
-    assert set(found["transfer"]["direction"]) == {"FIRST to NVSS", "NVSS to FIRST"}
-    assert set(found["transfer"]["protocol"]) == {"transferred", "aligned", "same survey"}
+    assert set(found["transfer"]["direction"]) == {"FIRST to NVSS", "NVSS to FIRST", "MiraBest to RGD"}
+    assert set(found["transfer"]["protocol"]) == {"transferred", "aligned", "same sample"}
 
 
 @pytest.mark.slow
@@ -125,11 +125,13 @@ def test_tables_twice_are_the_same(codes):
         pd.testing.assert_frame_equal(pd.DataFrame(rows), pd.DataFrame(other[name]))
 
 
-def test_pooled_components_do_not_depend_on_the_order_of_views():
-    views = np.random.default_rng(0).normal(size=(30, 4, 12))
-    fitted = baselines.PooledPCA(3).fit(views)
-    assert fitted.transform(views).shape == (30, fitted.n_components)
-    np.testing.assert_allclose(fitted.transform(views), fitted.transform(views[:, [2, 0, 3, 1]]), atol=1e-12)
+def test_the_pca_of_averaged_views_sees_what_the_code_averages(simulated):
+    """A mirror image, whose brighter half is found again, gives the same features."""
+    few = simulated[:6]
+    mirrored = sample.Sample(few.images[:, :, ::-1].copy(), few.table, few.pixel)
+    (one,), (other,) = (baselines.describe(s, (baselines.BEST,)) for s in (few, mirrored))
+    assert one.values.shape == (6, 2 * 64 * 64)
+    np.testing.assert_allclose(one.values, other.values, atol=0.02)
 
 
 def test_joined_takes_the_first_round_of_each_row():
@@ -152,10 +154,10 @@ def test_more_labels_are_better():
     assert few < many
 
 
-def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
-    here, there = catalogue(100), catalogue(100, seed=3)
-    for table in (here, there):
-        table["object"] = table["name"]
+def test_a_transfer_keeps_a_source_on_one_side(monkeypatch):
+    here, there = catalogue(100), catalogue(100)
+    there["dec"] += 4 / 3600
+    there["ra"][:5] = np.nan
     asked = []
 
     def spy(_, labels, rounds, classifiers):
@@ -170,7 +172,16 @@ def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
     for train, test in away:
         assert (train < 100).all()
         assert (test >= 100).all()
-        assert not set(train) & set(test - 100)
+        assert not set(train) & set(test - 100 + 5)  # five had no position
+        assert len(train) == 100 - len(test)
     for train, test in home:
         assert (train >= 100).all()
         assert not set(train) & set(test)
+
+
+def test_galaxies_beyond_a_catalogue_are_in_none_of_its_places():
+    here, there = catalogue(30), catalogue(30)
+    there["dec"][:20] += np.where(np.arange(20) < 12, 15, 25) / 3600
+    table, kept = classification.beyond(here, (there, features(there, 1)))
+    assert list(table["name"]) == [f"g{i}" for i in range(12, 20)]
+    np.testing.assert_array_equal(kept.values, features(there, 1).values[12:20])

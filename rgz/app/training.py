@@ -14,7 +14,7 @@ from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
 from rgz.models import checkpoint, train, vae, vdvae
-from rgz.transforms import prepare
+from rgz.transforms.prepare import Recipe, prepare
 
 __all__ = ["PRESETS", "figure", "run"]
 
@@ -48,8 +48,8 @@ def run(
     about = artifacts.describe(
         preset=preset, **_inputs(path, seen, held_out)
     )  # recorded now, so that later edits of the code do not count
-    config, recipe = PRESETS[preset], prepare.Recipe(PRESETS[preset].size)
-    pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
+    config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
+    pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)
     model, steps = train.fit(
         checkpoint.MODELS[type(config)](config),

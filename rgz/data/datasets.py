@@ -7,7 +7,6 @@ Three of them are stored as Python pickles, which are read without running any c
 import io
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import h5py
 import numpy as np

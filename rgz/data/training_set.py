@@ -29,7 +29,7 @@ from rgz.data.detect import EDGE, FIELD, PEAK, Field, cut, find, north_up
 from rgz.data.sample import Sample, positions, same_source
 from rgz.errors import BadInput
 from rgz.progress import progress
-from rgz.transforms import prepare
+from rgz.transforms import fields
 
 __all__ = ["KEEP_AWAY", "SAME_SOURCE", "apart", "cells", "once_each", "training_sample"]
 
@@ -81,8 +81,8 @@ def apart(table: Table, others: Table) -> NDArray[np.bool_]:
 
 def _clipped(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
     """A field clipped at 3 rms, without small islands, and the rms."""
-    median, rms = prepare.noise(pixels)
-    return prepare.despeckle(prepare.clip(pixels, measured=(median, rms))).astype(np.float32), rms
+    median, rms = fields.noise(pixels)
+    return fields.despeckle(fields.clip(pixels, measured=(median, rms))).astype(np.float32), rms
 
 
 def _fits_fields() -> Iterator[Field]:
@@ -90,14 +90,14 @@ def _fits_fields() -> Iterator[Field]:
         pixels, wcs = archives.read_fits(data, name)
         if wcs is None:
             raise BadInput(f"{name} has no celestial WCS: it is needed for the positions of its sources")
-        yield Field(PurePosixPath(name).name.removesuffix(".fits.fz"), *_clipped(prepare.fill(pixels)), wcs)
+        yield Field(PurePosixPath(name).name.removesuffix(".fits.fz"), *_clipped(fields.fill(pixels)), wcs)
 
 
 def _rgd_fields(rgd: Sample) -> Iterator[Field]:
     """The Radio Galaxy Dataset's images: clipped at 3 rms by its authors, north up, centred on the position given."""
     for row, pixels in zip(rgd.table, rgd.images, strict=True):
         wcs = north_up(pixels.shape, rgd.pixel, row["ra"], row["dec"])
-        yield Field(str(row["name"]), prepare.despeckle(pixels).astype(np.float32), np.nan, wcs)
+        yield Field(str(row["name"]), fields.despeckle(pixels).astype(np.float32), np.nan, wcs)
 
 
 def cells(table: Table) -> NDArray[np.str_]:
@@ -119,14 +119,14 @@ def _central(samples: list[Sample]) -> tuple[Table, NDArray[np.float32]]:
     """The galaxies in the middle of the images of MiraBest and the Radio Galaxy Dataset."""
     table = vstack([s.table["name", "ra", "dec"] for s in samples], metadata_conflicts="silent")
     table["origin"], table["peak"], table["snr"], table["rms"] = table["name"], np.nan, np.nan, np.nan
-    pixels = np.concatenate([prepare.crop(s.images, FIELD) for s in samples]).astype(np.float32)
+    pixels = np.concatenate([fields.crop(s.images, FIELD) for s in samples]).astype(np.float32)
     return table, pixels / np.maximum(pixels.max((1, 2), keepdims=True), 1)
 
 
 def _found(mirabest: Sample, rgd: Sample, known: Table) -> Iterator[tuple[Table, NDArray[np.float32]]]:
     """The sources of each field of both archives."""
-    fields, count = chain(_fits_fields(), _rgd_fields(rgd)), len(mirabest) + len(rgd)
-    for field in progress(fields, "finding sources", count, unit="field"):
+    stream, count = chain(_fits_fields(), _rgd_fields(rgd)), len(mirabest) + len(rgd)
+    for field in progress(stream, "finding sources", count, unit="field"):
         found = find(field, known)
         if len(found):
             sky = positions(found)
@@ -140,17 +140,17 @@ def _found(mirabest: Sample, rgd: Sample, known: Table) -> Iterator[tuple[Table,
             yield found, cuts / brightest[:, None, None]
 
 
-def _cut_out(fields: Sample) -> Iterator[tuple[Table, NDArray[np.float32]]]:
+def _cut_out(known: Sample) -> Iterator[tuple[Table, NDArray[np.float32]]]:
     """Cut-outs that show a source in their middle, clipped and in units of the brightest pixel."""
-    if not math.isclose(fields.pixel, datasets.FIRST_PIXEL, rel_tol=1e-3):
-        raise BadInput(f"the cut-outs have pixels of {fields.pixel:g}″: FIRST's are {datasets.FIRST_PIXEL}″ wide")
-    for number, pixels in enumerate(fields.images):
+    if not math.isclose(known.pixel, datasets.FIRST_PIXEL, rel_tol=1e-3):
+        raise BadInput(f"the cut-outs have pixels of {known.pixel:g}″: FIRST's are {datasets.FIRST_PIXEL}″ wide")
+    for number, pixels in enumerate(known.images):
         clipped, rms = _clipped(pixels)
-        if (peak := prepare.crop(clipped, 2 * EDGE).max()) > PEAK * rms:
-            table = fields.table["name", "ra", "dec"][[number]]
+        if (peak := fields.crop(clipped, 2 * EDGE).max()) > PEAK * rms:
+            table = known.table["name", "ra", "dec"][[number]]
             table["origin"], table["peak"], table["snr"] = "cut-out", peak, peak / rms
             table["rms"] = rms / clipped.max()
-            yield table, prepare.crop(clipped, FIELD)[None] / clipped.max()
+            yield table, fields.crop(clipped, FIELD)[None] / clipped.max()
 
 
 def training_sample(more: Sample | None = None) -> Sample:
@@ -175,8 +175,8 @@ def training_sample(more: Sample | None = None) -> Sample:
         for column in ("peak", "snr", "rms"):  # the first row is from an archive without them
             table[column][first[row]] = table[column][row]
     keep = (first == np.arange(len(table))) & apart(table, held_out[held_out["split"] == "test"])
-    recipe, clean = prepare.Recipe(), map(prepare.despeckle, pixels[keep])
-    keep[keep] = [prepare.has_source(image, datasets.FIRST_PIXEL, recipe) for image in clean]
+    clean = np.stack([*map(fields.despeckle, pixels[keep])])
+    keep[keep] = fields.has_source(clean, datasets.FIRST_PIXEL)
     table, pixels = table[keep], pixels[keep]
     match, separation, _ = positions(table).match_to_catalog_sky(positions(zoo))
     table["rgz_name"] = np.where(separation.to_value(u.arcsec) <= SAME_SOURCE, zoo["rgz_name"][match], "")

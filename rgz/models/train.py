@@ -178,10 +178,10 @@ class _Run:
                 self.replay = None
         if self.device == "cuda":
             self.replay = self.replay or self._captured(images)
-            figures = self.replay(images)
+            means = self.replay(images)
         else:
-            figures = self._backward(images)
-        figures = dict(zip(figures, torch.stack([*figures.values()]).tolist(), strict=True))
+            means = self._backward(images)
+        figures = dict(zip(means, torch.stack([*means.values()]).tolist(), strict=True))
         self._update(figures["loss"], figures["gradient_norm"])
         return figures
 
@@ -198,7 +198,7 @@ class _Run:
     def _captured(self, images: tuple[Tensor, ...]) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
         """:meth:`_backward` as a CUDA graph, which spares the launch of thousands of kernels a step."""
         given = tuple(part.clone() for part in images)
-        beside = torch.cuda.Stream()
+        beside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(3):

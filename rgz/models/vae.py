@@ -72,7 +72,10 @@ class PlainVAE(nn.Module):
         return parameters, _rate(mean, log_std)
 
     def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
-        """Training loss, without regard to other observations ``seen``: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
+        """Training loss of images (N, 1, H, W); other observations ``seen`` are not used.
+
+        Returns ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats.
+        """
         parameters, rates = self._drawn(images)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
         rate = rates.sum(1, keepdim=True)

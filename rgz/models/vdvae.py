@@ -103,17 +103,8 @@ PRESETS = {
         ((32, 1), (16, 3), (8, 5), (4, 4), (1, 2)), ((1, 2), (4, 8), (8, 6), (16, 6), (32, 2)),
         latents=(1, 4, 8, 16, 32), width=192, channels=1, bottleneck=1 / 3, patch=2,
     ),
-    "base64": Config(
-        ((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 6)),
-        latents=(1, 4, 8, 16), width=384, patch=2,
-    ),
-    "imagenet64": Config(
-        ((64, 12), (32, 21), (16, 10), (8, 9), (4, 8), (1, 5)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 13)),
-        latents=(1, 4, 8, 16, 32, 64), width=512, mixtures=10,
-    ),
 }  # fmt: skip
-"""``tiny`` is for tests, ``small`` (128 latents) trains on a CPU, ``base64`` (64-pixel images) on one GPU;
-``imagenet64`` has the depth and width of the model published for ImageNet-64, with 75 stochastic blocks."""
+"""``tiny`` is for tests; ``deep``, with 24 stochastic blocks, is the network of the book."""
 
 
 COARSE_ALONE, FULL_WEIGHT = 0.6, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
@@ -177,6 +168,8 @@ class VDVAE(nn.Module):
     coarse
         Number of stochastic blocks that are coarse; they come first.
     """
+
+    weight: Tensor
 
     def __init__(self, config: Config):
         super().__init__()

@@ -36,10 +36,7 @@ def is_frii(table: Table) -> NDArray[np.int64]:
 
 
 def groups(table: Table) -> NDArray[np.int64]:
-    """One integer per source, shared by rows of the same ``object`` if the table has that column, else by rows within
-    10″."""
-    if "object" in table.colnames:
-        return np.unique(table["object"], return_inverse=True)[1]
+    """One integer per source, shared by rows within 10″ of each other."""
     return same_source(table, SAME_SOURCE)
 
 
