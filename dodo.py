@@ -55,7 +55,7 @@ STEPS = {
     "plain": Step("rgz train --preset plain --steps 1500", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, "artifacts/committees.safetensors")),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
-    "cnn": Step("studies.cnn", SAMPLES[:3], (CODES,), (CNN,)),
+    "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
     "classification": Step(
         "studies.classification",
         SAMPLES[:3],

@@ -36,14 +36,14 @@ SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frd
 TRANSFERRED = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FIRST", "frdeep-nvss": "NVSS"}
 SIZE = "angular size (catalogue)"
 CNN = "supervised CNN"
-REPEATS = {"mirabest": 5, "frdeep-nvss": 3, "frdeep-first": 3}  # of the 5-fold cross-validation
+REPEATS = {"mirabest": 3, "frdeep-nvss": 2, "frdeep-first": 2}  # of the 5-fold cross-validation
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
 SVM = {"support vector machine": BRIEF["support vector machine"]}
 UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
 """For few labels, since ten are too few to calibrate probabilities."""
 SPREAD = ("value", "spread")
 APART = 20.0
-"""arcsec: galaxies of two samples that are closer may be the same; in FR-DEEP no two are 5″ to 5′ apart."""
+"""Distance in arcsec within which galaxies of two samples may be the same (in FR-DEEP no two are 5″ to 5′ apart)."""
 
 Rounds = list[tuple[NDArray[Any], NDArray[Any]]]  # row numbers: training, held out
 
@@ -126,7 +126,7 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
     return {"sample": SAMPLES[name]} | counts, [{"sample": SAMPLES[name]} | row for row in rows]
 
 
-def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 20) -> list[Row]:
+def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 10) -> list[Row]:
     """Scores of a support vector machine with few labels; the spread is over draws of the labelled galaxies.
 
     These are drawn at random, in the proportion of the classes; all other sources are the test set.
@@ -144,14 +144,14 @@ def label_efficiency(features: Features, table: Table, counts: Sequence[int] = C
     return rows
 
 
-def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 2) -> list[Row]:
-    """Cross-validated scores of the latents of the first blocks, for an increasing number of blocks.
+def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 1) -> list[Row]:
+    """Cross-validated scores of the latents of the first 2, 4, 6 … blocks; the first two are those at 1×1 pixels.
 
     ``code`` (N, 2 D) has two numbers for each latent, and the latents belong to the blocks ``block`` (D,).
     """
     labels, rows = is_frii(table), []
     rounds = list(folds(labels, groups(table), repeats))
-    for last in np.unique(block):
+    for last in np.unique(block)[1::2]:
         values = code[:, np.tile(block <= last, 2)]
         ((_, found),) = predict(Features(f"{last + 1} blocks", values), labels, rounds, SVM).items()
         about = {"blocks": int(last) + 1, "dimensions": values.shape[1]}
@@ -183,7 +183,7 @@ def uncertain(features: Features, table: Table) -> list[Row]:
     return rows
 
 
-def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 2) -> list[Row]:
+def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 1) -> list[Row]:
     """Scores of classifiers trained on one sample and tested on another.
 
     Some galaxies may be in both samples, so the other sample is tested fold by fold, and training rows closer than

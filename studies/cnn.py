@@ -33,8 +33,8 @@ SIZE = 150  # pixels along a side
 BATCH = 32
 
 
-def network(size: int = SIZE, kernel: int = 11, pool: bool = True) -> nn.Sequential:
-    """(N, 1, size, size) in 0 … 1 to (N,) logits of FRII; the first kernel and the last pooling depend on the size.
+def network() -> nn.Sequential:
+    """(N, 1, 150, 150) in 0 … 1 to (N,) logits of FRII.
 
     >>> network()(torch.zeros(2, 1, 150, 150)).shape
     torch.Size([2])
@@ -45,13 +45,13 @@ def network(size: int = SIZE, kernel: int = 11, pool: bool = True) -> nn.Sequent
         return [*layers, nn.MaxPool2d(2)] if pool else layers
 
     model: Any = nn.Sequential(
-        *block(1, 6, kernel, stride=2, pool=False),
+        *block(1, 6, 11, stride=2, pool=False),
         *block(6, 16, 5),
         *block(16, 24, 3),
         *block(24, 24, 3, pool=False),
-        *block(24, 16, 3, pool=pool),
+        *block(24, 16, 3),
         nn.Flatten(),
-        nn.Linear(16 * (size // (16 if pool else 8)) ** 2, 256),
+        nn.Linear(16 * (SIZE // 16) ** 2, 256),
         nn.ReLU(),
         nn.Dropout(0.5),
         nn.Linear(256, 256),

@@ -12,7 +12,7 @@ from other real images.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from studies.results import Row
 COUNT = 256  # galaxies of each way in the tests
 TRAINING = 512  # of each way, to train a classifier
 TEMPERATURES = (1.0, 0.7)
+COMPONENTS = 32
 REAL, HELD_OUT = "real, other sources", "held out"
 
 
@@ -124,39 +125,59 @@ def _quantiles(found: dict[str, NDArray[Any]]) -> list[Row]:
     ]
 
 
+class Judges(NamedTuple):
+    """What generated galaxies are compared with."""
+
+    real: NDArray[np.uint8]  # held-out sources, augmented, (M, H, W)
+    source: NDArray[np.intp]  # the source of each, (M,)
+    known: NDArray[np.uint8]  # training sources, augmented, with which classifiers are trained, (TRAINING, H, W)
+    training: NDArray[np.uint8]  # all training sources, prepared, among which copies are looked for
+    chance: dict[str, NDArray[np.float64]]  # of ks_by_chance
+    components: PCA  # of training images, in which coverage is measured
+    probability: Callable[[NDArray[Any]], NDArray[np.float64]]  # of FRII
+
+    def assess(self, made: NDArray[np.uint8]) -> tuple[list[Row], list[Row]]:
+        """Rows of metrics and of quantiles for galaxies (N, H, W) made in one way."""
+        first, rest = made[:COUNT], made[COUNT:]
+        rows = results.tidy({}, realism.two_sample_test((self.known, rest), self.real, self.source, first))
+        compared, quantiles = compare(self.real, self.source, first, self.chance)
+        distance, closest = (realism.nearest(grey, self.training)[0] for grey in (self.real, first))
+        single = realism.coverage(*(self.components.transform(flat(grey)) for grey in (self.real, first)))
+        single |= {"class_score": realism.class_score(self.probability(first))}
+        single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
+        return rows + compared + [{"metric": metric, "value": value} for metric, value in single.items()], quantiles
+
+
+def judges(recipe: prepare.Recipe, seen: Sample, held_out: Sample) -> tuple[Judges, NDArray[np.uint8]]:
+    """The judges, and training sources, augmented, that they have not seen, (2 COUNT + 2 TRAINING, H, W)."""
+    real, source = realism.augmented(held_out, recipe, 0)
+    batch = loader.batches(seen, recipe, COUNT, 1)
+    total = 2 * COUNT + 3 * TRAINING
+    pictures = np.concatenate([batch(step)[0][:, 0].numpy() for step in range(math.ceil(total / COUNT))])
+    known, other = np.split(pictures[:total].astype(np.uint8), (TRAINING,))
+    some = seen[np.random.default_rng(0).permutation(len(seen))[: 2 * len(held_out)]]
+    again, its_source = realism.augmented(some, recipe, len(held_out))
+    reference = realism.properties(other[:COUNT])
+    chance = ks_by_chance(reference, realism.properties(again), its_source, len(held_out))
+    training = prepare.prepare(seen.images, seen.pixel, recipe)[0]
+    components = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
+    return Judges(real, source, known, training, chance, components, fr_classifier(recipe)), other
+
+
 def study(
     model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, seen: Sample, held_out: Sample
 ) -> dict[str, list[Row]]:
     """Rows of the tables of this chapter: every way to make galaxies compared with held-out sources."""
-    real, source = realism.augmented(held_out, recipe, 0)
-    batch = loader.batches(seen, recipe, COUNT, 1)
-    total = 2 * (COUNT + TRAINING) + TRAINING
-    pictures = np.concatenate([batch(step)[0][:, 0].numpy() for step in range(math.ceil(total / COUNT))])
-    judges, other, rebuilt = np.split(pictures[:total].astype(np.uint8), (TRAINING, 2 * TRAINING + COUNT))
-    some = seen[np.random.default_rng(0).permutation(len(seen))[: 2 * len(held_out)]]
-    again, its_source = realism.augmented(some, recipe, len(held_out))
-    known = realism.properties(other[:COUNT])
-    chance = ks_by_chance(known, realism.properties(again), its_source, len(held_out))
-    probability, training = fr_classifier(recipe), prepare.prepare(seen.images, seen.pixel, recipe)[0]
-    distance, codes = realism.nearest(real, training)[0], embed.full_codes(plain, real)[0]
-    rows: list[Row] = [
-        {"way": HELD_OUT, "metric": "class_score", "item": None, "value": realism.class_score(probability(real))},
-        {"way": HELD_OUT, "metric": "nearest_median", "value": np.median(distance)},
-        {"way": HELD_OUT, "metric": "sources", "value": len(held_out)},
-        {"way": HELD_OUT, "metric": "images", "value": len(real)},
-    ]
-    quantiles = [{"way": HELD_OUT} | row for row in _quantiles(realism.properties(real))]
-    made_by = {REAL: other} | dict(ways(model, plain, rebuilt))
+    judge, other = judges(recipe, seen, held_out)
+    about = {"class_score": realism.class_score(judge.probability(judge.real)), "sources": len(held_out)}
+    about |= {"images": len(judge.real), "judged": COUNT}
+    rows: list[Row] = [{"way": HELD_OUT, "metric": m, "item": None, "value": value} for m, value in about.items()]
+    quantiles = [{"way": HELD_OUT} | row for row in _quantiles(realism.properties(judge.real))]
+    fresh, rebuilt = np.split(other, (COUNT + TRAINING,))
+    made_by = {REAL: fresh} | dict(ways(model, plain, rebuilt))
     for way, made in progress(made_by.items(), desc="judging", unit="way"):
-        first, rest = made[:COUNT], made[COUNT:]
-        apart = results.tidy({}, realism.two_sample_test((judges, rest), real, source, first))
-        mine, its_quantiles = compare(real, source, first, chance)
-        closest, _ = realism.nearest(first, training)
-        single = realism.coverage(codes, embed.full_codes(plain, first)[0])
-        single |= {"class_score": realism.class_score(probability(first))}
-        single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
-        mine += [{"metric": metric, "value": value} for metric, value in single.items()]
-        rows += [{"way": way} | row for row in (*apart, *mine)]
+        mine, its_quantiles = judge.assess(made)
+        rows += [{"way": way} | row for row in mine]
         quantiles += [{"way": way} | row for row in its_quantiles]
     return {"generation": rows, "generation_quantiles": quantiles}
 

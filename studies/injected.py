@@ -26,7 +26,8 @@ def _grid(shape: tuple[int, ...]) -> Image:
 
 def rotate(image: Image, rng: np.random.Generator) -> Image:
     """Rotate by a random angle, with cubic interpolation, and keep the clipping threshold."""
-    degrees, threshold = rng.uniform(0, 360), image[image > 0].min(initial=np.inf)
+    image, degrees = np.asarray(image, dtype=float), rng.uniform(0, 360)
+    threshold = image[image > 0].min(initial=np.inf)
     lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
     return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), threshold), 0.0)
 

@@ -331,7 +331,7 @@ def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; four minutes on one core."""
+    """Compute and write the tables of this chapter; about five minutes on one core."""
     encoder, (seen, _) = Encoder.from_pretrained(), inputs.training_set()
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5")]
     results.write("similarity", study(encoder, files[1], seen), files)

@@ -172,6 +172,7 @@ def test_mixtures_win_where_there_are_two_clouds():
     assert (found["mixture of Gaussians"] > found["Gaussian"] + 0.3).all()
 
 
+@pytest.mark.slow
 def test_a_detector_leads_by_its_mean_over_kinds():
     rng = np.random.default_rng(0)
     usual, odd = rng.normal(size=200), {"near": rng.normal(1, 1, 100), "far": rng.normal(9, 1, 50)}

@@ -52,7 +52,7 @@ def whitened(codes: NDArray[Any], cosine: bool = True) -> Metric:
 
 
 def invariant(
-    codes: NDArray[Any], changes: NDArray[Any], kept: int = 64, floor: float = 0.3, cosine: bool = True
+    codes: NDArray[Any], changes: NDArray[Any], kept: int = 64, floor: float = 0.03, cosine: bool = True
 ) -> Metric:
     r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
 

@@ -58,15 +58,15 @@ class Config:
         Maximum number of epochs, and number of epochs without a better held-out likelihood after which to stop.
     """
 
-    kept: int = 67
-    layers: int = 5
-    hidden: int = 96
+    kept: int = 160
+    layers: int = 3
+    hidden: int = 64
     blocks: int = 1
     dropout: float = 0.2
     decay: float = 0.1
     learning_rate: float = 1e-2
-    batch: int = 128
-    epochs: int = 120
+    batch: int = 256
+    epochs: int = 30
     patience: int = 20
 
 

@@ -21,9 +21,9 @@ class Config:
     Parameters
     ----------
     size
-        Width of the images in pixels, a multiple of 8.
+        Width of the images in pixels, a multiple of 16.
     width
-        Channels at the finest resolution; each halving of the resolution doubles them.
+        Channels at half of the image's resolution; each further halving of the resolution doubles them.
     latents
         Length of the code.
     mixtures
@@ -44,9 +44,9 @@ class PlainVAE(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config, self.dimensions = config, config.latents
-        w, coarse = config.width, config.size // 8
+        w, coarse = config.width, config.size // 16
         widths = (w, 2 * w, 4 * w, 4 * w)
-        encoder: list[nn.Module] = [nn.Conv2d(1, w, 3, padding=1)]
+        encoder: list[nn.Module] = [nn.Conv2d(1, w, 4, stride=2, padding=1)]
         for a, b in pairwise(widths):
             halve = nn.Conv2d(a, b, 4, stride=2, padding=1)
             encoder += [nn.GELU(), halve, nn.GELU(), nn.Conv2d(b, b, 3, padding=1)]
@@ -58,7 +58,7 @@ class PlainVAE(nn.Module):
         for a, b in pairwise(widths[::-1]):
             decoder += [nn.GELU(), nn.Conv2d(a, a, 3, padding=1), nn.GELU(), nn.Upsample(scale_factor=2)]
             decoder += [nn.Conv2d(a, b, 3, padding=1)]
-        decoder += [nn.GELU(), nn.Conv2d(w, 3 * config.mixtures, 1)]
+        decoder += [nn.GELU(), nn.Conv2d(w, 4 * 3 * config.mixtures, 1), nn.PixelShuffle(2)]
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,7 @@ RULE = (
     "then about the centroid of its emission; space: what to subtract from a code, and to multiply it with, before two "
     "codes are compared"
 )
-RESOLVED = 8.0  # arcsec, length; another observation of a shorter source hardly differs
-SOURCES, OBSERVATIONS = 600, 4  # training sources for the metric, and other observations of each
+SOURCES, OBSERVATIONS = 1000, 4  # training sources for the metric, and other observations of each
 
 
 def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 128) -> dict[str, int]:
@@ -93,13 +92,12 @@ def _encoded(encoder: embed.Encoder, name: str) -> tuple[Table, NDArray[np.float
 
 
 def changes(encoder: embed.Encoder, sample: Sample, count: int = SOURCES, seed: int = 0) -> NDArray[np.float32]:
-    """Changes (M, 2 D) of the codes of ``count`` random resolved sources when they are observed again.
+    """Changes (M, 2 D) of the codes of ``count`` random sources when they are observed again.
 
     One row per source and observation; an observation that does not show the source is left out.
     """
     rng = np.random.default_rng(seed)
-    resolved = np.flatnonzero(lengths(sample.images, sample.pixel) > RESOLVED)
-    drawn = sample[np.sort(rng.permutation(resolved)[:count])]
+    drawn = sample[np.sort(rng.permutation(len(sample))[:count])]
     before, images = encoder.transform(drawn), torch.from_numpy(np.asarray(drawn.images, np.float32))
     same, found = torch.eye(2).expand(len(drawn), 2, 2), []
     with torch.random.fork_rng(devices=[]):
