@@ -62,13 +62,13 @@ STEPS = {
         (CODES, CNN),
         tables("samples", "classification", "label_efficiency", "blocks", "uncertain", "transfer"),
     ),
-    "reconstruction": Step("studies.reconstruction", SOURCES, (NETWORK, PLAIN), tables("reconstruction")),
+    "reconstruction": Step("studies.reconstruction", SOURCES, (NETWORK, PLAIN, CODES), tables("reconstruction")),
     "similarity": Step("studies.similarity", SOURCES, (NETWORK, CODES), tables("similarity", "seen_twice")),
     "generation": Step(
         "studies.generation",
         SOURCES,
         (NETWORK, PLAIN),
-        tables("generation", "generation_quantiles", "generation_sources"),
+        tables("generation", "generation_quantiles"),
     ),
     "anomalies": Step(
         "studies.anomalies",

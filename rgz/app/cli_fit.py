@@ -15,7 +15,7 @@ def fit(
     path: TrainingSet = TRAINING_SET,
     out: Annotated[Path | None, typer.Option(help="File to write; by default artifacts/density.safetensors.")] = None,
 ) -> None:
-    """Fit the flow ensemble for anomaly detection: log-likelihoods (nats) and percentiles; ten minutes on two cores.
+    """Fit the flow ensemble for anomaly detection: log-likelihoods (nats) and percentiles; five minutes on two cores.
 
     Percentiles are relative to the validation sources.
 

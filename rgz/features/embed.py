@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FRAMES = (False, True)  # around the middle of the field, and around the centroid of the emission
 UNCERTAIN = 0.2  # s above: difference of the fluxes of two halves at which the brighter one is fairly certain
-BATCH, FIELDS = 64, 16  # prepared images in one pass through the network, and fields encoded together
+BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and fields encoded together
 
 
 class Embed(nn.Module):
