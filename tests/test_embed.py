@@ -27,19 +27,18 @@ def spread(codes):
     return np.linalg.norm(codes - codes[::-1], axis=1).mean()
 
 
-def test_a_code_is_the_weighted_mean_of_four_views_in_two_frames(encoder, simulated):
+def test_a_code_has_four_parts_from_four_views_in_two_frames(encoder, simulated):
     images = torch.from_numpy(simulated.images[:5])
     squares, poses = encoder.embed.prepare(images, simulated.pixel, (False, True))
-    expected = []
-    for frame, pose in zip(squares, poses, strict=True):
-        along, across = (1 + torch.tanh(pose.lean.abs() / embed.UNCERTAIN)).T[:, :, None] / 2
-        assert ((along >= 0.5) & (along <= 1)).all()
-        means = [encoder.model.encode(frame.flip(axes))[0][:, CHOSEN] for axes in ((), (-1,), (-2,), (-1, -2))]
-        weights = along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across)
-        torch.testing.assert_close(sum(weights), torch.ones(5, 1))
-        expected.append(sum(w * m for w, m in zip(weights, means, strict=True)))
+    mirrored = [[frame.flip(axes) for axes in ((), (-1,), (-2,), (-1, -2))] for frame in squares]
+    middle, centroid = (torch.stack([encoder.model.encode(v)[0][:, CHOSEN] for v in views]) for views in mirrored)
+    along, across = (1 + torch.tanh(poses[0].lean.abs() / embed.UNCERTAIN)).T[:, :, None] / 2
+    assert ((along >= 0.5) & (along <= 1)).all()
+    weights = torch.stack((along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across)))
+    torch.testing.assert_close(weights.sum(0), torch.ones(5, 1))
+    expected = ((weights * middle).sum(0), middle.mean(0), middle.std(0, correction=0), centroid.mean(0))
     codes = encoder.transform(simulated[:5])
-    assert codes.shape == (5, 2 * len(CHOSEN))
+    assert codes.shape == (5, 4 * len(CHOSEN))
     np.testing.assert_allclose(codes, torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
     assert spread(codes) > 0.01
 
@@ -95,7 +94,7 @@ def test_images_without_a_source_are_named(encoder, simulated):
     blank[2] = 0
     with pytest.raises(BadInput, match=r"1 images .*sim-0002.* leave them out"):
         encoder.transform(sample.Sample(blank, simulated.table, simulated.pixel))
-    assert encoder.transform(sample.Sample(blank, simulated.table, simulated.pixel)[3:6]).shape == (3, 6)
+    assert encoder.transform(sample.Sample(blank, simulated.table, simulated.pixel)[3:6]).shape == (3, 12)
     with pytest.raises(BadInput, match="no emission"):
         encoder.prepared(SimpleNamespace(pixels=blank[2], pixel=1.8))
 
@@ -147,9 +146,9 @@ def test_decoding_uses_the_half_of_the_code_about_the_middle_of_the_field(encode
     np.testing.assert_array_equal(encoder.decode(another), made)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((2, 5)), np.zeros((2, 3)), np.zeros(6), np.zeros((0, 7))])
+@pytest.mark.parametrize("wrong", [np.zeros((2, 5)), np.zeros((2, 3)), np.zeros(12), np.zeros((0, 7))])
 def test_codes_of_another_length_are_refused(encoder, wrong):
-    with pytest.raises(BadInput, match=r"\(N, 6\)"):
+    with pytest.raises(BadInput, match=r"\(N, 12\)"):
         encoder.decode(wrong)
     with pytest.raises(BadInput, match=r"\(N, 2\)"):
         embed.decode(encoder.model, np.zeros((4, 3)), CHOSEN[:2])

@@ -88,7 +88,7 @@ def train(
 def encode(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
-    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents in a code, those of highest rate.")] = 128,
+    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents in a code, those of highest rate.")] = 64,
     path: TrainingSet = TRAINING_SET,
 ) -> None:
     """Encode all samples into codes.h5, and fit the FRI/FRII classifiers; six minutes on two cores.

@@ -3,16 +3,19 @@ r"""The code of a galaxy: posterior means of the coarse latents.
 A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). The coarse latents are
 ranked by their mean rate over the *training* images, without labels, and the first ones form the code.
 
-Two things about an image are arbitrary, and the code averages over them. Its centre: half of the numbers describe the
-image around the middle of the field, where the host galaxy is, the other half around the centroid of the emission,
-which does not depend on how the image was cut out. And its sides: where both halves of a source are equally bright, it
-might as well be mirrored. With :math:`a \in [-1, 1]` the difference over the sum of the fluxes of the two halves, the
-weight of the view as it is, and of the mirrored one, are
+The canonical orientation has four mirrored views. Where both halves of a source are equally bright, the choice between
+them is arbitrary. A code has four parts, each of D numbers:
 
-.. math:: w_\pm = \tfrac12\,\bigl(1 \pm \tanh(|a| / s)\bigr), \qquad s = 0.2,
+1. the galaxy in its canonical orientation: the mean over the four views, each weighted by how certainly it is the
+   canonical one. This part can be decoded. With :math:`a \in [-1, 1]` the difference over the sum of the fluxes of the
+   two halves, the weights of the view as it is, and of the mirrored one, are
+   :math:`\tfrac12\,(1 \pm \tanh(|a| / s))` with :math:`s = 0.2`, along the axis and across it;
+2. its symmetric shape: the plain mean over the four views;
+3. its asymmetry: the standard deviation over the four views;
+4. the second part about the centroid of the emission. The others are about the middle of the field, where the host
+   galaxy is; the centroid does not depend on how the image was cut out.
 
-and likewise across the axis. The code is the weighted mean of the four views, so eight passes through the network give
-one vector, the same for every task.
+Eight passes through the network give this one vector, the same for every task.
 """
 
 from dataclasses import dataclass
@@ -38,7 +41,8 @@ from rgz.transforms.prepare import Prepare, Recipe, prepare
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
 
-FRAMES = (False, True)  # around the middle of the field, and around the centroid of the emission
+FRAMES = (False, True)  # about the middle of the field, and about the centroid of the emission
+PARTS = 4  # of a code
 UNCERTAIN = 0.2  # s above: difference of the fluxes of two halves at which the brighter one is fairly certain
 BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and fields encoded together
 
@@ -62,19 +66,20 @@ class Embed(nn.Module):
         self.register_buffer("latents", torch.from_numpy(np.array(latents, dtype=np.int64)))
 
     def forward(self, fields: Tensor, pixel: float) -> Tensor:
-        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 2 D)."""
+        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D)."""
         squares, poses = self.prepare(fields, pixel, FRAMES)  # (frames, N, 1, H, W)
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
         means = torch.cat([self.model.encode(part, blocks=self.model.coarse)[0][:, self.latents] for part in parts])
-        means = means.view(*views.shape[:3], -1)  # (views, frames, N, D)
-        sure = torch.tanh(torch.stack([pose.lean for pose in poses]).abs() / UNCERTAIN)  # (frames, N, 2)
+        middle, centroid = means.view(*views.shape[:3], -1).unbind(1)  # (views, N, D)
+        sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
         along, across = ((1 + sure) / 2).unbind(-1)
         weights = torch.stack(
             (along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across))
-        )  # (views, frames, N)
-        codes: Tensor = (weights[..., None] * means).sum(0)  # (frames, N, D)
-        return codes.transpose(0, 1).flatten(1)
+        )  # (views, N)
+        canonical = (weights[..., None] * middle).sum(0)
+        spread = middle.std(0, correction=0)
+        return torch.cat((canonical, middle.mean(0), spread, centroid.mean(0)), dim=1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Encoder:
 
     @torch.no_grad()
     def transform(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
-        """Codes (N, 2 D), one row per galaxy; a cut-out gives one row.
+        """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
         Raises
         ------
@@ -129,7 +134,7 @@ class Encoder:
         return reconstruct(self.model, self.prepared(sample))
 
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
-        """Images (N, H, W), 0 … 255, of codes (N, 2 D), around the middle of the field; fine latents at prior means.
+        """Images (N, H, W), 0 … 255, of codes (N, 4 D), of their first part; fine latents at prior means.
 
         Raises
         ------
@@ -137,8 +142,8 @@ class Encoder:
             The codes have another length.
         """
         count = len(self.latents)
-        if codes.ndim != 2 or codes.shape[1] != len(FRAMES) * count:
-            raise BadInput(f"codes here have shape (N, {len(FRAMES) * count}); these have {codes.shape}")
+        if codes.ndim != 2 or codes.shape[1] != PARTS * count:
+            raise BadInput(f"codes here have shape (N, {PARTS * count}); these have {codes.shape}")
         return decode(self.model, codes[:, :count], self.latents)
 
     def _fields(self, sample: "Sample | Cutout") -> tuple[NDArray[np.float32], float]:

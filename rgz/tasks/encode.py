@@ -29,15 +29,15 @@ from rgz.transforms.prepare import lengths, prepare
 __all__ = ["changes", "encode", "fit_committees"]
 
 RULE = (
-    "posterior means of the coarse latents with the highest rate over the training images, averaged over four mirrored "
-    "views, each weighted by how certainly it is the canonical one; first of the image about the middle of the field, "
-    "then about the centroid of its emission; space: what to subtract from a code, and to multiply it with, before two "
-    "codes are compared"
+    "of the coarse latents with the highest rate over the training images, the posterior means of four mirrored views: "
+    "their mean weighted by how certainly each is the canonical view, their mean, their standard deviation, and their "
+    "mean for the image about the centroid of its emission; space: what to subtract from a code, and to multiply it "
+    "with, before two codes are compared"
 )
 SOURCES, OBSERVATIONS = 1000, 4  # training sources for the metric, and other observations of each
 
 
-def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 128) -> dict[str, int]:
+def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> dict[str, int]:
     """Write codes of all samples to an HDF5 file, and ``committees.safetensors`` to the same folder.
 
     Parameters
@@ -45,7 +45,7 @@ def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 128) -> 
     sources
         The training set; its rows in the split ``train`` are used to rank the latents and to fit the metric.
     dimensions
-        Number of latents in a code, each of which gives two numbers.
+        Number of latents in a code, each of which gives four numbers.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def _encoded(encoder: embed.Encoder, name: str) -> tuple[Table, NDArray[np.float
 
 
 def changes(encoder: embed.Encoder, sample: Sample, count: int = SOURCES, seed: int = 0) -> NDArray[np.float32]:
-    """Changes (M, 2 D) of the codes of ``count`` random sources when they are observed again.
+    """Changes (M, 4 D) of the codes of ``count`` random sources when they are observed again.
 
     One row per source and observation; an observation that does not show the source is left out.
     """
