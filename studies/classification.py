@@ -26,6 +26,7 @@ from rgz import artifacts, metrics
 from rgz.data import datasets
 from rgz.data.sample import same_source
 from rgz.features import codes as codefile
+from rgz.features.embed import PARTS
 from rgz.tasks.classify import SEED, confident, folds, groups, is_frii
 from studies import baselines, results
 from studies.classifiers import BRIEF, CLASSIFIERS, Features, predict
@@ -147,12 +148,12 @@ def label_efficiency(features: Features, table: Table, counts: Sequence[int] = C
 def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 1) -> list[Row]:
     """Cross-validated scores of the latents of the first 2, 4, 6 … blocks; the first two are those at 1×1 pixels.
 
-    ``code`` (N, 2 D) has two numbers for each latent, and the latents belong to the blocks ``block`` (D,).
+    ``code`` (N, 4 D) has four numbers for each latent, and the latents belong to the blocks ``block`` (D,).
     """
     labels, rows = is_frii(table), []
     rounds = list(folds(labels, groups(table), repeats))
     for last in np.unique(block)[1::2]:
-        values = code[:, np.tile(block <= last, 2)]
+        values = code[:, np.tile(block <= last, PARTS)]
         ((_, found),) = predict(Features(f"{last + 1} blocks", values), labels, rounds, SVM).items()
         about = {"blocks": int(last) + 1, "dimensions": values.shape[1]}
         rows += tidy(about, over_folds(labels, rounds, found), SPREAD)
