@@ -17,13 +17,14 @@ from torch import Tensor
 
 from rgz.data.sample import Sample
 from rgz.transforms import perturb
-from rgz.transforms.prepare import Pose, Prepare, Recipe
+from rgz.transforms.prepare import Pose, Prepare, Recipe, gaussian
 
 __all__ = ["BOTH", "EXTENDED", "REPEATS", "batches"]
 
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
 REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
 OTHER = 0.5  # share of pairs of two observations; the others are twice the clean image
+SURVEY = 0.15  # share of pairs with the large beam of another survey, relative to the size of the galaxy
 TOGETHER = 4  # batches made at once
 BOTH = (False, True)  # frames: about the middle of the field, and about the centroid of the emission
 
@@ -72,10 +73,16 @@ def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair
     widths = torch.stack((size * shape, size / shape), 1)[:, :, None]
     galaxy = perturb.rotation(2 * math.pi * torch.rand_like(like)) @ axis @ (widths * axis.mT)  # (N, 2, 2)
     offset = 2 * torch.rand(count, 2, device=fields.device) - 1
-    clean = perturb.resample(fields, galaxy, offset)
-    noisy = perturb.add_noise(clean, rms * torch.rand_like(like), torch.full_like(like, perturb.BEAM))
-    clean = torch.where((clean > 0) & (noisy >= perturb.LIT * perturb.threshold(fields)), noisy, 0.0)
-    seen, turned = perturb.observe(fields, pixel, galaxy, offset)
+    other = torch.rand_like(like) < SURVEY
+    galaxy = galaxy * torch.where(other, 5 ** torch.rand_like(like), 1.0)[:, None, None]
+    beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)
+    clean = gaussian(perturb.resample(fields, galaxy, offset), beam)
+    depth = clean.amax((1, 2)) * torch.exp(-math.log(6) - math.log(20) * torch.rand_like(like))
+    faintest = torch.where(other, 3 * depth, perturb.LIT * perturb.threshold(fields)[:, 0, 0])[:, None, None]
+    grain = torch.where(other, depth, rms * torch.rand_like(like))
+    noisy = perturb.add_noise(clean, grain, torch.where(other, beam, perturb.BEAM))
+    clean = torch.where((clean > 0) & (noisy >= faintest), noisy, 0.0)
+    seen, turned = perturb.observe(fields, pixel, galaxy, offset, beam, faintest)
     target, poses = prepared(clean, pixel, BOTH)  # (frames, N, 1, H, W)
     view, others = prepared(seen, pixel, BOTH)
     view = torch.stack([_matched(*one, turned) for one in zip(view, poses, others, strict=True)])

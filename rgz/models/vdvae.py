@@ -107,7 +107,7 @@ PRESETS = {
 """``tiny`` is for tests; ``deep``, with 24 stochastic blocks, is the network of the book."""
 
 
-COARSE_ALONE, FULL_WEIGHT = 0.6, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
+COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
 
 
 class Bottleneck(nn.Module):

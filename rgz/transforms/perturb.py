@@ -25,13 +25,16 @@ def threshold(fields: Tensor) -> Tensor:
     return torch.where(fields > 0, fields, torch.inf).amin((1, 2), keepdim=True)
 
 
-def observe(fields: Tensor, pixel: float, galaxy: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+def observe(
+    fields: Tensor, pixel: float, galaxy: Tensor, offset: Tensor, beam: Tensor, faintest: Tensor
+) -> tuple[Tensor, Tensor]:
     """Other observations (N, H, W) of the sources that fields with pixels of ``pixel`` arcsec show.
 
-    The galaxy itself is drawn as :func:`resample` does with ``galaxy`` (N, 2, 2) and ``offset`` (N, 2). Also returns
-    the angles (N,) by which the observations are turned.
+    The galaxy itself is drawn as :func:`resample` does with ``galaxy`` (N, 2, 2) and ``offset`` (N, 2), smoothed by
+    ``beam`` (N,), pixels (σ), and with a threshold ``faintest`` (N, 1, 1). Also returns the angles (N,) by which the
+    observations are turned.
     """
-    count, like, faintest = len(fields), fields[:, 0, 0], threshold(fields)
+    count, like = len(fields), fields[:, 0, 0]
 
     def some(share: float) -> Tensor:
         return torch.rand_like(like) < share
@@ -43,12 +46,12 @@ def observe(fields: Tensor, pixel: float, galaxy: Tensor, offset: Tensor) -> tup
     turned = 2 * math.pi * torch.rand_like(like)
     shown = galaxy @ (rotation(turned) * distance[:, None, None])
     seen = resample(fields, shown, offset + (galaxy @ moved[:, :, None])[:, :, 0])
-    blur = torch.where(some(0.2), 2.5 * torch.rand_like(like), 0.0)
+    blur = torch.hypot(beam, torch.where(some(0.2), 2.5 * torch.rand_like(like), 0.0))
     seen = gaussian(seen, (BEAM**2 * (1 - 1 / distance**2) + blur**2).sqrt())
     rms = seen.amax((1, 2)) / torch.exp(math.log(8) + math.log(150 / 8) * torch.rand_like(like))
     rms = torch.where(some(0.4), rms, 0.0)
     seen = add_noise(seen, rms, (BEAM**2 + blur**2).sqrt())
-    raised = faintest * torch.where(some(0.2), 1 + 2 * torch.rand_like(like), LIT)[:, None, None]
+    raised = faintest * torch.where(some(0.2), 2 + 3 * torch.rand_like(like), 1.0)[:, None, None]
     limit = torch.maximum(3 * rms[:, None, None], raised)
     return torch.where(seen >= limit, seen, 0.0), turned
 

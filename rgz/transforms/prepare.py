@@ -35,7 +35,7 @@ __all__ = ["Pose", "Prepare", "Recipe", "gaussian", "lengths", "prepare", "stret
 BATCH = 32  # fields prepared at once
 ROUNDS = 12  # at most, steps of the centroid, which then moves by less than a twentieth of a pixel
 FAINTEST = 1e-9  # of a kernel's peak, far below a grey level
-WIDEST_KERNEL = 12  # pixels, half of the largest smoothing kernel
+WIDEST_KERNEL = 16  # pixels, half of the largest smoothing kernel
 
 
 @dataclass(frozen=True)
