@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -43,18 +42,6 @@ def _run(session, program, *arguments):
     session.run(str(BIN / program), *arguments)
 
 
-@contextmanager
-def _record():
-    """Restore the record of the committed results if a step fails, for they are still there."""
-    record = HERE / "results" / "steps.json"
-    before = record.read_bytes()
-    try:
-        yield
-    except BaseException:
-        record.write_bytes(before)
-        raise
-
-
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
@@ -71,12 +58,7 @@ def execute(session):
     _install(session)
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
-    if session.posargs:
-        with _record():
-            _run(session, "doit", "forget", *STUDIES)
-            _run(session, "doit", "run", "-n", str(os.cpu_count()))  # studies take turns on the cores
-    else:
-        _run(session, "doit")
+    _run(session, "rgz", "study", *STUDIES, *session.posargs)
     _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))

@@ -37,7 +37,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     validation = train.describe(model, pixels)
-    _, rates = embed.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coarse)
+    _, rates = embed.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coded)
     latents = embed.rank(rates)[: min(dimensions, rates.shape[1])]
     galaxies = datasets.load_dataset("mirabest")
     galaxies = galaxies[usable(galaxies) & confident(galaxies.table) & (galaxies.table["split"] == "train")]

@@ -119,12 +119,6 @@ def power_ratio(held_out: NDArray[Any], source: NDArray[Any], made: NDArray[Any]
     ]
 
 
-def scales(size: int) -> NDArray[np.intp]:
-    """Rings of :func:`power` between half an image and two beams, as indices."""
-    periods = np.arange(1, size // 2 + 1)
-    return np.flatnonzero((periods >= 2) & (periods <= 1 / (2 * BEAM)))
-
-
 def _discriminator() -> nn.Sequential:
     """(N, 1, H, W) in 0 … 1 to (N, 1) logits of being real."""
 

@@ -146,7 +146,7 @@ def _numbers(
     model: VDVAE, plain: PlainVAE, latents: NDArray[np.intp], seen: NDArray[Any], truth: NDArray[Any]
 ) -> dict[tuple[str, int], NDArray[Any]]:
     """Images (N, H, W) reconstructed from codes of images ``truth`` (N, H, W), by method and length of the code."""
-    means = embed.full_codes(model, truth, blocks=model.coarse)[0][:, latents]
+    means = embed.full_codes(model, truth, blocks=model.coded)[0][:, latents]
     lengths = [k for k in LENGTHS if k < len(latents)] + [len(latents)]
     made = {("VDVAE", k): embed.decode(model, means[:, :k], latents[:k]) for k in lengths}
     most = min(max(lengths), len(seen) - 1)

@@ -27,7 +27,7 @@ from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import Sample, positions, usable
 from rgz.data.training_set import SAME_SOURCE
 from rgz.features import metric
-from rgz.features.embed import FRAMES, Embed, Encoder
+from rgz.features.embed import FRAMES, PARTS, Embed, Encoder
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
 from rgz.tasks.classify import confident
@@ -224,7 +224,7 @@ class Components(nn.Module):
         Their number.
     """
 
-    coarse = None
+    coded = None
     mean: Tensor
     basis: Tensor
 
@@ -289,7 +289,9 @@ def described(
     basis = Encoder(Embed(cast(VDVAE, linear), recipe, np.arange(len(encoder.latents))))
     values = np.concatenate([basis.transform(one) for one in kept.values()])
     after = {kind: basis.transform(one) for kind, one in changed.items()}
-    yield Described(COMPONENTS, values, after, _metrics(values, metric.invariant(values, changes(basis, training))))
+    yield Described(
+        COMPONENTS, values, after, _metrics(values, metric.invariant(values, changes(basis, training), PARTS))
+    )
     grey: dict[str, Callable[[Sample], NDArray[Any]]] = {
         ALIGNED: encoder.prepared,
         SKY: lambda one: on_the_sky(one.images, one.pixel, recipe),

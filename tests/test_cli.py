@@ -118,7 +118,9 @@ def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
 
     monkeypatch.setattr(subprocess, "run", doit)
     assert run("study", "classification", "--fresh")[0] == 3
-    assert called == [(["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["classification"])]
+    assert called == [
+        (["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["run", "-n", "1", "classification"])
+    ]
 
 
 def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):

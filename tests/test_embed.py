@@ -100,7 +100,7 @@ def test_images_without_a_source_are_named(encoder, simulated):
 
 
 def test_full_codes_are_those_of_the_network(encoder, pixels):
-    means, rates = embed.full_codes(encoder.model, pixels[:, 0].numpy(), blocks=encoder.model.coarse)
+    means, rates = embed.full_codes(encoder.model, pixels[:, 0].numpy(), blocks=encoder.model.coded)
     assert means.shape == rates.shape == (24, 4)
     whole, _ = embed.full_codes(encoder.model, pixels[:, 0].numpy())
     assert whole.shape == (24, encoder.model.dimensions)

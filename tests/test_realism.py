@@ -109,11 +109,6 @@ def test_an_even_image_has_no_power_and_noise_has_as_much_everywhere(noise):
     np.testing.assert_allclose(white / white.mean(), 1, atol=0.25)
 
 
-def test_scales_lie_between_half_an_image_and_two_beams():
-    assert (realism.scales(32) + 1).tolist() == [2, 3, 4, 5]
-    assert (realism.scales(64) + 1).tolist() == [2, 3, 4, 5]
-
-
 def test_a_resolved_source_is_shown_more_often(simulated):
     some = simulated[:6]
     shown, rows = realism.augmented(some, RECIPE, 0)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -91,13 +92,24 @@ def test_the_other_pairs_are_twice_the_clean_image(simulated, monkeypatch):
     assert torch.equal(clean, seen)
 
 
+def test_a_survey_with_a_large_beam_shows_fewer_details(simulated, monkeypatch):
+    def peaks(share):
+        monkeypatch.setattr(loader, "SURVEY", share)
+        clean, _ = loader.batches(simulated[1::2], RECIPE, 24, seed=0)(0)
+        assert clean.amax((1, 2, 3)).min() == 255  # none is blank
+        return ((clean > 100) & (clean == F.max_pool2d(clean, 5, 1, 2))).sum()
+
+    assert peaks(1.0) < 0.7 * peaks(0.0)
+
+
 def test_noise_has_the_rms_asked_for_and_makes_no_emission_out_of_nothing():
     torch.manual_seed(0)
     field = torch.zeros(3, 200, 200)
     rms = torch.tensor([0.0, 0.5, 2.0])
     torch.testing.assert_close(perturb.add_noise(field, rms, torch.ones(3)).std((1, 2)), rms)
     same = torch.eye(2).expand(3, 2, 2)
-    assert not perturb.observe(field, 1.8, same, torch.zeros(3, 2))[0].any()
+    seen, _ = perturb.observe(field, 1.8, same, torch.zeros(3, 2), torch.zeros(3), torch.full((3, 1, 1), torch.inf))
+    assert not seen.any()
 
 
 def test_resumed_training_ends_where_uninterrupted_training_does(tmp_path, batch, monkeypatch):

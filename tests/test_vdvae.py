@@ -137,7 +137,7 @@ def test_a_drawn_code_is_the_one_that_is_decoded(stirred, pixels):
     code, rates = stirred.encode(pixels[:5], drawn=True)  # which stops before the last latents are used
     received = drawn(stirred)
     torch.manual_seed(0)
-    stirred.transmit(pixels[:5])
+    stirred.encode(pixels[:5], drawn=True)
     torch.testing.assert_close(code, torch.cat([part.flatten(1) for part in received], dim=1))
     means, _ = stirred.encode(pixels[:5])
     assert ((code - means).abs() > 1e-3).float().mean() > 0.9
@@ -265,18 +265,6 @@ def test_missing_latents_take_their_prior_means(stirred, pixels):
     means, received = (torch.cat([part.flatten(1) for part in parts], dim=1) for parts in (prior_means, received))
     torch.testing.assert_close(received, torch.where(code.isnan(), means, code), rtol=1e-4, atol=1e-4)
     assert means.abs().max() > 0
-
-
-def test_transmission_costs_the_rate(stirred, pixels):
-    torch.manual_seed(0)
-    out = stirred(pixels)
-    torch.manual_seed(0)
-    made, rate = stirred.transmit(pixels)
-    assert made.shape == pixels.shape
-    torch.testing.assert_close(rate, out["rate"].sum(1).detach())
-    torch.manual_seed(0)
-    _, less = stirred.transmit(pixels, blocks=1)
-    torch.testing.assert_close(less, out["rate"][:, 0].detach())
 
 
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):

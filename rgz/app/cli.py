@@ -6,6 +6,7 @@ rgz train, encode, fit                   the network, its codes, and the flows f
 rgz study                                  the measurements behind the book
 """
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -108,23 +109,27 @@ def encode(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="Name of a step in dodo.py, such as classification.")],
-    fresh: Annotated[bool, typer.Option(help="Run it even if its inputs have not changed.")] = False,
+    names: Annotated[list[str], typer.Argument(help="Names of steps in dodo.py, such as classification.")],
+    fresh: Annotated[bool, typer.Option(help="Run them even if their inputs have not changed.")] = False,
 ) -> None:
-    """Run one study of the book in a clone of the repository; seconds to half an hour. python -m doit list shows all.
+    """Run studies of the book in a clone of the repository, one a core; seconds to half an hour each.
+
+    A study whose inputs have not changed is not run again. python -m doit list shows all.
 
     Example: rgz study classification --fresh
     """
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    if not fullmatch("[a-z][a-z-]*", name):
-        raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
+    for name in names:
+        if not fullmatch("[a-z][a-z-]*", name):
+            raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
     record = root / "results" / "steps.json"
     before, status = record.read_bytes(), 1
     try:
-        for command in (["forget", name],) * fresh + ([name],):
-            status = subprocess.run([sys.executable, "-m", "doit", *command], cwd=root).returncode
+        run = ["run", "-n", str(min(len(names), os.cpu_count() or 1))]
+        for command in (["forget"],) * fresh + (run,):
+            status = subprocess.run([sys.executable, "-m", "doit", *command, *names], cwd=root).returncode
             if status:
                 raise typer.Exit(status)
     finally:

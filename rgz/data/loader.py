@@ -3,6 +3,7 @@
 The network should code the galaxy, not the observation. Each pair starts from one source, slightly stretched. The clean
 image is its canonical orientation. The other image is prepared from a field that shows the same source rotated,
 shifted, farther away, with a larger beam, more noise or a higher threshold (:func:`rgz.transforms.perturb.observe`).
+Some pairs show the source as a survey with a beam as large as the galaxy does, such as NVSS.
 Both are mirrored at random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends
 with the same weights as an uninterrupted one.
 """
@@ -65,8 +66,11 @@ def batches(sample: Sample, recipe: Recipe, size: int, seed: int, device: str = 
     return batch
 
 
-def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair:
-    """Clean images and other observations (frames × N, 1, H, W) of N sources."""
+def _drawn(fields: Tensor, rms: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Clean fields (N, H, W) of slightly stretched sources, and how they were drawn (:func:`perturb.observe`).
+
+    Some are drawn as a survey with a beam as large as the galaxy shows them, with its noise.
+    """
     count, like = len(fields), fields[:, 0, 0]
     size, shape = torch.exp(0.1 * torch.randn_like(like)), torch.exp(0.06 * torch.randn_like(like))
     axis = perturb.rotation(2 * math.pi * torch.rand_like(like))
@@ -77,12 +81,19 @@ def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair
     galaxy = galaxy * torch.where(other, 5 ** torch.rand_like(like), 1.0)[:, None, None]
     beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)
     clean = gaussian(perturb.resample(fields, galaxy, offset), beam)
-    depth = clean.amax((1, 2)) * torch.exp(-math.log(6) - math.log(20) * torch.rand_like(like))
+    middle = slice(fields.shape[1] // 2 - 6, fields.shape[1] // 2 + 6)
+    depth = clean[:, middle, middle].amax((1, 2)) / torch.exp(math.log(6) + math.log(20) * torch.rand_like(like))
     faintest = torch.where(other, 3 * depth, perturb.LIT * perturb.threshold(fields)[:, 0, 0])[:, None, None]
-    grain = torch.where(other, depth, rms * torch.rand_like(like))
-    noisy = perturb.add_noise(clean, grain, torch.where(other, beam, perturb.BEAM))
+    noise = torch.where(other, depth, rms * torch.rand_like(like))
+    noisy = perturb.add_noise(clean, noise, torch.where(other, beam, perturb.BEAM))
     clean = torch.where((clean > 0) & (noisy >= faintest), noisy, 0.0)
-    seen, turned = perturb.observe(fields, pixel, galaxy, offset, beam, faintest)
+    return clean, (galaxy, offset, beam, faintest)
+
+
+def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair:
+    """Clean images and other observations (frames × N, 1, H, W) of N sources."""
+    clean, drawn = _drawn(fields, rms)
+    seen, turned = perturb.observe(fields, pixel, *drawn)
     target, poses = prepared(clean, pixel, BOTH)  # (frames, N, 1, H, W)
     view, others = prepared(seen, pixel, BOTH)
     view = torch.stack([_matched(*one, turned) for one in zip(view, poses, others, strict=True)])

@@ -46,7 +46,7 @@ def write_codes(
             group = file.create_group(SPACE)
             group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
             group.create_dataset("matrix", data=_rounded(space.matrix), **CHECKED)
-            group.attrs["cosine"] = space.cosine
+            group.attrs["cosine"], group.attrs["parts"] = space.cosine, space.parts
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -85,7 +85,8 @@ def read_space(path: Path | None = None) -> metric.Metric:
     """The metric in which codes are compared."""
     with _opened(path) as file:
         group = file[SPACE]
-        return metric.Metric(group["centre"][()], group["matrix"][()], bool(group.attrs["cosine"]))
+        cosine, parts = bool(group.attrs["cosine"]), int(group.attrs["parts"])
+        return metric.Metric(group["centre"][()], group["matrix"][()], cosine, parts)
 
 
 def read_codes(path: Path | None, name: str) -> tuple[Table, NDArray[Any], dict[str, Any]]:

@@ -1,19 +1,20 @@
-r"""The code of a galaxy: posterior means of the coarse latents.
+r"""The code of a galaxy: posterior means of latents up to 8 × 8.
 
-A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). The coarse latents are
-ranked by their mean rate over the *training* images, without labels, and the first ones form the code.
+A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). Latents of resolutions up
+to 8 × 8 are ranked by their mean rate over the *training* images, without labels, and the first ones form the code.
 
 The canonical orientation has four mirrored views. Where both halves of a source are equally bright, the choice between
-them is arbitrary. A code has four parts, each of D numbers:
+them is arbitrary. The image is therefore encoded in all four views, once with the middle of the field in its middle,
+where the host galaxy is, and once with the centroid of the emission, which does not depend on how the image was cut
+out. A code has four parts, each of D numbers:
 
 1. the galaxy in its canonical orientation: the mean over the four views, each weighted by how certainly it is the
    canonical one. This part can be decoded. With :math:`a \in [-1, 1]` the difference over the sum of the fluxes of the
    two halves, the weights of the view as it is, and of the mirrored one, are
    :math:`\tfrac12\,(1 \pm \tanh(|a| / s))` with :math:`s = 0.2`, along the axis and across it;
-2. its symmetric shape: the plain mean over the four views;
-3. its asymmetry: the standard deviation over the four views;
-4. the second part about the centroid of the emission. The others are about the middle of the field, where the host
-   galaxy is; the centroid does not depend on how the image was cut out.
+2. its asymmetry: the standard deviation over the four views;
+3. its shape about the centroid: the mean over the four views about the centroid;
+4. its asymmetry about the centroid: the standard deviation over these views.
 
 Eight passes through the network give this one vector, the same for every task.
 """
@@ -70,7 +71,7 @@ class Embed(nn.Module):
         squares, poses = self.prepare(fields, pixel, FRAMES)  # (frames, N, 1, H, W)
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
-        means = torch.cat([self.model.encode(part, blocks=self.model.coarse)[0][:, self.latents] for part in parts])
+        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.latents] for part in parts])
         middle, centroid = means.view(*views.shape[:3], -1).unbind(1)  # (views, N, D)
         sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
         along, across = ((1 + sure) / 2).unbind(-1)
@@ -78,8 +79,8 @@ class Embed(nn.Module):
             (along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across))
         )  # (views, N)
         canonical = (weights[..., None] * middle).sum(0)
-        spread = middle.std(0, correction=0)
-        return torch.cat((canonical, middle.mean(0), spread, centroid.mean(0)), dim=1)
+        spread, spread_about_centroid = (views.std(0, correction=0) for views in (middle, centroid))
+        return torch.cat((canonical, spread, centroid.mean(0), spread_about_centroid), dim=1)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from rgz.errors import BadInput
 
@@ -21,11 +22,15 @@ class Metric:
         Matrix by which it is then multiplied, (D, K).
     cosine
         Whether vectors are scaled to unit length, so that angles are compared.
+    parts
+        Number of parts of equal length that a vector has. Each is scaled to the same length, so that the cosine is the
+        mean of those of the parts.
     """
 
     centre: NDArray[Any]
     matrix: NDArray[Any]
     cosine: bool
+    parts: int = 1
 
     def transform(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Codes (N, D) mapped to (N, K); raises :class:`rgz.errors.BadInput` for a wrong length or non-finite codes."""
@@ -36,7 +41,9 @@ class Metric:
             raise BadInput("codes to compare must be finite, but these are not: check the images they come from")
         vectors: NDArray[np.float32] = (codes - self.centre.astype(np.float32)) @ self.matrix.astype(np.float32)
         if self.cosine:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            parts = vectors.reshape(len(vectors), self.parts, -1)
+            length = np.linalg.norm(parts, axis=2, keepdims=True) * np.sqrt(np.float32(self.parts))
+            vectors = (parts / np.maximum(length, np.finfo(np.float32).tiny)).reshape(vectors.shape)
         return vectors
 
 
@@ -52,7 +59,12 @@ def whitened(codes: NDArray[Any], cosine: bool = True) -> Metric:
 
 
 def invariant(
-    codes: NDArray[Any], changes: NDArray[Any], kept: int = 64, floor: float = 0.03, cosine: bool = True
+    codes: NDArray[Any],
+    changes: NDArray[Any],
+    parts: int = 1,
+    kept: int = 64,
+    floor: float = 0.03,
+    cosine: bool = True,
 ) -> Metric:
     r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
 
@@ -66,14 +78,28 @@ def invariant(
         Codes of many galaxies, (N, D).
     changes
         Codes of perturbed images minus codes of the images, (M, D).
+    parts
+        Number of parts of equal length that a code has, each with directions of its own.
     floor
         :math:`\epsilon`, in units of the mean variance of the changes.
     """
     whole = whitened(codes, cosine)
-    ones = np.diagonal(whole.matrix)
-    within = np.cov(((changes - changes.mean(axis=0)) * ones).T)
+    matrices = [
+        _directions(one, change, kept, floor)
+        for one, change in zip(
+            np.split((codes - whole.centre) @ whole.matrix, parts, axis=1),
+            np.split((changes - changes.mean(axis=0)) @ whole.matrix, parts, axis=1),
+            strict=True,
+        )
+    ]
+    return Metric(whole.centre, whole.matrix @ block_diag(*matrices), cosine, parts)
+
+
+def _directions(codes: NDArray[Any], changes: NDArray[Any], kept: int, floor: float) -> NDArray[Any]:
+    """Directions (D, kept) for standardised codes (N, D) and their changes (M, D)."""
+    within = np.cov(changes.T)
     within = within / np.trace(within) * len(within) + floor * np.eye(len(within))
     values, vectors = np.linalg.eigh(within)
-    flat = ones[:, None] * (vectors / np.sqrt(values)) @ vectors.T
-    spread, directions = np.linalg.eigh(np.cov(((codes - whole.centre) @ flat).T))
-    return Metric(whole.centre, flat @ directions[:, np.argsort(-spread)[:kept]], cosine)
+    flat = (vectors / np.sqrt(values)) @ vectors.T
+    spread, directions = np.linalg.eigh(np.cov((codes @ flat).T))
+    return np.asarray(flat @ directions[:, np.argsort(-spread)[:kept]])

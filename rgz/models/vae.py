@@ -88,12 +88,6 @@ class PlainVAE(nn.Module):
         mean, log_std = self._posterior(images)
         return mean, _rate(mean, log_std)
 
-    @torch.no_grad()
-    def transmit(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) of latents drawn from the posterior, and the rate (N,) in nats."""
-        parameters, rates = self._drawn(images)
-        return mixture_mean(parameters), rates.sum(1)
-
     def mixture(self, code: Tensor) -> Tensor:
         """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
         parameters: Tensor = self.decoder(torch.nan_to_num(code))

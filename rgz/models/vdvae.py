@@ -107,6 +107,7 @@ PRESETS = {
 """``tiny`` is for tests; ``deep``, with 24 stochastic blocks, is the network of the book."""
 
 
+CODED = 8  # pixels: latents up to this resolution can be part of a code
 COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
 
 
@@ -167,6 +168,8 @@ class VDVAE(nn.Module):
         Number of latents of all blocks together, the length of a full code.
     coarse
         Number of stochastic blocks that are coarse; they come first.
+    coded
+        Number of stochastic blocks, from the first, whose latents can be part of a code.
     """
 
     weight: Tensor
@@ -194,6 +197,7 @@ class VDVAE(nn.Module):
         self.levels = [r for r, blocks in config.decoder if r in config.latents for _ in range(blocks)]
         self.dimensions = sum(config.channels * r * r for r in self.levels)
         self.coarse = sum(r <= config.coarse for r in self.levels)
+        self.coded = sum(r <= CODED for r in self.levels)
         self.fine = True
         self.register_buffer("weight", torch.ones(()), persistent=False)
         self._scale_for_depth()
@@ -329,16 +333,6 @@ class VDVAE(nn.Module):
             torch.cat([one.flatten(1) for one in latents], dim=1),
             torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
-
-    @torch.no_grad()
-    def transmit(self, images: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) after lossy compression, and their cost (N,) in nats.
-
-        The latents of the first ``blocks`` blocks are drawn from the posterior, the others take their prior means.
-        Sending latents costs their rate (bits-back coding, Hinton & van Camp 1993, doi:10.1145/168304.168306).
-        """
-        parameters, _, gaussians = self._posterior(images, means=False, blocks=blocks)
-        return mixture_mean(parameters), _rates(gaussians).sum(1)
 
     def mixture(self, code: Tensor) -> Tensor:
         """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""

@@ -29,10 +29,10 @@ from rgz.transforms.prepare import lengths, prepare
 __all__ = ["changes", "encode", "fit_committees"]
 
 RULE = (
-    "of the coarse latents with the highest rate over the training images, the posterior means of four mirrored views: "
-    "their mean weighted by how certainly each is the canonical view, their mean, their standard deviation, and their "
-    "mean for the image about the centroid of its emission; space: what to subtract from a code, and to multiply it "
-    "with, before two codes are compared"
+    "of the latents up to 8 × 8 with the highest rate over the training images, the posterior means of four mirrored "
+    "views: their mean weighted by how certainly each is the canonical view, and their standard deviation; then the "
+    "mean and the standard deviation for the image about the centroid of its emission; space: what to subtract from a "
+    "code, and to multiply it with, before two codes are compared"
 )
 SOURCES, OBSERVATIONS = 1000, 4  # training sources for the metric, and other observations of each
 
@@ -55,14 +55,14 @@ def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> d
     Raises
     ------
     BadInput
-        The network has fewer coarse latents, or an archive is not available.
+        The network has fewer latents of these resolutions, or an archive is not available.
     """
     model, recipe, _ = checkpoint.load(weights)
     seen = sources[sources.table["split"] == "train"]
     pixels = prepare(seen.images, seen.pixel, recipe)[0]
-    means, rates = embed.full_codes(model, pixels, blocks=model.coarse)
-    if dimensions > means.shape[1]:
-        raise BadInput(f"this model has {means.shape[1]} coarse latents: --dimensions {dimensions} is more")
+    _, rates = embed.full_codes(model, pixels, blocks=model.coded)
+    if dimensions > rates.shape[1]:
+        raise BadInput(f"this model has {rates.shape[1]} latents up to 8 × 8: --dimensions {dimensions} is more")
     encoder = embed.Encoder(embed.Embed(model, recipe, embed.rank(rates)[:dimensions]))
     groups = {name: _encoded(encoder, name) for name in datasets.SAMPLES}
     attributes = artifacts.describe(
@@ -73,7 +73,8 @@ def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> d
         rate=rates.mean(axis=0),
     )
     print("encoding other observations", file=sys.stderr)
-    space = metric.invariant(np.vstack([code for _, code, _ in groups.values()]), changes(encoder, seen))
+    codes = np.vstack([code for _, code, _ in groups.values()])
+    space = metric.invariant(codes, changes(encoder, seen), embed.PARTS)
     codefile.write_codes(out, groups, attributes, space)
     with artifacts.atomic(out.with_name("committees.safetensors")) as partial:
         partial.write_bytes(to_bytes(fit_committees(out), metadata={"codes_sha256": artifacts.sha256(out)}))
@@ -99,11 +100,12 @@ def changes(encoder: embed.Encoder, sample: Sample, count: int = SOURCES, seed: 
     rng = np.random.default_rng(seed)
     drawn = sample[np.sort(rng.permutation(len(sample))[:count])]
     before, images = encoder.transform(drawn), torch.from_numpy(np.asarray(drawn.images, np.float32))
-    same, found = torch.eye(2).expand(len(drawn), 2, 2), []
+    same, still = torch.eye(2).expand(len(drawn), 2, 2), torch.zeros(len(drawn), 2)
+    faintest, found = perturb.LIT * perturb.threshold(images), []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(OBSERVATIONS):
-            seen = perturb.observe(images, drawn.pixel, same, torch.zeros(len(drawn), 2))[0].numpy()
+            seen = perturb.observe(images, drawn.pixel, same, still, still[:, 0], faintest)[0].numpy()
             kept = fields.has_source(seen, drawn.pixel)
             found.append(encoder.transform(Sample(seen[kept], drawn.table[kept], drawn.pixel)) - before[kept])
     return np.concatenate(found)
