@@ -30,9 +30,14 @@ from studies.results import Row
 RANKED, REPEATS = 500, 3  # training sources by whose rates latents are ranked; repeats of the cross-validation
 
 
-def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int = 128) -> Row:
-    """One row: bits per dimension, coarse and fine rate (nats), accuracy and ROC-AUC of an SVM with their spread."""
+def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int = 64, coarse_alone: bool = False) -> Row:
+    """One row: bits per dimension, coarse and fine rate (nats), accuracy and ROC-AUC of an SVM with their spread.
+
+    With ``coarse_alone`` the network was trained without fine latents, which then do not count.
+    """
     model, recipe, about = checkpoint.load(weights)
+    if coarse_alone:
+        model.fine, model.coded = False, model.coarse
     known = sources(path)
     seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
@@ -68,8 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Probe a network, and add a row to results/ablations.csv.")
     parser.add_argument("weights", type=Path)
     parser.add_argument("note", help="what this network has or lacks")
+    parser.add_argument("--coarse-alone", action="store_true", help="the network was trained without fine latents")
     given = parser.parse_args()
-    row = probe(given.weights, given.note)
+    row = probe(given.weights, given.note, coarse_alone=given.coarse_alone)
     results.append("ablations", row)
     print(row)
 

@@ -24,7 +24,7 @@ from studies.classifiers import Features
 class Pixels(nn.Module):
     """Takes the place of the network in an encoder: the code of a prepared image is its grey levels, 0 … 255."""
 
-    coarse = 0
+    coded = 0
 
     def encode(self, images: Tensor, **_options: Any) -> tuple[Tensor]:
         """Images (N, 1, H, W) to grey levels (N, H W)."""
@@ -43,10 +43,9 @@ def _canonical(sample: Sample) -> NDArray[Any]:
 
 
 def _averaged(sample: Sample) -> NDArray[Any]:
-    """Prepared images about the middle and about the centroid, each averaged over mirrored views, (N, 2 size²).
+    """Means and standard deviations of prepared images over mirrored views, about both centres, (N, 4 size²).
 
-    Views and weights are those of the codes. Principal components are linear, so those of an average are the average of
-    those of the views.
+    Views and weights are those of the codes, with grey levels in place of latents.
     """
     recipe = Recipe()
     embed = Embed(cast(Any, Pixels()), recipe, np.arange(recipe.size**2))

@@ -1,7 +1,8 @@
 """How realistic are generated galaxies?
 
 The network generates with its own prior, at two temperatures. It is compared with a plain variational autoencoder, and
-with two references: other real galaxies, and reconstructions of real galaxies from latents sampled from the posteriors.
+with three references: other real galaxies, reconstructions of real galaxies from latents sampled from the posteriors,
+and images for which only the coarse latents are those of real galaxies and the fine ones are sampled from their priors.
 A judge that recognises the reconstructions, too, sees a fault of the pixel likelihood rather than one of the prior. The
 classifiers of the two-sample tests are tested on sources that the network was not trained on.
 
@@ -46,12 +47,15 @@ REAL, HELD_OUT = "real, other sources", "held out"
 
 
 @torch.no_grad()
-def decode_with_noise(model: Model, codes: NDArray[Any]) -> NDArray[np.uint8]:
+def decode_with_noise(model: Model, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
     """Images (N, H, W) of full codes (N, dimensions), with grey levels sampled as by
-    :func:`rgz.tasks.generate.generate`."""
+    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``mixture``."""
     parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), embed.BATCH)
-    grey = torch.cat([mixture_sample(model.mixture(part), generate.NOISE_SIGMA) for part in parts])
-    return generate.full_peak(grey[:, 0].numpy())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        grey = [mixture_sample(model.mixture(part, **options), generate.NOISE_SIGMA) for part in parts]
+    made = generate.full_peak(torch.cat(grey)[:, 0].numpy())
+    return made[made.any((1, 2))]
 
 
 def ways(model: VDVAE, plain: PlainVAE, real: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -59,12 +63,13 @@ def ways(model: VDVAE, plain: PlainVAE, real: NDArray[Any]) -> Iterator[tuple[st
     for temperature in TEMPERATURES:
         name = "VDVAE, own prior" if temperature == 1 else f"VDVAE, T = {temperature:g}"
         yield name, generate.generate(len(real), temperature, model=model)
+    yield "plain VAE", decode_with_noise(plain, np.random.default_rng(0).standard_normal((len(real), plain.dimensions)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sampled = decode_with_noise(plain, torch.randn(len(real), plain.dimensions).numpy())
-        rebuilt = decode_with_noise(model, embed.full_codes(model, real, drawn=True)[0])
-    yield "plain VAE", sampled[sampled.any((1, 2))]
-    yield "reconstructions", rebuilt[rebuilt.any((1, 2))]
+        latents, _ = embed.full_codes(model, real, drawn=True)
+    yield "reconstructions", decode_with_noise(model, latents)
+    latents[:, embed.blocks_of(model, np.arange(model.dimensions)) >= model.coarse] = np.nan
+    yield "coarse latents of real galaxies", decode_with_noise(model, latents, temperature=1.0)
 
 
 def ks_by_chance(

@@ -5,7 +5,7 @@ is recovered by squaring. Errors of total flux and peak are relative, errors of 
 and whole images are compared by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
 Images are reconstructed from all latents of the network, and from short codes of :math:`k` numbers: the first :math:`k`
-latents of the code of a galaxy, which are coarse, with all others at their prior means; the first :math:`k` principal
+latents of the code of a galaxy, with all others at their prior means; the first :math:`k` principal
 components of the pixels; or the latents of a plain VAE. All methods are compared on MiraBest's test split, to which
 none was fitted.
 """

@@ -136,15 +136,10 @@ def test_variations_keep_the_coarse_latents(stirred, three):
     received = drawn(stirred)
     one, another = generate.resample_fine_latents(stirred, three, 1, times=2)
     assert (one != another).any((1, 2)).all()
+    received = received[-6:]  # of the two variations; before them, the images were encoded
     for coarse in (received[0], received[3]):
         torch.testing.assert_close(coarse.flatten(1), torch.from_numpy(code[:, :4]), rtol=1e-4, atol=1e-4)
     assert (received[1] != received[4]).float().mean() > 0.99
-
-
-def test_at_temperature_zero_the_rest_takes_its_prior_mean(stirred, pixels):
-    code, _ = stirred.encode(pixels[:3])
-    code[:, 4:] = torch.nan
-    torch.testing.assert_close(stirred.vary(pixels[:3], 1, 0.0), stirred.decode(code), rtol=1e-4, atol=1e-2)
 
 
 def test_more_blocks_than_there_are_cannot_be_kept(stirred, three):

@@ -2,7 +2,7 @@
 
 rgz look, similar, generate, explorer      inspect, compare and generate galaxies
 rgz data fetch, check, build, cutouts      the archives and the training set
-rgz train, encode, fit                   the network, its codes, and the flows fitted to them
+rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
 """
 
@@ -70,7 +70,7 @@ def train(
 
     The preset plain is a non-hierarchical VAE, the baseline.
 
-    Example: rgz train --device cuda --batch 256 --steps 3270
+    Example: rgz train --device cuda --batch 256 --steps 5823
     """
     from rgz.app import training
     from rgz.models.train import Schedule

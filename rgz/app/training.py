@@ -45,9 +45,8 @@ def run(
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
     seen, held_out = _splits(path)
-    about = artifacts.describe(
-        preset=preset, **_inputs(path, seen, held_out)
-    )  # recorded now, so that later edits of the code do not count
+    # recorded now, so that later edits of the code do not count
+    about = artifacts.describe(preset=preset, **_inputs(path, seen, held_out))
     config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)

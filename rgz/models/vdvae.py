@@ -268,15 +268,13 @@ class VDVAE(nn.Module):
         self,
         images: Tensor,
         means: bool,
-        blocks: int | None = None,
-        temperature: float = 0.0,
         until: int | None = None,
         seen: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Gaussians]]:
         """Pixel mixture, and the latents and Gaussians of each block that follows the posterior.
 
-        These are the first ``blocks`` blocks, or all; the others are sampled from their priors, with standard
-        deviations multiplied by ``temperature``. With ``seen`` the coarse latents are inferred from these images.
+        Fine latents have their prior means while they are not trained. With ``seen`` the coarse latents are inferred
+        from these images. After ``until`` stochastic blocks the pass ends.
         """
         if seen is None or not self.fine:
             activations = self._bottom_up(images if seen is None else seen)
@@ -287,10 +285,8 @@ class VDVAE(nn.Module):
         gaussians: list[Gaussians] = []
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
-            if len(latents) == blocks or len(latents) == last:
-                if not temperature:
-                    return prior_mean
-                return prior_mean + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            if len(latents) == last:
+                return prior_mean
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)  # (N, 2 width, r, r)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
             latents.append(mean if means else mean + log_std.exp() * torch.randn_like(mean))
@@ -334,13 +330,20 @@ class VDVAE(nn.Module):
             torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
 
-    def mixture(self, code: Tensor) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""
+    def mixture(self, code: Tensor, temperature: float = 0.0) -> Tensor:
+        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions).
+
+        A NaN latent is sampled from its prior, with the standard deviation multiplied by ``temperature``; at 0 it has
+        its prior mean.
+        """
         parts = iter(torch.split(code, [self.config.channels * r * r for r in self.levels], dim=1))
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             given = next(parts).reshape(prior_mean.shape)
-            return torch.where(torch.isnan(given), prior_mean, given)
+            free = prior_mean
+            if temperature:
+                free = free + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            return torch.where(torch.isnan(given), free, given)
 
         return self._top_down(len(code), draw)
 
@@ -348,11 +351,6 @@ class VDVAE(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         """Mean images (N, 1, H, W), 0 … 255, of full codes, as for :meth:`mixture`."""
         return mixture_mean(self.mixture(code))
-
-    @torch.no_grad()
-    def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:
-        """Mean images (N, 1, H, W): the first ``blocks`` blocks at their posterior means, the others resampled."""
-        return mixture_mean(self._posterior(images, means=True, blocks=blocks, temperature=temperature)[0])
 
     @torch.no_grad()
     def sample(

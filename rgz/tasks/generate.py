@@ -21,6 +21,7 @@ from rgz.errors import BadInput
 from rgz.features import embed
 from rgz.models import checkpoint
 from rgz.models.checkpoint import Model
+from rgz.models.likelihood import mixture_mean
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 
@@ -91,11 +92,13 @@ def resample_fine_latents(
     """
     if not 0 <= blocks <= len(model.levels):
         raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
-    parts = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), BATCH)
-    with torch.random.fork_rng(devices=[]):
+    means, _ = embed.full_codes(model, pixels)
+    means[:, embed.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
+    parts = torch.split(torch.from_numpy(means), BATCH)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        varied = [torch.cat([model.vary(part, blocks) for part in parts])[:, 0].numpy() for _ in range(times)]
-    return np.stack([full_peak(grey) for grey in varied])
+        varied = [torch.cat([mixture_mean(model.mixture(part, 1.0)) for part in parts]) for _ in range(times)]
+    return np.stack([full_peak(grey[:, 0].numpy()) for grey in varied])
 
 
 def interpolate(model: Model, first: NDArray[Any], second: NDArray[Any], steps: int = 9) -> NDArray[np.uint8]:
