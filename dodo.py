@@ -25,6 +25,7 @@ SOURCES = (*SAMPLES, datasets.POSITIONS, training_set.FITS_FIELDS, training_set.
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
 CNN = "results/cnn.csv"
+GPU = " --device cuda"
 
 
 def tables(*names: str) -> tuple[str, ...]:
@@ -52,7 +53,9 @@ class Step:
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
     "network": Step("rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=(NETWORK,), run="runs/deep"),
-    "plain": Step("rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"),
+    "plain": Step(
+        "rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"
+    ),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, "artifacts/committees.safetensors")),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),

@@ -1,8 +1,10 @@
 """Ablations: what each choice in the training does to the code.
 
 Networks trained with one setting changed are compared by their bits per dimension on held-out sources, by where the
-rate goes, and by an SVM probe: the accuracy of a support vector machine on their codes, for FRI against FRII. It is
-cross-validated on the official training images of MiraBest alone, so that it can be used to choose a network.
+rate goes, by an SVM probe and by their samples. The probe is the accuracy of a support vector machine on their codes,
+for FRI against FRII. It is cross-validated on the official training images of MiraBest alone, so that it can be used to
+choose a network. Samples are compared with validation sources by a classifier two-sample test
+(:func:`studies.realism.two_sample_test`).
 
     python -m studies.ablations runs/deep/vdvae.safetensors "the network of this book"
 """
@@ -18,13 +20,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from rgz.app.cli_data import TRAINING_SET, sources
-from rgz.data import datasets
-from rgz.data.sample import usable
+from rgz.data import datasets, loader
+from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint, train
+from rgz.models.vdvae import VDVAE
+from rgz.tasks import generate
 from rgz.tasks.classify import confident, folds, groups, is_frii
-from rgz.transforms.prepare import prepare
-from studies import results
+from rgz.transforms.prepare import Recipe, prepare
+from studies import realism, results
+from studies.generation import COUNT, TRAINING
 from studies.results import Row
 
 RANKED, REPEATS = 500, 3  # training sources by whose rates latents are ranked; repeats of the cross-validation
@@ -52,6 +57,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
         machine = make_pipeline(StandardScaler(), SVC(C=3.0)).fit(codes[fitted], labels[fitted])
         score = machine.decision_function(codes[tested])
         found.append((accuracy_score(labels[tested], score > 0), roc_auc_score(labels[tested], score)))
+    samples = None if coarse_alone else _samples_auc(model, recipe, seen, held_out)
     by_level = {int(level): nats for level, nats in validation["rate_nats"].items()}
     coarse = sum(nats for level, nats in by_level.items() if level <= model.config.coarse)
     (accuracy, auc), spread = np.mean(found, axis=0), np.std(found, axis=0)
@@ -65,7 +71,17 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
         "accuracy_spread": round(float(spread[0]), 4),
         "roc_auc": round(float(auc), 4),
         "roc_auc_spread": round(float(spread[1]), 4),
+        "samples_auc": samples,
     }
+
+
+def _samples_auc(model: VDVAE, recipe: Recipe, seen: Sample, held_out: Sample) -> float:
+    """ROC-AUC of a small CNN that tells samples of the network from validation sources; 0.5 if it cannot."""
+    real, source = realism.augmented(held_out, recipe, 0)
+    batch = loader.batches(seen, recipe, TRAINING, 1)
+    made = generate.generate(COUNT + TRAINING, model=model)
+    training = batch(0)[0][:, 0].numpy().astype(np.uint8), made[COUNT:]
+    return round(realism.two_sample_test(training, real, source, made[:COUNT])["network_auc"][0], 4)
 
 
 def main() -> None:

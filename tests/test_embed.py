@@ -36,7 +36,8 @@ def test_a_code_has_four_parts_from_four_views_in_two_frames(encoder, simulated)
     assert ((along >= 0.5) & (along <= 1)).all()
     weights = torch.stack((along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across)))
     torch.testing.assert_close(weights.sum(0), torch.ones(5, 1))
-    expected = ((weights * middle).sum(0), middle.mean(0), middle.std(0, correction=0), centroid.mean(0))
+    spreads = [views.std(0, correction=0) for views in (middle, centroid)]
+    expected = ((weights * middle).sum(0), spreads[0], centroid.mean(0), spreads[1])
     codes = encoder.transform(simulated[:5])
     assert codes.shape == (5, 4 * len(CHOSEN))
     np.testing.assert_allclose(codes, torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
@@ -101,10 +102,11 @@ def test_images_without_a_source_are_named(encoder, simulated):
 
 def test_full_codes_are_those_of_the_network(encoder, pixels):
     means, rates = embed.full_codes(encoder.model, pixels[:, 0].numpy(), blocks=encoder.model.coded)
-    assert means.shape == rates.shape == (24, 4)
+    length = encoder.model.config.channels * sum(r * r for r in encoder.model.levels if r <= 8)
+    assert means.shape == rates.shape == (24, length)
     whole, _ = embed.full_codes(encoder.model, pixels[:, 0].numpy())
     assert whole.shape == (24, encoder.model.dimensions)
-    np.testing.assert_allclose(whole[:, :4], means, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole[:, :length], means, rtol=1e-4, atol=1e-5)
     drawn, _ = embed.full_codes(encoder.model, pixels[:, 0].numpy(), drawn=True)
     assert np.abs(drawn - whole).mean() > 0.1
 
@@ -115,7 +117,7 @@ def test_the_trained_encoder_gives_the_codes_of_the_file(survey):
     table, codes, _ = codefile.read_codes(None, "mirabest")
     some = np.arange(0, len(table), 150)
     found = encoder.transform(galaxies.named(table["name"][some]))
-    assert found.shape == (len(some), 2 * len(encoder.latents))
+    assert found.shape == (len(some), embed.PARTS * len(encoder.latents))
     assert np.abs(found - codes[some]).max() < 0.05 * codes.std()
 
 

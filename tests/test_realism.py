@@ -274,8 +274,8 @@ def test_the_study_has_a_row_for_every_way_and_metric(tiny, plain, monkeypatch):
     found = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     rows = found["generation"]
     assert list(rows) == ["way", "metric", "item", "value", "low", "high", "p"]
-    assert rows[rows["way"] != "held out"]["way"].value_counts().to_list() == [3 + 12 + 16 + 1 + 5] * 5
+    assert rows[rows["way"] != "held out"]["way"].value_counts().to_list() == [3 + 12 + 16 + 1 + 5] * 6
     held_out = rows[rows["way"] == "held out"].set_index("metric")["value"]
     assert set(held_out.index) == {"class_score", "sources", "images", "judged"}
     assert held_out["sources"] == 8
-    assert found["generation_quantiles"]["way"].nunique() == 6
+    assert found["generation_quantiles"]["way"].nunique() == 7

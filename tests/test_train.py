@@ -99,7 +99,7 @@ def test_a_survey_with_a_large_beam_shows_fewer_details(simulated, monkeypatch):
         assert clean.amax((1, 2, 3)).min() == 255  # none is blank
         return ((clean > 100) & (clean == F.max_pool2d(clean, 5, 1, 2))).sum()
 
-    assert peaks(1.0) < 0.7 * peaks(0.0)
+    assert peaks(1.0) < 0.8 * peaks(0.0)
 
 
 def test_noise_has_the_rms_asked_for_and_makes_no_emission_out_of_nothing():
@@ -185,7 +185,7 @@ def test_fine_latents_are_trained_in_the_last_part_alone(tmp_path, batch):
     train.fit(fresh(), batch, SCHEDULE, tmp_path, every=1)
     for row in csv.DictReader((tmp_path / "log.csv").read_text().splitlines()):
         rates.append((float(row["rate_1"]) > 0, float(row["rate_8"]) > 0))
-    assert rates == [(True, False)] * 4 + [(True, True)] * 2
+    assert rates == [(True, False)] * 3 + [(True, True)] * 3
 
 
 class Spoilt(Line):
