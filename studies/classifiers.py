@@ -48,7 +48,7 @@ _logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="n
 _discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 CLASSIFIERS: dict[str, Any] = {
-    "logistic regression": _tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1]),
+    "logistic regression": _calibrated(_tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1])),
     "k-nearest neighbours": _calibrated(_tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21])),
     "Gaussian naive Bayes": _calibrated(_tuned(_components(GaussianNB()), pca__n_components=[0.6, 0.8])),
     "linear discriminant": _discriminant,
