@@ -65,6 +65,16 @@ def _fourier(sample: Sample) -> NDArray[Any]:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
+def dynamic_range(sample: Sample) -> NDArray[Any]:
+    """Natural logarithm of the peak of the source over the faintest pixel of its clipped field, (N, 1).
+
+    It measures how far a source is above the noise, and says nothing about its shape.
+    """
+    images = np.asarray(sample.images, dtype=float)
+    peak = fields.crop(images, 2 * round(fields.RADIUS / sample.pixel)).max((1, 2))
+    return np.asarray(np.log(peak / np.where(images > 0, images, np.inf).min((1, 2))))[:, None]
+
+
 def _components(count: int) -> PCA:
     return PCA(count, svd_solver="randomized", random_state=SEED)
 

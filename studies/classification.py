@@ -36,6 +36,7 @@ CODE = "VDVAE code"
 SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frdeep-first": "FR-DEEP FIRST"}
 TRANSFERRED = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FIRST", "frdeep-nvss": "NVSS"}
 SIZE = "angular size (catalogue)"
+RANGE, WITH_RANGE = "dynamic range", "VDVAE code and dynamic range"
 CNN = "supervised CNN"
 REPEATS = {"mirabest": 3, "frdeep-nvss": 2, "frdeep-first": 2}  # of the 5-fold cross-validation
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
@@ -114,6 +115,9 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
     images = datasets.load_dataset(name).named(table["name"])
     chosen = tuple(baselines.BASELINES) if name == "mirabest" else (baselines.BEST,)
     every += [(one, BRIEF) for one in baselines.describe(images, chosen)]
+    strength = baselines.dynamic_range(images)
+    strength *= np.sqrt(code.var(axis=0).sum() / PARTS) / strength.std()  # as much variance as a part of the code
+    every += [(Features(RANGE, strength), BRIEF), (Features(WITH_RANGE, np.hstack([code, strength])), BRIEF)]
     labels, test = is_frii(table), np.asarray(table["split"]) == "test"
     cnn, rows = of_cnn(table, name), []
     rival = cnn and joined(*cnn[:2], len(labels))
@@ -146,7 +150,7 @@ def label_efficiency(features: Features, table: Table, counts: Sequence[int] = C
 
 
 def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 1) -> list[Row]:
-    """Cross-validated scores of the latents of the first 2, 4, 6 … blocks; the first two are those at 1×1 pixels.
+    """Cross-validated scores of the latents of the first blocks, more and more of those that have latents in a code.
 
     ``code`` (N, 4 D) has four numbers for each latent, and the latents belong to the blocks ``block`` (D,).
     """

@@ -1,5 +1,7 @@
 """The study of classification: tidy rows of every sample, baselines, and what a score rests on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,10 +60,10 @@ def codes(tmp_path, monkeypatch):
         if name == "mirabest":
             table["confident"][:30] = False
             table["label"] = ["hybrid"] * 10 + list(table["label"][10:])
-            code = np.random.default_rng(1).normal(size=(len(table), 6))
+            code = np.random.default_rng(1).normal(size=(len(table), 12))
             code[:, 0] += 3 * (table["label"] == "FRII")
         else:
-            code = features(table, 3.0).values
+            code = np.tile(features(table, 3.0).values, 2)
         groups[name] = table, code, {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
     codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
@@ -86,7 +88,7 @@ def held_out(table):
 def test_tables_have_codes_baselines_and_the_cnn(codes):
     found = {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()}
     rows = found["classification"]
-    kinds = {classification.CODE, baselines.BEST}
+    kinds = {classification.CODE, baselines.BEST, classification.RANGE, classification.WITH_RANGE}
     per_sample = rows.groupby("sample")["features"].unique()
     assert set(per_sample["MiraBest Confident"]) == {
         *kinds,
@@ -130,7 +132,7 @@ def test_the_pca_of_averaged_views_sees_what_the_code_averages(simulated):
     few = simulated[:6]
     mirrored = sample.Sample(few.images[:, :, ::-1].copy(), few.table, few.pixel)
     (one,), (other,) = (baselines.describe(s, (baselines.BEST,)) for s in (few, mirrored))
-    assert one.values.shape == (6, 2 * 64 * 64)
+    assert one.values.shape == (6, 4 * 64 * 64)
     np.testing.assert_allclose(one.values, other.values, atol=0.02)
 
 
@@ -185,3 +187,11 @@ def test_galaxies_beyond_a_catalogue_are_in_none_of_its_places():
     table, kept = classification.beyond(here, (there, features(there, 1)))
     assert list(table["name"]) == [f"g{i}" for i in range(12, 20)]
     np.testing.assert_array_equal(kept.values, features(there, 1).values[12:20])
+
+
+def test_the_dynamic_range_is_that_of_the_source_in_the_middle(simulated):
+    few = simulated[:3]
+    images = few.images.astype(float)
+    images[:, 0, 0] = 1000.0  # another source, far away
+    expected = [np.log(255 / image[image > 0].min()) for image in few.images]
+    np.testing.assert_allclose(baselines.dynamic_range(replace(few, images=images))[:, 0], expected)
