@@ -112,7 +112,7 @@ def test_tables_have_codes_baselines_and_the_cnn(codes):
         assert row["low"] <= row["value"] <= row["high"]
         assert row["value"] == pytest.approx(own["MiraBest Confident", row["features"], "accuracy"] - 0.9)
     blocks = found["blocks"].drop_duplicates("blocks")
-    assert list(zip(blocks["blocks"], blocks["dimensions"], strict=True)) == [(4, 6)]
+    assert list(zip(blocks["blocks"], blocks["dimensions"], strict=True)) == [(4, 12)]
     uncertain = found["uncertain"].set_index(["group", "metric"])
     assert uncertain.loc[("hybrid", "called_frii"), "n"] == 10
     assert uncertain.loc[("uncertain", "accuracy"), "n"] == 20
