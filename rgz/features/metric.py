@@ -63,7 +63,7 @@ def invariant(
     changes: NDArray[Any],
     parts: int = 1,
     kept: int = 64,
-    floor: float = 0.03,
+    floor: float = 0.003,
     cosine: bool = True,
 ) -> Metric:
     r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
@@ -81,7 +81,8 @@ def invariant(
     parts
         Number of parts of equal length that a code has, each with directions of its own.
     floor
-        :math:`\epsilon`, in units of the mean variance of the changes.
+        :math:`\epsilon`, in units of the mean variance of the changes; chosen by how many other observations of
+        training sources find their source, in a metric from other sources
     """
     whole = whitened(codes, cosine)
     matrices = [
