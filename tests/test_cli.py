@@ -78,7 +78,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     assert status == 0, err
     for name in datasets.SAMPLES:
         table, code, about = codes.read_codes(tmp_path / "codes.h5", name)
-        assert code.shape == (6, 2 * 3)
+        assert code.shape == (6, 4 * 3)
         assert {"name", "ra", "dec", "label", "split"} <= set(table.colnames)
         assert len(about["latents"]) == 3
         assert about["weights_sha256"]

@@ -154,3 +154,14 @@ def test_codes_of_another_length_are_refused(encoder, wrong):
         encoder.decode(wrong)
     with pytest.raises(BadInput, match=r"\(N, 2\)"):
         embed.decode(encoder.model, np.zeros((4, 3)), CHOSEN[:2])
+
+
+@pytest.mark.slow
+def test_pictures_of_a_row_that_is_asked_for_twice(survey):
+    galaxies = survey("mirabest")
+    shown, what = embed.pictures("mirabest", np.array([7, 3, 7]))
+    assert what == "survey images"
+    assert (shown[0] == shown[2]).all()
+    table, _, _ = codefile.read_codes(None, "mirabest")
+    own = embed.Encoder.from_pretrained().prepared(galaxies.named(table["name"][[7, 3]]))
+    assert (shown[:2] == own).all()

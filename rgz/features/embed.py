@@ -212,10 +212,11 @@ def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
 
     These are survey images if they are on this machine, otherwise images decoded from the codes; the second value says
-    which.
+    which. A row may occur several times.
     """
     table, code, _ = codefile.read_codes(None, name)
     encoder = Encoder.from_pretrained()
     if fetch.locate(datasets.SAMPLES[name][0]) is None:
         return encoder.decode(code[rows]), "decoded from codes"
-    return encoder.prepared(datasets.load_dataset(name).named(table["name"][rows])), "survey images"
+    once, again = np.unique(rows, return_inverse=True)
+    return encoder.prepared(datasets.load_dataset(name).named(table["name"][once]))[again], "survey images"
