@@ -86,7 +86,14 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     space = codes.read_space(tmp_path / "codes.h5")
     assert space.matrix.shape[0] == 4 * 3
     assert sorted(load_file(tmp_path / "committees.safetensors")) == sorted(classify.COMMITTEES)
-    too_many = ("--dimensions", 600, "--weights", tmp_path / "run" / "vdvae.safetensors", "--data", tmp_path / "train.h5")
+    too_many = (
+        "--dimensions",
+        600,
+        "--weights",
+        tmp_path / "run" / "vdvae.safetensors",
+        "--data",
+        tmp_path / "train.h5",
+    )
     status, _, err = run("encode", *too_many, "--out", tmp_path / "more.h5")
     assert status == 1
     assert "latents up to 8 × 8: --dimensions 600 is more" in err.splitlines()[-1]
