@@ -1,6 +1,6 @@
 """Ablations: what each choice in the training does to the code.
 
-Networks trained with one setting changed are compared by their bits per dimension on held-out sources, by where the
+Networks trained with other settings are compared by their bits per dimension on held-out sources, by where the
 rate goes, by an SVM probe and by their samples. The probe is the accuracy of a support vector machine on their codes,
 for FRI against FRII. It is cross-validated on the official training images of MiraBest alone, so that it can be used to
 choose a network. Samples are compared with validation sources by a classifier two-sample test

@@ -156,7 +156,7 @@ def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int =
     """
     labels, rows = is_frii(table), []
     rounds = list(folds(labels, groups(table), repeats))
-    for last in np.unique(block)[1::2]:
+    for last in sorted({*np.unique(block)[1::2], block.max()}):
         values = code[:, np.tile(block <= last, PARTS)]
         ((_, found),) = predict(Features(f"{last + 1} blocks", values), labels, rounds, SVM).items()
         about = {"blocks": int(last) + 1, "dimensions": values.shape[1]}

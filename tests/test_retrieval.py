@@ -150,7 +150,7 @@ def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, t
     encoder = Encoder(Embed(tiny.eval(), Recipe(tiny.config.size), chosen))
     whole = {name: encoder.transform(one) for name, one in archives.items()}
     groups = {name: (archives[name].table, code, {}) for name, code in whole.items()}
-    space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS, kept=3)
+    space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)
     codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, space)
     found = pd.DataFrame(similarity.study(encoder, tmp_path / "c.h5", simulated))
     asked = found.drop_duplicates(["features", "metric_space"])
@@ -162,7 +162,7 @@ def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, t
     }
     assert not found.duplicated(["features", "metric_space", "question", "pair", "k"]).any()
     sizes = asked.set_index(["features", "metric_space"])["dimensions"]
-    assert sizes[similarity.CODES, "invariant, cosine"] == 4 * 3
+    assert sizes[similarity.CODES, "invariant, cosine"] == 4 * 4
     assert sizes[similarity.COMPONENTS, "unscaled, cosine"] == 4 * 4
     own = found[(found["pair"] == "mirabest → rgd") & (found["question"] == "same galaxy")]
     assert (own["value"] == 1).all()  # the very same images

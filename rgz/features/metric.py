@@ -59,18 +59,13 @@ def whitened(codes: NDArray[Any], cosine: bool = True) -> Metric:
 
 
 def invariant(
-    codes: NDArray[Any],
-    changes: NDArray[Any],
-    parts: int = 1,
-    kept: int = 64,
-    floor: float = 0.003,
-    cosine: bool = True,
+    codes: NDArray[Any], changes: NDArray[Any], parts: int = 1, floor: float = 0.003, cosine: bool = True
 ) -> Metric:
-    r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
+    r"""Within-class whitening: directions in which perturbations change a galaxy count less.
 
-    Codes are standardised first. Let :math:`S_w` be the covariance of the changes and :math:`S_t` that of the codes.
-    The directions are the first ``kept`` solutions of :math:`S_t v = \lambda\,(S_w + \epsilon) v`. These are Fisher's
-    discriminants with each galaxy as its own class (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x).
+    Codes are standardised first. Let :math:`S_w` be the covariance of the changes. Standardised codes are multiplied by
+    :math:`(S_w + \epsilon)^{-1/2}`, as in linear discriminant analysis with each galaxy as its own class (Fisher 1936,
+    doi:10.1111/j.1469-1809.1936.tb02137.x).
 
     Parameters
     ----------
@@ -79,28 +74,19 @@ def invariant(
     changes
         Codes of perturbed images minus codes of the images, (M, D).
     parts
-        Number of parts of equal length that a code has, each with directions of its own.
+        Number of parts of equal length that a code has, each whitened by itself.
     floor
         :math:`\epsilon`, in units of the mean variance of the changes; chosen by how many other observations of
-        training sources find their source, in a metric from other sources
+        training sources find their source, in a metric from other sources.
     """
     whole = whitened(codes, cosine)
-    matrices = [
-        _directions(one, change, kept, floor)
-        for one, change in zip(
-            np.split((codes - whole.centre) @ whole.matrix, parts, axis=1),
-            np.split((changes - changes.mean(axis=0)) @ whole.matrix, parts, axis=1),
-            strict=True,
-        )
-    ]
-    return Metric(whole.centre, whole.matrix @ block_diag(*matrices), cosine, parts)
+    each = np.split((changes - changes.mean(axis=0)) @ whole.matrix, parts, axis=1)
+    return Metric(whole.centre, whole.matrix @ block_diag(*(_whitening(one, floor) for one in each)), cosine, parts)
 
 
-def _directions(codes: NDArray[Any], changes: NDArray[Any], kept: int, floor: float) -> NDArray[Any]:
-    """Directions (D, kept) for standardised codes (N, D) and their changes (M, D)."""
+def _whitening(changes: NDArray[Any], floor: float) -> NDArray[Any]:
+    """The symmetric matrix (D, D) that makes the covariance of changes (M, D) nearly the identity."""
     within = np.cov(changes.T)
     within = within / np.trace(within) * len(within) + floor * np.eye(len(within))
     values, vectors = np.linalg.eigh(within)
-    flat = (vectors / np.sqrt(values)) @ vectors.T
-    spread, directions = np.linalg.eigh(np.cov((codes @ flat).T))
-    return np.asarray(flat @ directions[:, np.argsort(-spread)[:kept]])
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
