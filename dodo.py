@@ -21,10 +21,11 @@ from rgz import artifacts
 from rgz.data import datasets, fetch, training_set
 
 SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
-SOURCES = (SAMPLES[0], SAMPLES[3], training_set.FITS_FIELDS, training_set.ZOO)
+SOURCES = (*SAMPLES, datasets.POSITIONS, training_set.FITS_FIELDS, training_set.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
-CODES, PRIOR, DENSITY = "artifacts/codes.h5", "artifacts/prior.safetensors", "artifacts/density.safetensors"
+CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
 CNN = "results/cnn.csv"
+GPU = " --device cuda"
 
 
 def tables(*names: str) -> tuple[str, ...]:
@@ -51,33 +52,30 @@ class Step:
 
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
-    "network": Step("rgz train", SOURCES, makes=(NETWORK,), run="runs/small"),
-    "plain": Step("rgz train --preset plain --steps 1500", SOURCES, makes=(PLAIN,), run="runs/plain"),
-    "codes": Step("rgz encode", (*SAMPLES, *SOURCES), (NETWORK,), (CODES, "artifacts/committees.safetensors")),
-    "prior": Step("rgz fit prior", SOURCES, (NETWORK,), (PRIOR,)),
-    "density": Step("rgz fit density", SOURCES, (NETWORK, CODES), (DENSITY,)),
-    "cnn": Step("studies.cnn", SAMPLES[:3], (CODES,), (CNN,)),
+    "network": Step("rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=(NETWORK,), run="runs/deep"),
+    "plain": Step(
+        "rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"
+    ),
+    "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, "artifacts/committees.safetensors")),
+    "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
+    "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
     "classification": Step(
         "studies.classification",
         SAMPLES[:3],
         (CODES, CNN),
         tables("samples", "classification", "label_efficiency", "blocks", "uncertain", "transfer"),
     ),
-    "reconstruction": Step(
-        "studies.reconstruction", (*SAMPLES[:3], *SOURCES), (NETWORK, PLAIN), tables("reconstruction")
-    ),
-    "similarity": Step(
-        "studies.similarity", (*SAMPLES, *SOURCES), (NETWORK, CODES), tables("similarity", "seen_twice")
-    ),
+    "reconstruction": Step("studies.reconstruction", SOURCES, (NETWORK, PLAIN, CODES), tables("reconstruction")),
+    "similarity": Step("studies.similarity", SOURCES, (NETWORK, CODES), tables("similarity", "seen_twice")),
     "generation": Step(
         "studies.generation",
         SOURCES,
-        (NETWORK, PLAIN, PRIOR),
-        tables("generation", "generation_quantiles", "generation_sources"),
+        (NETWORK, PLAIN),
+        tables("generation", "generation_quantiles"),
     ),
     "anomalies": Step(
         "studies.anomalies",
-        (*SAMPLES, *SOURCES),
+        SOURCES,
         (NETWORK, CODES, DENSITY),
         tables("anomalies", "density", "density_checks"),
     ),

@@ -1,4 +1,4 @@
-"""Everyday tasks: ``nox -s tests``, ``execute``, ``book``, ``lint``, ``train``, ``measure`` and ``bench``.
+"""Everyday tasks: ``nox -s tests``, ``execute``, ``book``, ``lint``, ``train`` and ``bench``.
 
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import nox
@@ -21,12 +20,7 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
-STUDIES = (
-    "classification",
-    "reconstruction",
-    "similarity",
-    "map",
-)  # what ``--fresh`` computes; ``nox -s measure`` the rest
+STUDIES = ("classification", "reconstruction", "similarity", "generation", "anomalies", "map")
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -48,18 +42,6 @@ def _run(session, program, *arguments):
     session.run(str(BIN / program), *arguments)
 
 
-@contextmanager
-def _record():
-    """Restore the record of the committed results if a step fails, for they are still there."""
-    record = HERE / "results" / "steps.json"
-    before = record.read_bytes()
-    try:
-        yield
-    except BaseException:
-        record.write_bytes(before)
-        raise
-
-
 @nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
@@ -76,12 +58,7 @@ def execute(session):
     _install(session)
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
-    if session.posargs:
-        with _record():
-            _run(session, "doit", "forget", *STUDIES)
-            _run(session, "doit", "run", "-n", str(os.cpu_count()))  # studies take turns on the cores
-    else:
-        _run(session, "doit")
+    _run(session, "rgz", "study", *STUDIES, *session.posargs)
     _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
@@ -136,18 +113,9 @@ def _build(session):
 
 @nox.session
 def train(session):
-    """Train the network again; about an hour on two cores. Options go after ``--``."""
+    """Train the network again; minutes on a GPU (``-- --device cuda --batch 256``), a day on two cores."""
     _install(session)
-    _run(session, "rgz", "train", "--preset", "small", *session.posargs)
-
-
-@nox.session
-def measure(session):
-    """Fit the flows again and run the studies of generation and anomalies; about 40 minutes on two cores."""
-    _install(session)
-    with _record():
-        _run(session, "doit", "forget", "prior", "density", "generation", "anomalies")
-        _run(session, "doit", "generation", "anomalies")
+    _run(session, "rgz", "train", *session.posargs)
 
 
 @nox.session

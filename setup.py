@@ -13,7 +13,6 @@ SHIPPED = (
     "codes.h5",
     "committees.safetensors",
     "density.safetensors",
-    "prior.safetensors",
 )
 
 

@@ -25,7 +25,10 @@ class Convolution(NamedTuple):
 
 
 def record(model: nn.Module) -> tuple[list[Convolution], Callable[[], None]]:
-    """A list that each convolution of the model joins when called, and a function that ends this."""
+    """A list that each convolution of the model joins when called, and a function that ends this.
+
+    It begins anew when the whole model is called, for a step may call it several times before it takes one.
+    """
 
     def note(layer, inputs, output):
         images, kernel = inputs[0], layer.weight
@@ -36,6 +39,7 @@ def record(model: nn.Module) -> tuple[list[Convolution], Callable[[], None]]:
 
     calls = []
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    hooks.append(model.register_forward_pre_hook(lambda *_: calls.clear()))
     return calls, lambda: [hook.remove() for hook in hooks]
 
 

@@ -75,7 +75,7 @@ def look():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, default=1_000_000, help="codes to search")
-    parser.add_argument("--dimensions", type=int, default=192, help="numbers of each code, as it is compared")
+    parser.add_argument("--dimensions", type=int, default=256, help="numbers of each code")
     asked = parser.parse_args()
     search(asked.codes, asked.dimensions)
     look()

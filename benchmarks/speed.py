@@ -8,7 +8,7 @@ Network and convolutions are timed alternately, so that a slowdown of the machin
 median over the repetitions, ± half the interquartile range. Each measurement runs in its own process, whose largest
 resident size is the peak memory (on CUDA, the largest allocation).
 
-    python benchmarks/speed.py --presets tiny small --seconds 30
+    python benchmarks/speed.py --presets tiny deep --seconds 30
 """
 
 import argparse
@@ -39,9 +39,13 @@ from rgz.features import embed
 from rgz.models import train
 from rgz.models.vdvae import PRESETS, VDVAE, Config
 
-BATCH = {"tiny": 64, "small": 64, "base64": 32, "imagenet64": 4}  # images of a step, for a machine of 16 GB
+BATCH = {"tiny": 64, "deep": 64}  # images of a step, for a machine of 16 GB
 TURNS = 5  # at least
 ROW = "{:<11}{:>13}{:>7}{:>13}{:>14}{:>14}{:>14}{:>16}"
+
+
+class Enough(Exception):
+    """No more passes, no more steps."""
 
 
 def turns(model: nn.Module, device: str, budget: float, result: dict) -> Iterator[None]:
@@ -90,14 +94,22 @@ def measure(name: str, kind: str, batch: int, device: str, budget: float) -> dic
     pixels = np.ascontiguousarray(fields[:, middle, middle])
     images = torch.from_numpy(pixels[:, None])
     model = VDVAE(config).to(device, memory_format=torch.channels_last)
+    model.anneal = lambda done: False  # all latents from the first step, as at the end of a training
     result["parameters"] = sum(p.numel() for p in model.parameters())
     passes = turns(model, device, budget, result)
     bars = redirect_stderr(io.StringIO())  # of progress, which belong to no table
     if kind == "train":
         schedule = train.Schedule(steps=sys.maxsize, batch=batch, patience=0)  # a step left out would be too cheap
-        with tempfile.TemporaryDirectory() as folder, bars, suppress(StopIteration):  # no more passes, no more steps
-            each = {"every": sys.maxsize, "device": device}
-            train.fit(model, lambda step: next(passes) or images, schedule, Path(folder), **each)
+        each = {"every": sys.maxsize, "device": device}
+        given = (images.to(device),)
+
+        def batch(_step):
+            if next(passes, Enough) is Enough:
+                raise Enough
+            return given
+
+        with tempfile.TemporaryDirectory() as folder, bars, suppress(Enough):
+            train.fit(model, batch, schedule, Path(folder), **each)
     else:
         model.eval().requires_grad_(False)
         with bars:

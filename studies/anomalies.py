@@ -7,9 +7,9 @@ interval, the fraction of anomalies among the first 20 and the first 100, and th
 galaxies equals the number of anomalies.
 
 The likelihood is known to be high for simple images (Serrà et al. 2020, arXiv:1909.11480): unresolved sources have the
-highest. We therefore measure its rank correlation with the *complexity* of an image, which is the size of the
-compressed image. We try two corrections: the likelihood relative to that of other galaxies of the same complexity, and
-the absolute difference from the typical likelihood (Nalisnick et al. 2019, arXiv:1906.02994).
+highest. We therefore measure its rank correlation with the length of a source, and with the *complexity* of its image,
+which is the size of the compressed image. We try two corrections: the likelihood relative to that of other galaxies of
+the same complexity, and the absolute difference from the typical likelihood (Nalisnick et al. 2019, arXiv:1906.02994).
 
 The likelihood of the flow is compared with that of Gaussians and mixtures of Gaussians on the same folds. Its
 percentiles are tested for uniformity: the percentiles of one half of the validation sources, calibrated with the other
@@ -18,7 +18,6 @@ half, should be distributed like those of the other half.
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,39 +29,30 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from rgz import artifacts
 from rgz.data import datasets, training_set
-from rgz.data.sample import Sample, prepared, usable
+from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
-from rgz.features import embed
 from rgz.features.embed import Encoder
 from rgz.metrics import auc, interval
 from rgz.models import flow
 from rgz.models.flow import FlowEnsemble
 from rgz.models.vdvae import VDVAE
-from rgz.progress import progress
-from rgz.transforms import perturb, prepare
+from rgz.transforms import fields
+from rgz.transforms.prepare import lengths
 from studies import injected, inputs, results
 from studies.results import Row, tidy
 
-FLOW = "MAF"
+FLOW, ELBO = "MAF", "VDVAE, −ELBO"
 INJECTED = 100  # anomalies of each kind
-MIXTURES = (2, 5, 10, 20)  # components of a Gaussian mixture; the held-out fold selects one
+MIXTURES = ((2, "full"), (5, "full"), (20, "diag"), (50, "diag"))  # Gaussians and covariance; a held-out fold selects
 FOLDS = 5
+RESOLVED = 8.0  # arcsec, length; anomalies are made from longer sources
 
 Scores = dict[str, NDArray[np.float64]]  # detector to scores (N,), high for anomalies
-
-
-def committed(path: Path) -> dict[str, tuple[Table, NDArray[Any]]]:
-    """Table and input features of the density model (N, D + 3) of each sample in a codes file."""
-    found = {}
-    for name in datasets.SAMPLES:
-        table, codes, _ = codefile.read_variants(path, name, ("code_views", "code_asymmetry"))
-        found[name] = table, embed.for_density(codes)
-    return found
 
 
 def complexity(grey: NDArray[Any]) -> NDArray[np.int64]:
@@ -81,7 +71,6 @@ def detectors(values: NDArray[Any]) -> dict[str, Callable[[NDArray[Any]], NDArra
     return {
         "Gaussian": EmpiricalCovariance().fit(values).mahalanobis,
         "isolation forest": of(IsolationForest(n_estimators=300, random_state=0)),
-        "local outlier factor": of(LocalOutlierFactor(n_neighbors=20, novelty=True)),
         "one-class SVM": of(OneClassSVM(nu=0.1)),
         "distance to neighbours": lambda asked: np.asarray(known.kneighbors(asked)[0].mean(1)),
     }
@@ -135,9 +124,8 @@ def baseline_densities(values: NDArray[Any], groups: NDArray[Any], held_out: NDA
     for fold, (seen, stop) in enumerate(flow.folds(values, groups, FOLDS)):
         full = GaussianMixture(1, reg_covar=1e-6).fit(values[seen])
         several = [
-            GaussianMixture(n, covariance_type=kind, reg_covar=1e-2, max_iter=500, random_state=0).fit(values[seen])
-            for n in MIXTURES
-            for kind in ("full", "diag")
+            GaussianMixture(n, covariance_type=kind, reg_covar=1e-2, tol=1e-2, random_state=0).fit(values[seen])
+            for n, kind in MIXTURES
         ]
         best = max(several, key=lambda mixture: mixture.score(values[stop]))
         for model, fitted in (("Gaussian", full), ("mixture of Gaussians", best)):
@@ -164,26 +152,23 @@ def uniformity(flows: FlowEnsemble, held_out: NDArray[Any]) -> dict[str, float]:
     }
 
 
-def _elbo(model: VDVAE, grey: NDArray[Any]) -> Scores:
-    """The network's own scores of prepared images: minus the evidence lower bound, and the distortion, nats, (N,)."""
+def _elbo(model: VDVAE, grey: NDArray[Any]) -> NDArray[np.float64]:
+    """The network's own score of prepared images (N, H, W): minus the evidence lower bound, nats, (N,)."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = [model(part) for part in torch.split(torch.from_numpy(grey[:, None]), 128)]
-    distortion, rate = (torch.cat([part[name] for part in parts]) for name in ("distortion", "rate"))
-    return {"VDVAE, −ELBO": (distortion + rate.sum(1)).numpy(), "VDVAE, distortion": distortion.numpy()}
+        parts = [model(part) for part in torch.split(torch.from_numpy(grey[:, None]), 64)]
+    return np.asarray(torch.cat([part["distortion"] + part["rate"].sum(1) for part in parts]).double())
 
 
 class DetectorScores:
-    """Scores of every detector for galaxies, from their codes and their prepared images.
+    """Scores of every detector of codes for galaxies, from their codes and their prepared images.
 
     Detectors are fitted to codes ``training`` (N, D), and the corrections of the likelihood to codes ``held_out`` (M,
     D) and prepared images ``grey`` (M, H, W).
     """
 
-    def __init__(
-        self, model: VDVAE, flows: FlowEnsemble, training: NDArray[Any], held_out: NDArray[Any], grey: NDArray[Any]
-    ):
-        self.model, self.flows, self.others = model, flows, detectors(flows.whitened(training))
+    def __init__(self, flows: FlowEnsemble, training: NDArray[Any], held_out: NDArray[Any], grey: NDArray[Any]):
+        self.flows, self.others = flows, detectors(flows.whitened(training))
         likely = flows.score_samples(held_out)
         self.typical = float(np.median(likely))
         self.expected = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(complexity(grey), likely)
@@ -194,22 +179,20 @@ class DetectorScores:
         return {
             FLOW: -likely,
             **{name: score(values) for name, score in self.others.items()},
-            **_elbo(self.model, grey),
             f"{FLOW}, corrected for complexity": self.expected.predict(complexity(grey)) - likely,
             f"{FLOW}, typicality": np.abs(likely - self.typical),
         }
 
 
-def _injected(recipe: prepare.Recipe, hosts: Sample) -> dict[str, Sample]:
-    """Anomalies of each kind, made from resolved galaxies."""
-    rng, found = np.random.default_rng(0), {}
-    for kind in injected.KINDS:
-        made = injected.inject(kind, hosts.images, INJECTED, rng)
-        rows = [prepare.has_source(prepare.despeckle(image), hosts.pixel, recipe) for image in made]
-        table = Table({name: [""] * len(made) for name in hosts.table.colnames if name != "name"})
-        table["name"] = [f"{kind} {number}" for number in range(len(made))]
-        found[kind] = Sample(made, table, hosts.pixel)[np.array(rows)]
-    return found
+def _injected(hosts: Sample) -> tuple[Sample, NDArray[np.str_]]:
+    """Anomalies of all kinds, made from resolved galaxies, and the kind of each, (N,)."""
+    rng, kinds = np.random.default_rng(0), np.repeat([*injected.KINDS], INJECTED)
+    made = np.concatenate([injected.inject(kind, hosts.images, INJECTED, rng) for kind in injected.KINDS])
+    shown = fields.has_source(np.stack([*map(fields.despeckle, made)]), hosts.pixel)
+    blank = np.full(len(made), np.nan)
+    names = [f"{kind} {number}" for number, kind in enumerate(kinds)]
+    table = source_table(names, blank, blank, [""] * len(made), blank < 0, [""] * len(made))
+    return Sample(made, table, hosts.pixel)[shown], kinds[shown]
 
 
 def _task(task: str, normal: Scores, anomalous: Scores) -> list[Row]:
@@ -233,15 +216,12 @@ def _excluded(codes: dict[str, tuple[Table, NDArray[Any]]], config: flow.Config)
     return [row for kind, odd in kinds.items() for row in _task(f"{kind}, excluded from training", normal, odd)]
 
 
-def _catalogued(
-    scores: DetectorScores, recipe: prepare.Recipe, codes: dict[str, tuple[Table, NDArray[Any]]]
-) -> list[Row]:
+def _catalogued(scores: DetectorScores, encoder: Encoder, codes: dict[str, tuple[Table, NDArray[Any]]]) -> list[Row]:
     """Hybrids among the FRI and FRII of MiraBest, and NVSS images among FIRST images."""
     scored = {}
     for name in ("mirabest", "frdeep-first", "frdeep-nvss"):
         table, code = codes[name]
-        sample = datasets.load_dataset(name).named(table["name"])
-        scored[name] = scores(code, prepared(sample[usable(sample, recipe)], recipe))
+        scored[name] = scores(code, encoder.prepared(datasets.load_dataset(name).named(table["name"])))
     label = np.asarray(codes["mirabest"][0]["label"])
     certain, hybrid = (
         {name: score[rows] for name, score in scored["mirabest"].items()}
@@ -254,7 +234,7 @@ def _catalogued(
 def study(
     encoder: Encoder,
     flows: FlowEnsemble,
-    seen: Sample,
+    training: tuple[Table, NDArray[Any]],
     held_out: Sample,
     codes: dict[str, tuple[Table, NDArray[Any]]],
 ) -> dict[str, list[Row]]:
@@ -264,54 +244,48 @@ def study(
     ----------
     flows
         The calibrated density.
-    seen, held_out
-        Training and validation sources.
+    training
+        Table and codes (N, D) of the training sources.
+    held_out
+        Validation sources.
     codes
-        Table and codes (·, D) of each sample, as from :func:`committed`.
+        Table and codes (·, D) of each sample.
     """
-    training, known = (encoder.transform(one, "density").astype(float) for one in (seen, held_out))
-    recipe, grey = encoder.recipe, prepared(held_out, encoder.recipe)
-    scores = DetectorScores(encoder.model, flows, training, known, grey)
-    lengths = [prepare.length(image, held_out.pixel, recipe) for image in held_out.images]
-    resolved = np.array(lengths) > perturb.RESOLVED
-    normal, odd, rows = scores(known, grey), {}, []
-    among = {name: score[resolved] for name, score in normal.items()}
-    for kind, sample in progress(_injected(recipe, held_out[resolved]).items(), "injecting", unit="kind"):
-        odd[kind] = scores(encoder.transform(sample, "density"), prepared(sample, recipe))
-        rows += _task(kind, normal, odd[kind]) + _task(f"{kind}, among resolved", among, odd[kind])
-    rows += _catalogued(scores, recipe, codes) + _excluded(codes, flows.config)
+    length = lengths(held_out.images, held_out.pixel)
+    resolved = length > RESOLVED
+    known, grey = encoder.transform(held_out).astype(float), encoder.prepared(held_out)
+    scores = DetectorScores(flows, training[1], known, grey)
+    made, kinds = _injected(held_out[resolved])
+    shown = encoder.prepared(made)
+    normal, anomalous = scores(known, grey), scores(encoder.transform(made).astype(float), shown)
+    normal[ELBO], anomalous[ELBO] = _elbo(encoder.model, grey), _elbo(encoder.model, shown)
+    odd = {kind: {name: score[kinds == kind] for name, score in anomalous.items()} for kind in injected.KINDS}
+    among, rows = {name: score[resolved] for name, score in normal.items()}, []
+    for kind, own in odd.items():
+        rows += _task(kind, normal, own) + _task(f"{kind}, among resolved", among, own)
+    rows += _catalogued(scores, encoder, codes) + _excluded(codes, flows.config)
     rows += paired_auc_difference(normal, odd)
-    densities = likelihoods(flows, known)
-    densities += baseline_densities(flows.whitened(training), training_set.cells(seen.table), flows.whitened(known))
-    checks, size, likely = uniformity(flows, known), complexity(grey), flows.score_samples(known)
-    for name, part in (("all", np.ones(len(size), bool)), ("resolved", resolved)):
-        checks[f"spearman_complexity_{name}"] = float(stats.spearmanr(size[part], likely[part]).statistic)
+    values, groups = flows.whitened(training[1]), training_set.cells(training[0])
+    checks, likely = uniformity(flows, known), flows.score_samples(known)
+    for name, part in (("all", np.ones(len(known), bool)), ("resolved", resolved)):
+        for key, measured in (("complexity", complexity(grey)), ("length", length)):
+            checks[f"spearman_{key}_{name}"] = float(stats.spearmanr(measured[part], likely[part]).statistic)
     return {
         "anomalies": rows,
-        "density": densities,
+        "density": likelihoods(flows, known) + baseline_densities(values, groups, flows.whitened(known)),
         "density_checks": [{"check": name, "value": float(value)} for name, value in checks.items()],
     }
 
 
-def least_likely(
-    flows: FlowEnsemble, codes: dict[str, tuple[Table, NDArray[Any]]], count: int = 10
-) -> dict[str, Table]:
-    """The least likely galaxies of each sample, with their ``row``, ``log_likelihood`` (nats) and ``percentile``."""
-    found = {}
-    for name, (table, code) in codes.items():
-        likely = flows.score_samples(code)
-        rows = np.argsort(likely)[:count]
-        found[name] = table[rows]
-        found[name]["row"], found[name]["log_likelihood"] = rows, likely[rows]
-        found[name]["percentile"] = flows.percentile(likely[rows])
-    return found
-
-
 def main() -> None:
-    """Compute and write the tables of this chapter; 20 minutes on two cores."""
+    """Compute and write the tables of this chapter; ten minutes on two cores."""
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5", "density.safetensors")]
-    flows, _ = flow.load(files[2])
-    tables = study(Encoder.from_pretrained(), flows, *inputs.training_set(), committed(files[1]))
+    encoder, (flows, _), (seen, held_out) = Encoder.from_pretrained(), flow.load(files[2]), inputs.training_set()
+    codes = {}
+    for name in datasets.SAMPLES:
+        table, code, _ = codefile.read_codes(files[1], name)
+        codes[name] = table, code.astype(float)
+    tables = study(encoder, flows, (seen.table, encoder.transform(seen).astype(float)), held_out, codes)
     for name, rows in tables.items():
         results.write(name, rows, files)
 

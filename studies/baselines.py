@@ -6,56 +6,50 @@ the codes. Principal components are fitted on training folds alone.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
+from torch import Tensor, nn
 
-from rgz.data.sample import Sample, prepared
+from rgz.data.sample import Sample
+from rgz.features.embed import Embed, Encoder
 from rgz.tasks.classify import SEED
-from rgz.transforms import prepare
+from rgz.transforms import fields
+from rgz.transforms.prepare import Recipe, prepare
 from studies.classifiers import Features
 
 
-class PooledPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Principal components of several views (N, views, pixels), pooled as the codes are: (N, 2 × components)."""
+class Pixels(nn.Module):
+    """Takes the place of the network in an encoder: the code of a prepared image is its grey levels, 0 … 255."""
 
-    def __init__(self, components: int = 32):
-        self.components = components
+    coded = 0
 
-    def fit(self, values: NDArray[Any], _labels: None = None) -> "PooledPCA":
-        """Fit the components to all views of the rows given."""
-        pca = PCA(self.components, svd_solver="randomized", random_state=SEED)
-        self.pca_ = pca.fit(values.reshape(-1, values.shape[-1]))
-        return self
-
-    def transform(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Project each view, then pool."""
-        return prepare.pool(np.stack([self.pca_.transform(values[:, view]) for view in range(values.shape[1])]))
-
-    @property
-    def n_components(self) -> int:
-        """Number of features of a galaxy."""
-        return 2 * self.components
+    def encode(self, images: Tensor, **_options: Any) -> tuple[Tensor]:
+        """Images (N, 1, H, W) to grey levels (N, H W)."""
+        return (images.flatten(1),)
 
 
 def _raw(sample: Sample, size: int = 128) -> NDArray[Any]:
     """Centre crop averaged by two, neither aligned nor stretched: (N, 4096)."""
-    pixels = prepare.crop(sample.images, size).astype(np.float32)
+    pixels = fields.crop(sample.images, size).astype(np.float32)
     return np.asarray(pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1))
 
 
-def _aligned(sample: Sample, recipe: prepare.Recipe) -> NDArray[Any]:
-    """Prepared images, (N, size²)."""
-    return prepared(sample, recipe).reshape(len(sample), -1).astype(np.float32)
+def _canonical(sample: Sample) -> NDArray[Any]:
+    """Images prepared about the middle of the field, (N, size²)."""
+    return np.asarray(prepare(sample.images, sample.pixel, Recipe())[0].reshape(len(sample), -1).astype(np.float32))
 
 
-def _views(sample: Sample) -> NDArray[Any]:
-    """Prepared images in their twelve views, (N, 12, size²)."""
-    shown = np.stack([prepare.views(image, sample.pixel, prepare.Recipe()) for image in sample.images])
-    return shown.reshape(*shown.shape[:2], -1).astype(np.float32)
+def _averaged(sample: Sample) -> NDArray[Any]:
+    """Means and standard deviations of prepared images over mirrored views, about both centres, (N, 4 size²).
+
+    Views and weights are those of the codes, with grey levels in place of latents.
+    """
+    recipe = Recipe()
+    embed = Embed(cast(Any, Pixels()), recipe, np.arange(recipe.size**2))
+    return Encoder(embed).transform(sample)
 
 
 def _fourier(sample: Sample) -> NDArray[Any]:
@@ -71,14 +65,26 @@ def _fourier(sample: Sample) -> NDArray[Any]:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
-BEST = "PCA, aligned, scaled, 12 views"
-PCA_32 = PCA(32, svd_solver="randomized", random_state=SEED)
+def dynamic_range(sample: Sample) -> NDArray[Any]:
+    """Natural logarithm of the peak of the source over the faintest pixel of its clipped field, (N, 1).
+
+    It measures how far a source is above the noise, and says nothing about its shape.
+    """
+    images = np.asarray(sample.images, dtype=float)
+    peak = fields.crop(images, 2 * round(fields.RADIUS / sample.pixel)).max((1, 2))
+    return np.asarray(np.log(peak / np.where(images > 0, images, np.inf).min((1, 2))))[:, None]
+
+
+def _components(count: int) -> PCA:
+    return PCA(count, svd_solver="randomized", random_state=SEED)
+
+
+BEST = "PCA, averaged views"
 BASELINES: dict[str, tuple[Callable[[Sample], NDArray[Any]], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
-    "PCA, raw pixels": (_raw, PCA_32),
-    "PCA, aligned, 115″": (lambda s: _aligned(s, prepare.Recipe(narrowest=115.2, widest=115.2)), PCA_32),
-    "PCA, aligned, scaled": (lambda s: _aligned(s, prepare.Recipe()), PCA_32),
-    BEST: (_views, PooledPCA(32)),
+    "PCA, raw pixels": (_raw, _components(32)),
+    "PCA, canonical images": (_canonical, _components(32)),
+    BEST: (_averaged, _components(64)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""
 

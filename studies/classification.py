@@ -2,19 +2,20 @@
 
 There are two protocols: repeated 5-fold cross-validation, with the standard deviation over folds, and the official
 split, with a bootstrap interval over test galaxies. On the same folds each method is compared with a supervised CNN
-(:mod:`studies.cnn`). Four further tests use the codes of twelve views. How many labels does a classifier need? Which
-blocks of the network carry the class? How are hybrids classified, and galaxies whose class the experts marked as
-uncertain? Can a classifier be transferred from one survey to another?
+(:mod:`studies.cnn`). There are four further tests. How many labels does a classifier need? Which blocks of the network
+carry the class? How are hybrids classified, and galaxies whose class the experts marked as uncertain? Can a classifier
+be transferred from one survey to another, or from one catalogue to another?
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from astropy.table import Table
+from astropy.table import Table, vstack
 from joblib import parallel_config
 from numpy.typing import NDArray
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -23,29 +24,35 @@ from sklearn.svm import SVC
 
 from rgz import artifacts, metrics
 from rgz.data import datasets
+from rgz.data.sample import same_source
 from rgz.features import codes as codefile
+from rgz.features.embed import PARTS
 from rgz.tasks.classify import SEED, confident, folds, groups, is_frii
 from studies import baselines, results
 from studies.classifiers import BRIEF, CLASSIFIERS, Features, predict
 from studies.results import Row, tidy
 
-VARIANTS = {"code": "VDVAE code", "code_views": "VDVAE code, 12 views"}
+CODE = "VDVAE code"
 SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frdeep-first": "FR-DEEP FIRST"}
+TRANSFERRED = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FIRST", "frdeep-nvss": "NVSS"}
 SIZE = "angular size (catalogue)"
+RANGE, WITH_RANGE = "dynamic range", "VDVAE code and dynamic range"
 CNN = "supervised CNN"
-REPEATS = {"mirabest": 10, "frdeep-nvss": 3, "frdeep-first": 3}  # of the 5-fold cross-validation
+REPEATS = {"mirabest": 3, "frdeep-nvss": 2, "frdeep-first": 2}  # of the 5-fold cross-validation
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
 SVM = {"support vector machine": BRIEF["support vector machine"]}
 UNCALIBRATED = {"support vector machine": GridSearchCV(SVC(), {"C": [1, 3, 10]}, scoring="roc_auc", cv=3)}
 """For few labels, since ten are too few to calibrate probabilities."""
 SPREAD = ("value", "spread")
+APART = 20.0
+"""Distance in arcsec within which galaxies of two samples may be the same (in FR-DEEP no two are 5″ to 5′ apart)."""
 
 Rounds = list[tuple[NDArray[Any], NDArray[Any]]]  # row numbers: training, held out
 
 
-def known(codes: Path, name: str, variant: str = "code_views") -> tuple[Table, NDArray[Any]]:
+def known(codes: Path, name: str) -> tuple[Table, NDArray[Any]]:
     """Table and codes of the galaxies of a sample for which the experts were certain of the class."""
-    everything, code, _ = codefile.read_codes(codes, name, variant)
+    everything, code, _ = codefile.read_codes(codes, name)
     rows = confident(everything)
     return everything[rows], code[rows]
 
@@ -101,15 +108,16 @@ def _scored(about: Row, labels: NDArray[Any], rounds: Rounds, found: Any, test: 
 
 def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
     """Numbers of galaxies in one sample, and the rows of its scores."""
-    every: list[tuple[Features, dict[str, Any]]] = []
-    for variant, title in VARIANTS.items():
-        table, code = known(codes, name, variant)
-        every.append((Features(title, code), CLASSIFIERS))
+    table, code = known(codes, name)
+    every = [(Features(CODE, code), CLASSIFIERS)]
     if name == "mirabest":
         every.append((Features(SIZE, np.log(np.asarray(table["size"]))[:, None]), BRIEF))
     images = datasets.load_dataset(name).named(table["name"])
     chosen = tuple(baselines.BASELINES) if name == "mirabest" else (baselines.BEST,)
     every += [(one, BRIEF) for one in baselines.describe(images, chosen)]
+    strength = baselines.dynamic_range(images)
+    strength *= np.sqrt(code.var(axis=0).sum() / PARTS) / strength.std()  # as much variance as a part of the code
+    every += [(Features(RANGE, strength), BRIEF), (Features(WITH_RANGE, np.hstack([code, strength])), BRIEF)]
     labels, test = is_frii(table), np.asarray(table["split"]) == "test"
     cnn, rows = of_cnn(table, name), []
     rival = cnn and joined(*cnn[:2], len(labels))
@@ -123,7 +131,7 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
     return {"sample": SAMPLES[name]} | counts, [{"sample": SAMPLES[name]} | row for row in rows]
 
 
-def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 20) -> list[Row]:
+def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 10) -> list[Row]:
     """Scores of a support vector machine with few labels; the spread is over draws of the labelled galaxies.
 
     These are drawn at random, in the proportion of the classes; all other sources are the test set.
@@ -141,15 +149,15 @@ def label_efficiency(features: Features, table: Table, counts: Sequence[int] = C
     return rows
 
 
-def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 2) -> list[Row]:
-    """Cross-validated scores of the latents of the first blocks, for an increasing number of blocks.
+def blocks(code: NDArray[Any], block: NDArray[Any], table: Table, repeats: int = 1) -> list[Row]:
+    """Cross-validated scores of the latents of the first blocks, more and more of those that have latents in a code.
 
-    ``code`` (N, 2 D) is pooled over views, and its latents belong to the blocks ``block`` (D,).
+    ``code`` (N, 4 D) has four numbers for each latent, and the latents belong to the blocks ``block`` (D,).
     """
     labels, rows = is_frii(table), []
     rounds = list(folds(labels, groups(table), repeats))
-    for last in np.unique(block):
-        values = code[:, np.tile(block <= last, 2)]
+    for last in sorted({*np.unique(block)[1::2], block.max()}):
+        values = code[:, np.tile(block <= last, PARTS)]
         ((_, found),) = predict(Features(f"{last + 1} blocks", values), labels, rounds, SVM).items()
         about = {"blocks": int(last) + 1, "dimensions": values.shape[1]}
         rows += tidy(about, over_folds(labels, rounds, found), SPREAD)
@@ -180,29 +188,47 @@ def uncertain(features: Features, table: Table) -> list[Row]:
     return rows
 
 
-def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 2) -> list[Row]:
-    """Scores of classifiers trained on one survey and tested on another.
+def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeats: int = 1) -> list[Row]:
+    """Scores of classifiers trained on one sample and tested on another.
 
-    Some objects are in both surveys, so the other survey is tested fold by fold, and the objects of a fold are removed
-    from the training rows of the first survey. There are two more protocols on the same folds. For ``aligned``, the
-    codes of each survey are standardised separately, which needs no labels. For ``same survey``, the classifier is
-    trained on the survey of the test fold.
+    Some galaxies may be in both samples, so the other sample is tested fold by fold, and training rows closer than
+    ``APART`` to a galaxy of the fold are left out. Galaxies without a position are left out altogether. There are two
+    more protocols on the same folds. For ``aligned``, the codes of each sample are standardised separately, which needs
+    no labels. For ``same sample``, the classifier is trained on the sample of the test fold.
     """
-    (table, one), (other, two) = here, there
+    (table, one), (other, two) = (_placed(*each) for each in (here, there))
     labels = np.concatenate([is_frii(table), is_frii(other)])
-    objects, asked = np.asarray(table["object"]), np.asarray(other["object"])
     first, home, away = len(table), [], []
-    for train, test in folds(is_frii(other), groups(other), repeats):
+    source = _sources(table, other)
+    for train, test in folds(is_frii(other), source[first:], repeats):
         home.append((first + train, first + test))
-        away.append((np.flatnonzero(~np.isin(objects, asked[test])), first + test))
+        away.append((np.flatnonzero(~np.isin(source[:first], source[first + test])), first + test))
     raw = np.vstack([one.values, two.values])
     aligned = np.vstack([StandardScaler().fit_transform(each.values) for each in (one, two)])
     rows = []
-    protocols = {"transferred": (raw, away), "aligned": (aligned, away), "same survey": (raw, home)}
+    protocols = {"transferred": (raw, away), "aligned": (aligned, away), "same sample": (raw, home)}
     for protocol, (values, rounds) in protocols.items():
         for name, found in predict(Features(f"{one.name} → {two.name}", values), labels, rounds, BRIEF).items():
             rows += tidy({"protocol": protocol, "classifier": name}, over_folds(labels, rounds, found), SPREAD)
     return rows
+
+
+def _placed(table: Table, features: Features) -> tuple[Table, Features]:
+    rows = np.isfinite(table["ra"])
+    return table[rows], replace(features, values=features.values[rows])
+
+
+def _sources(one: Table, other: Table) -> NDArray[np.intp]:
+    """One integer per source of two tables in a row, shared by rows within ``APART`` of each other."""
+    positions = [table["ra", "dec"] for table in (one, other)]
+    return same_source(vstack(positions, metadata_conflicts="silent"), APART)
+
+
+def beyond(table: Table, there: tuple[Table, Features]) -> tuple[Table, Features]:
+    """The galaxies of ``there`` that are farther than ``APART`` from all those of a table."""
+    source, count = _sources(table, there[0]), len(table)
+    rows = ~np.isin(source[count:], source[:count])
+    return there[0][rows], replace(there[1], values=there[1].values[rows])
 
 
 def study(codes: Path) -> dict[str, list[Row]]:
@@ -214,31 +240,32 @@ def study(codes: Path) -> dict[str, list[Row]]:
         The codes cannot be read, or the survey images are not on this machine and cannot be downloaded.
     """
     samples, rows = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
-    everything, every_code, about = codefile.read_codes(codes, "mirabest", "code_views")
+    everything, every_code, about = codefile.read_codes(codes, "mirabest")
     table, code = known(codes, "mirabest")
-    features = [Features(VARIANTS["code_views"], code)]
+    features = [Features(CODE, code)]
     features += baselines.describe(datasets.load_dataset("mirabest").named(table["name"]), (baselines.BEST,))
-    first, nvss = (
-        (one, Features(name, values))
-        for name in ("FIRST", "NVSS")
-        for one, values in [known(codes, f"frdeep-{name.lower()}")]
-    )
+    placed = {}
+    for name, title in TRANSFERRED.items():
+        one, values = known(codes, name)
+        placed[name] = one, Features(title, values)
+    first, nvss, mirabest = placed["frdeep-first"], placed["frdeep-nvss"], placed["mirabest"]
+    pairs = (first, nvss), (nvss, first), (mirabest, beyond(everything, placed["rgd"]))
     return {
         "samples": list(samples),
         "classification": list(chain(*rows)),
         "label_efficiency": [row for one in features for row in label_efficiency(one, table)],
         "blocks": blocks(code, about["blocks"], table),
-        "uncertain": uncertain(Features(VARIANTS["code_views"], every_code), everything),
+        "uncertain": uncertain(Features(CODE, every_code), everything),
         "transfer": [
-            {"direction": f"{one[1].name} to {two[1].name}"} | row
-            for one, two in ((first, nvss), (nvss, first))
-            for row in transfer(one, two)
+            {"direction": f"{one[1].name} to {other[1].name}"} | row
+            for one, other in pairs
+            for row in transfer(one, other)
         ],
     }
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; ten minutes on two cores."""
+    """Compute and write the tables of this chapter; five minutes on one core."""
     codes = artifacts.artifact("codes.h5")
     with parallel_config(n_jobs=-1):
         tables = study(codes)

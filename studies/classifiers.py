@@ -48,7 +48,7 @@ _logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, solver="n
 _discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
 
 CLASSIFIERS: dict[str, Any] = {
-    "logistic regression": _tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1]),
+    "logistic regression": _calibrated(_tuned(_logistic, logisticregression__C=[0.001, 0.01, 0.1])),
     "k-nearest neighbours": _calibrated(_tuned(KNeighborsClassifier(weights="distance"), n_neighbors=[5, 11, 21])),
     "Gaussian naive Bayes": _calibrated(_tuned(_components(GaussianNB()), pca__n_components=[0.6, 0.8])),
     "linear discriminant": _discriminant,
@@ -127,7 +127,10 @@ def _one_round(
 ) -> dict[str, NDArray[Any]]:
     seen, unseen = features.values[train], features.values[held_out]
     if features.transform is not None:
-        transform = clone(features.transform).fit(seen)
+        transform = clone(features.transform)
+        if len(seen) < features.dimensions:  # of few rows there are fewer principal components
+            transform.set_params(n_components=len(seen))
+        transform.fit(seen)
         seen, unseen = transform.transform(seen), transform.transform(unseen)
     return {name: _probability(clone(one).fit(seen, labels[train]), unseen) for name, one in classifiers.items()}
 

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rgz import artifacts, metrics
-from rgz.data import datasets
-from rgz.features import codes as codefile
+from rgz import metrics
+from rgz.data import datasets, fetch
+from rgz.data.sample import usable
 from rgz.progress import progress
 from rgz.tasks import classify
 from studies import results
@@ -33,8 +33,8 @@ SIZE = 150  # pixels along a side
 BATCH = 32
 
 
-def network(size: int = SIZE, kernel: int = 11, pool: bool = True) -> nn.Sequential:
-    """(N, 1, size, size) in 0 … 1 to (N,) logits of FRII; the first kernel and the last pooling depend on the size.
+def network() -> nn.Sequential:
+    """(N, 1, 150, 150) in 0 … 1 to (N,) logits of FRII.
 
     >>> network()(torch.zeros(2, 1, 150, 150)).shape
     torch.Size([2])
@@ -45,13 +45,13 @@ def network(size: int = SIZE, kernel: int = 11, pool: bool = True) -> nn.Sequent
         return [*layers, nn.MaxPool2d(2)] if pool else layers
 
     model: Any = nn.Sequential(
-        *block(1, 6, kernel, stride=2, pool=False),
+        *block(1, 6, 11, stride=2, pool=False),
         *block(6, 16, 5),
         *block(16, 24, 3),
         *block(24, 24, 3, pool=False),
-        *block(24, 16, 3, pool=pool),
+        *block(24, 16, 3),
         nn.Flatten(),
-        nn.Linear(16 * (size // (16 if pool else 8)) ** 2, 256),
+        nn.Linear(16 * (SIZE // 16) ** 2, 256),
         nn.ReLU(),
         nn.Dropout(0.5),
         nn.Linear(256, 256),
@@ -134,25 +134,25 @@ def predict(model: nn.Sequential, images: NDArray[Any]) -> NDArray[Any]:
 
 def main() -> None:
     """Train what is missing in ``results/cnn.csv``."""
-    codes = artifacts.artifact("codes.h5")
+    archives = [fetch.fetch(datasets.SAMPLES[name][0]) for name in SAMPLES]
     columns = ["sample", "round", "name", "probability"]
     found = results.read("cnn") if (results.FOLDER / "cnn.csv").exists() else pd.DataFrame(columns=columns)
-    for sample in SAMPLES:
-        table, _, _ = codefile.read_codes(codes, sample)
-        table = table[classify.confident(table)]  # same rows and order as for the codes
-        images, labels = datasets.load_dataset(sample).named(table["name"]).images, classify.is_frii(table)
+    for name in SAMPLES:
+        sample = datasets.load_dataset(name)
+        sample = sample[usable(sample) & classify.confident(sample.table)]  # same rows and order as for the codes
+        table, labels = sample.table, classify.is_frii(sample.table)
         test = np.asarray(table["split"]) == "test"
         rounds = {f"fold {k}": rows for k, rows in enumerate(classify.folds(labels, classify.groups(table), repeats=1))}
         rounds["official"] = np.flatnonzero(~test), np.flatnonzero(test)
         for seed, (part, (seen, held_out)) in enumerate(rounds.items()):
-            names, old = list(table["name"][held_out]), (found["sample"] == sample) & (found["round"] == part)
+            names, old = list(table["name"][held_out]), (found["sample"] == name) & (found["round"] == part)
             if list(found["name"][old]) == names:
                 continue
-            probability = predict(train(images[seen], labels[seen], seed=seed), images[held_out])
-            values = {"sample": sample, "round": part, "name": names, "probability": probability}
+            probability = predict(train(sample.images[seen], labels[seen], seed=seed), sample.images[held_out])
+            values = {"sample": name, "round": part, "name": names, "probability": probability}
             found = pd.concat([found[~old], pd.DataFrame(values)])
-            results.write("cnn", found, [codes])
-            print(sample, part, metrics.scores(labels[held_out], probability), flush=True)
+            results.write("cnn", found, archives)
+            print(name, part, metrics.scores(labels[held_out], probability), flush=True)
 
 
 if __name__ == "__main__":

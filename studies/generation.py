@@ -1,20 +1,19 @@
-"""Comparison of samplers: which of them generates the most realistic galaxies?
+"""How realistic are generated galaxies?
 
-Codes are sampled from the flow at several temperatures and truncations, and from the network's own prior. There are two
-baselines: principal components with Gaussian coefficients, and a plain variational autoencoder. In discriminator
-rejection sampling (Azadi et al. 2019, arXiv:1810.06758), a random forest is trained on training images to distinguish
-real from generated galaxies. It gives the odds that a sample is real, and samples are kept in proportion to a power of
-these odds. The classifiers of the two-sample tests are trained with other images, and tested on sources that neither
-the network nor the forest was trained on.
+The network generates with its own prior, at two temperatures. It is compared with a plain variational autoencoder, and
+with three references: other real galaxies, reconstructions of real galaxies from latents sampled from the posteriors,
+and images for which only the coarse latents are those of real galaxies and the fine ones are sampled from their priors.
+A judge that recognises the reconstructions, too, sees a fault of the pixel likelihood rather than one of the prior. The
+classifiers of the two-sample tests are tested on sources that the network was not trained on.
 
-The p-value of a Kolmogorov-Smirnov distance accounts for sources with four augmented images each. It is the fraction of
-random sets of the same number of real training *sources*, augmented in the same way, with at least the same distance
+The p-value of a Kolmogorov-Smirnov distance accounts for sources with several augmented images each. It is the fraction
+of random sets of the same number of real training *sources*, augmented in the same way, with at least the same distance
 from other real images.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +24,11 @@ from sklearn.decomposition import PCA
 
 from rgz import artifacts
 from rgz.data import datasets, loader
-from rgz.data.sample import Sample, prepared, usable
-from rgz.errors import BadInput
+from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint
-from rgz.models.flow import FlowEnsemble
+from rgz.models.checkpoint import Model
+from rgz.models.likelihood import mixture_sample
 from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
@@ -40,58 +39,37 @@ from studies.classifiers import CLASSIFIERS
 from studies.inputs import flat
 from studies.results import Row
 
-COUNT = 1024  # galaxies of each sampler in the tests
-TRAINING = 2048  # of each sampler, to train a classifier
-ODDS = 90  # percentile of the odds above which every sample is kept
-EXPONENT = 0.75  # of the odds; the best in 0 … 1.5 on a fifth of the training sources, held out from the forest
-COMPONENTS = 64
+COUNT = 256  # galaxies of each way in the tests
+TRAINING = 512  # of each way, to train a classifier
+TEMPERATURES = (1.0, 0.7)
+COMPONENTS = 32
 REAL, HELD_OUT = "real, other sources", "held out"
 
 
-def odds_of(real: NDArray[Any], drawn: NDArray[Any], more: NDArray[Any]) -> NDArray[np.float64]:
-    """Odds (N,) that images ``more`` (N, H, W) are real, from a random forest trained with ``real`` and ``drawn``
-    ones."""
-    probability = realism.by_forest(real, drawn, more, trees=400).clip(0.01, 0.99)
-    return np.asarray(probability / (1 - probability))
-
-
-def keep(odds: NDArray[Any], exponent: float = EXPONENT) -> NDArray[np.bool_]:
-    """Mask (N,) of the images to keep, in proportion to their odds (N,) to the power of ``exponent``; 0 keeps all."""
-    odds = odds**exponent
-    return np.asarray(np.random.default_rng(0).random(len(odds)) < odds / np.percentile(odds, ODDS))
-
-
-def samplers(
-    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, training: NDArray[Any], shown: NDArray[Any]
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and images (COUNT + TRAINING, H, W) of each sampler.
-
-    ``flow`` is a result of :func:`rgz.tasks.generate.fit_prior`. ``training`` are real images (M, H, W), augmented as
-    in training, for the principal components; ``shown`` are more of them, for rejection sampling.
-    """
-    count = COUNT + TRAINING
-    for temperature in (0.7, 0.85, 1.0):
-        yield f"VDVAE, T = {temperature:g}", generate.generate(count, temperature, model=model, flow=flow)
-    for truncation in (1.0, 2.0):
-        yield (
-            f"VDVAE, truncated at {truncation:g} σ",
-            generate.generate(count, truncation=truncation, model=model, flow=flow),
-        )
-    yield "VDVAE, own prior", generate.generate(count, model=model)
-    drawn = generate.generate(len(shown), seed=1, model=model, flow=flow)
-    more = generate.generate(4 * count, seed=2, model=model, flow=flow)
-    if (kept := keep(odds_of(shown, drawn, more))).sum() < count:
-        raise BadInput(f"rejection sampling kept {kept.sum()} of {len(more)} galaxies, {count} are needed: draw more")
-    yield "VDVAE, rejection sampling", more[kept][:count]
-    rng = np.random.default_rng(0)
-    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
-    score = rng.standard_normal((count, COMPONENTS)) * np.sqrt(pca.explained_variance_)
-    grey = np.clip(pca.inverse_transform(score), 0, 255).reshape(count, *training.shape[1:])
-    yield "PCA, Gaussian", generate.full_peak(grey)
+@torch.no_grad()
+def decode_with_noise(model: Model, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
+    """Images (N, H, W) of full codes (N, dimensions), with grey levels sampled as by
+    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``mixture``."""
+    parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), embed.BATCH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        grey = generate.decode_with_noise(plain, torch.randn(count, plain.dimensions).numpy())
-    yield "plain VAE", generate.full_peak(grey)
+        grey = [mixture_sample(model.mixture(part, **options), generate.NOISE_SIGMA) for part in parts]
+    made = generate.full_peak(torch.cat(grey)[:, 0].numpy())
+    return made[made.any((1, 2))]
+
+
+def ways(model: VDVAE, plain: PlainVAE, real: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Name and images (N, H, W) of each way to make galaxies; ``real`` ones (N, H, W) are reconstructed."""
+    for temperature in TEMPERATURES:
+        name = "VDVAE, own prior" if temperature == 1 else f"VDVAE, T = {temperature:g}"
+        yield name, generate.generate(len(real), temperature, model=model)
+    yield "plain VAE", decode_with_noise(plain, np.random.default_rng(0).standard_normal((len(real), plain.dimensions)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        latents, _ = embed.full_codes(model, real, drawn=True)
+    yield "reconstructions", decode_with_noise(model, latents)
+    latents[:, embed.blocks_of(model, np.arange(model.dimensions)) >= model.coarse] = np.nan
+    yield "coarse latents of real galaxies", decode_with_noise(model, latents, temperature=1.0)
 
 
 def ks_by_chance(
@@ -114,10 +92,10 @@ def ks_by_chance(
 def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
     """A function from prepared images to probabilities of FRII: an SVM on principal components of MiraBest images."""
     known = datasets.load_dataset("mirabest")
-    known = known[classify.confident(known.table) & (known.table["split"] != "test")]
-    known = known[usable(known, recipe)]
+    known = known[classify.confident(known.table) & (known.table["split"] != "test") & usable(known)]
+    grey = prepare.prepare(known.images, known.pixel, recipe)[0]
     pca = PCA(32, svd_solver="randomized", random_state=0)
-    codes = pca.fit_transform(flat(prepared(known, recipe)) / 255)
+    codes = pca.fit_transform(flat(grey) / 255)
     machine = clone(CLASSIFIERS["support vector machine"]).fit(codes, classify.is_frii(known.table))
     return lambda grey: np.asarray(machine.predict_proba(pca.transform(flat(grey) / 255))[:, 1])
 
@@ -152,46 +130,68 @@ def _quantiles(found: dict[str, NDArray[Any]]) -> list[Row]:
     ]
 
 
-def study(
-    model: VDVAE, flow: FlowEnsemble, plain: PlainVAE, recipe: prepare.Recipe, seen: Sample, held_out: Sample
-) -> dict[str, list[Row]]:
-    """Rows of the tables of this chapter: every sampler compared with held-out sources."""
-    real, source = realism.augmented(held_out, recipe, 0)
-    batch = loader.batches(seen, recipe, 4 * TRAINING, 1)
-    pictures = batch(0)[:, 0].numpy(), batch(1)[:, 0].numpy()
-    judges, reference, other = np.split(pictures[0], (TRAINING, TRAINING + COUNT))
-    some = seen[np.random.default_rng(0).permutation(len(seen))[: 4 * len(held_out)]]
-    again, its_source = realism.augmented(some, recipe, len(held_out))
-    chance = ks_by_chance(realism.properties(reference), realism.properties(again), its_source, len(held_out))
-    probability, training = fr_classifier(recipe), prepared(seen, recipe)
-    distance, codes = realism.nearest(real, training)[0], embed.full_codes(plain, real)[0]
-    rows: list[Row] = [
-        {"way": HELD_OUT, "metric": "class_score", "item": None, "value": realism.class_score(probability(real))},
-        {"way": HELD_OUT, "metric": "nearest_median", "value": np.median(distance)},
-    ]
-    quantiles = [{"way": HELD_OUT} | row for row in _quantiles(realism.properties(real))]
-    every = [(REAL, np.concatenate([reference, other])[: COUNT + TRAINING])]
-    for way, made in progress((*every, *samplers(model, flow, plain, other, pictures[1])), "judging", 10, unit="way"):
+class Judges(NamedTuple):
+    """What generated galaxies are compared with."""
+
+    real: NDArray[np.uint8]  # held-out sources, augmented, (M, H, W)
+    source: NDArray[np.intp]  # the source of each, (M,)
+    known: NDArray[np.uint8]  # training sources, augmented, with which classifiers are trained, (TRAINING, H, W)
+    training: NDArray[np.uint8]  # all training sources, prepared, among which copies are looked for
+    chance: dict[str, NDArray[np.float64]]  # of ks_by_chance
+    components: PCA  # of training images, in which coverage is measured
+    probability: Callable[[NDArray[Any]], NDArray[np.float64]]  # of FRII
+
+    def assess(self, made: NDArray[np.uint8]) -> tuple[list[Row], list[Row]]:
+        """Rows of metrics and of quantiles for galaxies (N, H, W) made in one way."""
         first, rest = made[:COUNT], made[COUNT:]
-        apart = results.tidy({}, realism.two_sample_test((judges, rest), real, source, first))
-        mine, its_quantiles = compare(real, source, first, chance)
-        closest, _ = realism.nearest(first, training)
-        single = realism.coverage(codes, embed.full_codes(plain, first)[0])
-        single |= {"class_score": realism.class_score(probability(first))}
+        rows = results.tidy({}, realism.two_sample_test((self.known, rest), self.real, self.source, first))
+        compared, quantiles = compare(self.real, self.source, first, self.chance)
+        distance, closest = (realism.nearest(grey, self.training)[0] for grey in (self.real, first))
+        single = realism.coverage(*(self.components.transform(flat(grey)) for grey in (self.real, first)))
+        single |= {"class_score": realism.class_score(self.probability(first))}
         single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
-        mine += [{"metric": metric, "value": value} for metric, value in single.items()]
-        rows += [{"way": way} | row for row in (*apart, *mine)]
+        return rows + compared + [{"metric": metric, "value": value} for metric, value in single.items()], quantiles
+
+
+def judges(recipe: prepare.Recipe, seen: Sample, held_out: Sample) -> tuple[Judges, NDArray[np.uint8]]:
+    """The judges, and training sources, augmented, that they have not seen, (2 COUNT + 2 TRAINING, H, W)."""
+    real, source = realism.augmented(held_out, recipe, 0)
+    batch = loader.batches(seen, recipe, COUNT, 1)
+    total = 2 * COUNT + 3 * TRAINING
+    pictures = np.concatenate([batch(step)[0][:, 0].numpy() for step in range(math.ceil(total / COUNT))])
+    known, other = np.split(pictures[:total].astype(np.uint8), (TRAINING,))
+    some = seen[np.random.default_rng(0).permutation(len(seen))[: 2 * len(held_out)]]
+    again, its_source = realism.augmented(some, recipe, len(held_out))
+    reference = realism.properties(other[:COUNT])
+    chance = ks_by_chance(reference, realism.properties(again), its_source, len(held_out))
+    training = prepare.prepare(seen.images, seen.pixel, recipe)[0]
+    components = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
+    return Judges(real, source, known, training, chance, components, fr_classifier(recipe)), other
+
+
+def study(
+    model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, seen: Sample, held_out: Sample
+) -> dict[str, list[Row]]:
+    """Rows of the tables of this chapter: every way to make galaxies compared with held-out sources."""
+    judge, other = judges(recipe, seen, held_out)
+    about = {"class_score": realism.class_score(judge.probability(judge.real)), "sources": len(held_out)}
+    about |= {"images": len(judge.real), "judged": COUNT}
+    rows: list[Row] = [{"way": HELD_OUT, "metric": m, "item": None, "value": value} for m, value in about.items()]
+    quantiles = [{"way": HELD_OUT} | row for row in _quantiles(realism.properties(judge.real))]
+    fresh, rebuilt = np.split(other, (COUNT + TRAINING,))
+    made_by = {REAL: fresh} | dict(ways(model, plain, rebuilt))
+    for way, made in progress(made_by.items(), desc="judging", unit="way"):
+        mine, its_quantiles = judge.assess(made)
+        rows += [{"way": way} | row for row in mine]
         quantiles += [{"way": way} | row for row in its_quantiles]
-    sources = [{"sources": len(held_out), "images": len(real), "judged": COUNT}]
-    return {"generation": rows, "generation_quantiles": quantiles, "generation_sources": sources}
+    return {"generation": rows, "generation_quantiles": quantiles}
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; 25 minutes on two cores."""
-    files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain", "prior")]
+    """Compute and write the tables of this chapter; ten minutes on one core."""
+    files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
     (model, recipe), (plain, _, _) = inputs.network(), checkpoint.load(files[1])
-    tables = study(model, generate.load_prior(files[2], files[0]), plain, recipe, *inputs.training_set())
-    for name, rows in tables.items():
+    for name, rows in study(model, plain, recipe, *inputs.training_set()).items():
         results.write(name, rows, files)
 
 

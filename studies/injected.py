@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rgz.transforms import perturb, prepare
+from rgz.transforms.fields import clip
 from rgz.transforms.perturb import BEAM
 
 Image = NDArray[Any]
@@ -24,9 +24,24 @@ def _grid(shape: tuple[int, ...]) -> Image:
     return np.asarray(np.mgrid[: shape[0], : shape[1]] - (np.array(shape).reshape(2, 1, 1) - 1) / 2)
 
 
+def rotate(image: Image, rng: np.random.Generator) -> Image:
+    """Rotate by a random angle, with cubic interpolation, and keep the clipping threshold."""
+    image, degrees = np.asarray(image, dtype=float), rng.uniform(0, 360)
+    threshold = image[image > 0].min(initial=np.inf)
+    lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
+    return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), threshold), 0.0)
+
+
+def add_noise(image: Image, rng: np.random.Generator) -> Image:
+    """Add noise correlated by the beam, with a log-uniform ratio of peak to rms from 15 to 150, and clip at 3 rms."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), BEAM)
+    rms = image.max() / np.exp(rng.uniform(*np.log((15, 150))))
+    return clip(image + noise * (rms / noise.std()), measured=(0.0, rms))
+
+
 def _observed(sky: Image, rng: np.random.Generator) -> Image:
     """A simulated observation of a sky: beam, noise and clipping."""
-    return perturb.add_noise(ndimage.gaussian_filter(sky, BEAM), rng)
+    return add_noise(ndimage.gaussian_filter(sky, BEAM), rng)
 
 
 def ring(host: Image, rng: np.random.Generator) -> Image:
@@ -63,7 +78,7 @@ def points(host: Image, rng: np.random.Generator) -> Image:
 
 def noise(host: Image, rng: np.random.Generator) -> Image:
     """An empty field, clipped at 1 rms instead of 3."""
-    return prepare.clip(ndimage.gaussian_filter(rng.standard_normal(host.shape), BEAM), sigmas=1.0)
+    return clip(ndimage.gaussian_filter(rng.standard_normal(host.shape), BEAM), sigmas=1.0)
 
 
 def stripes(host: Image, rng: np.random.Generator) -> Image:
@@ -71,7 +86,7 @@ def stripes(host: Image, rng: np.random.Generator) -> Image:
     y, x = _grid(host.shape)
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(6, 20), rng.uniform(0, 2 * np.pi)
     wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
-    return perturb.add_noise(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
+    return add_noise(host + rng.uniform(0.2, 0.4) * host.max() * wave, rng)
 
 
 def saturated(host: Image, rng: np.random.Generator) -> Image:
@@ -85,7 +100,7 @@ def saturated(host: Image, rng: np.random.Generator) -> Image:
 
 def halved(host: Image, rng: np.random.Generator) -> Image:
     """A galaxy rotated at random, with one half the mirror image of the other."""
-    half = perturb.rotate_randomly(host, rng)
+    half = rotate(host, rng)
     middle = half.shape[1] // 2
     half[:, -middle:] = half[:, :middle][:, ::-1]
     return half
@@ -94,7 +109,7 @@ def halved(host: Image, rng: np.random.Generator) -> Image:
 def overlaid(host: Image, rng: np.random.Generator, other: Image) -> Image:
     """A galaxy and another one, about as bright, rotated at random and a few beams away."""
     shift = rng.uniform(6, 20) * np.array([np.cos(angle := rng.uniform(0, 2 * np.pi)), np.sin(angle)])
-    second = ndimage.shift(perturb.rotate_randomly(other, rng), shift, order=1)
+    second = ndimage.shift(rotate(other, rng), shift, order=1)
     both: Image = host / host.max() + rng.uniform(0.4, 1) * second / second.max()
     return both
 

@@ -1,11 +1,11 @@
 r"""Measures of realism: generated galaxies compared with held-out real ones.
 
-Real galaxies are the validation sources, on which no model was trained. They are augmented as in training: mirrored,
-rotated by small angles, resolved ones more often. Generated galaxies are compared with them by six properties of an
-image (two-sample Kolmogorov-Smirnov test and energy distance), by the power at each scale, and by the grey levels.
-Classifier two-sample tests give a ROC-AUC, which is 0.5 if a classifier cannot distinguish them. Coverage (Naeem et al.
-2020, arXiv:2002.09797) and precision (Kynkäänniemi et al. 2019, arXiv:1904.06991) are measured in the latent space of
-another encoder. Copies of training images are counted.
+Real galaxies are the validation sources, on which no model was trained. They are augmented as in training: slightly
+stretched, with some noise, mirrored, in both frames, and resolved ones more often. Generated galaxies are compared with
+them by six properties of an image (two-sample Kolmogorov-Smirnov test and energy distance), by the power at each scale,
+and by the grey levels. Classifier two-sample tests give a ROC-AUC, which is 0.5 if a classifier cannot distinguish
+them. Coverage (Naeem et al. 2020, arXiv:2002.09797) and precision (Kynkäänniemi et al. 2019, arXiv:1904.06991) are
+measured in the principal components of real images. Copies of training images are counted.
 
 The *class score* is the inception score with a classifier of FRI and FRII instead of the inception network, as in
 Bastien et al. 2021 (arXiv:2102.01007). It is :math:`\exp \mathbb{E}_x \mathrm{KL}(p(y \mid x) \,\|\, p(y))`, from 1
@@ -13,6 +13,7 @@ Bastien et al. 2021 (arXiv:2102.01007). It is :math:`\exp \mathbb{E}_x \mathrm{K
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,11 @@ from torch import nn
 from rgz.data import loader
 from rgz.data.sample import Sample
 from rgz.metrics import auc, interval
+from rgz.progress import progress
 from rgz.transforms import prepare
 from studies.reconstruction import brightness, largest_size
 
-BEAM = 3  # pixels, full width of FIRST's beam where a prepared pixel is as wide as the survey's
+BEAM = 5.4 / prepare.Recipe.narrowest  # full width of FIRST's beam, of the width of the smallest prepared image
 FAINTEST = 0.05  # of the peak: threshold of a separate peak
 QUANTILES = np.arange(0.02, 1, 0.04)
 PROPERTIES = {
@@ -49,24 +51,24 @@ Interval = list[float]  # value, low, high
 
 def augmented(sample: Sample, recipe: prepare.Recipe, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
     """Sources augmented as in training, resolved ones four times: images (M, size, size), and the row of each, (M,)."""
-    resolved = [prepare.length(image, sample.pixel, recipe) > loader.EXTENDED for image in sample.images]
-    times = np.where(resolved, loader.REPEATS, 1)
-    parts = [
-        loader.batches(sample[[row]], recipe, int(count), seed + row)(0)[:, 0].numpy()
-        for row, count in enumerate(times)
-    ]
-    return np.concatenate(parts), np.repeat(np.arange(len(sample)), times)
+    resolved = prepare.lengths(sample.images, sample.pixel) > loader.EXTENDED
+    parts = []
+    for row in progress(range(len(sample)), desc="augmenting", unit="source"):
+        batch = loader.batches(sample[[row]], recipe, len(loader.BOTH), seed + row)
+        times = loader.REPEATS if resolved[row] else 1
+        parts.append(np.concatenate([batch(step)[0][:, 0].numpy() for step in range(times)]).astype(np.uint8))
+    return np.concatenate(parts), np.repeat(np.arange(len(sample)), [len(part) for part in parts])
 
 
 def properties(grey: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """The :data:`PROPERTIES` of images (N, H, W), each (N,).
 
-    Total flux is in units of the peak; ``peak`` is the flux of the three by three pixels about it in the same units.
+    Total flux is in units of the peak; ``peak`` is the flux of a square of one beam about it in the same units.
     Peaks are local maxima above 5 % of the highest; the size is the largest extent of what is above 1 %. Asymmetry is
     that of Conselice 2003 (arXiv:astro-ph/0303065) about the middle, and concentration :math:`5 \\log_{10}
     r_{80}/r_{20}`.
     """
-    columns = zip(*map(_of_one, grey), strict=True)
+    columns = zip(*(_of_one(image.tobytes(), image.dtype, len(image)) for image in grey), strict=True)
     return {name: np.array(column) for name, column in zip(PROPERTIES, columns, strict=True)}
 
 
@@ -75,11 +77,14 @@ def quantiles(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.quantile(values, QUANTILES))
 
 
-def _of_one(grey: NDArray[Any]) -> tuple[float, ...]:
+@lru_cache(8192)  # every way to make galaxies is compared with the same real ones
+def _of_one(pixels: bytes, kind: np.dtype[Any], size: int) -> tuple[float, ...]:
+    grey = np.frombuffer(pixels, kind).reshape(size, -1)
     light = brightness(grey)
     light /= light.max()
     total = light.sum()
-    top = 9 * ndimage.uniform_filter(light, 3, mode="constant")[light == 1].max()
+    beam = 2 * round(BEAM * len(light) / 2) - 1  # pixels, odd
+    top = beam**2 * ndimage.uniform_filter(light, beam, mode="constant")[light == 1].max()
     peaks = morphology.local_maxima(light, connectivity=2) & (light > FAINTEST)  # type: ignore[no-untyped-call]
     _, count = ndimage.label(peaks, np.ones((3, 3)))
     asymmetry = np.abs(light - light[::-1, ::-1]).sum() / (2 * total)
@@ -114,20 +119,14 @@ def power_ratio(held_out: NDArray[Any], source: NDArray[Any], made: NDArray[Any]
     ]
 
 
-def scales(size: int) -> NDArray[np.intp]:
-    """Rings of :func:`power` between half an image and two beams, as indices."""
-    periods = np.arange(1, size // 2 + 1)
-    return np.flatnonzero((periods >= 2) & (size / periods >= 2 * BEAM))
-
-
 def _discriminator() -> nn.Sequential:
-    """(N, 1, 32, 32) in 0 … 1 to (N, 1) logits of being real."""
+    """(N, 1, H, W) in 0 … 1 to (N, 1) logits of being real."""
 
     def block(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
         return nn.Conv2d(before, after, 3, stride, 1), nn.GELU()
 
     return nn.Sequential(
-        *block(1, 32, 1),
+        *block(1, 32, 2),
         *block(32, 32, 2),
         *block(32, 64, 1),
         *block(64, 64, 2),
@@ -167,17 +166,17 @@ def by_network(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], epoc
             return np.asarray(model(torch.from_numpy(asked[:, None]).float() / 255)[:, 0])
 
 
-def by_forest(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], trees: int = 300) -> NDArray[np.float64]:
-    """Probability (·,) that images ``asked`` are real, from a random forest trained with ``real`` and ``made``.
+def features(grey: NDArray[Any]) -> NDArray[np.float64]:
+    """The six properties and the logarithm of the power spectrum of images (N, H, W), (N, 6 + H // 2)."""
+    return np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)])
 
-    Its features are the six properties and the logarithm of the power spectrum of the images, (·, H, W).
-    """
-    one, two, three = (
-        np.column_stack([*properties(grey).values(), np.log(power(grey) + 1e-9)]) for grey in (real, made, asked)
-    )
+
+def by_forest(real: NDArray[Any], made: NDArray[Any], asked: NDArray[Any], trees: int = 300) -> NDArray[np.float64]:
+    """Probability (·,) that features ``asked`` are of real images, from a random forest trained with those of ``real``
+    and ``made`` images, all (·, F)."""
     forest = RandomForestClassifier(trees, min_samples_leaf=3, random_state=0, n_jobs=-1)
-    forest.fit(np.vstack([one, two]), np.r_[np.ones(len(one)), np.zeros(len(two))])
-    return np.asarray(forest.predict_proba(three)[:, 1])
+    forest.fit(np.vstack([real, made]), np.r_[np.ones(len(real)), np.zeros(len(made))])
+    return np.asarray(forest.predict_proba(asked)[:, 1])
 
 
 def by_source(values: NDArray[Any], source: NDArray[Any]) -> NDArray[np.float64]:
@@ -199,6 +198,9 @@ def two_sample_test(
 ) -> dict[str, Interval]:
     """Classifier two-sample tests by a network and a random forest: ROC-AUC and its 95 % interval.
 
+    The features of the forest are the six properties and the power spectrum; ``properties_auc`` is that of another
+    forest on the six properties alone.
+
     Parameters
     ----------
     training
@@ -209,9 +211,12 @@ def two_sample_test(
         Generated images that are not among the training ones.
     """
     asked, found = np.concatenate([held_out, made]), {}
+    one, two, three = (features(grey) for grey in (*training, asked))
+    some = len(PROPERTIES)
     for name, logits in (
         ("network_auc", by_network(*training, asked, epochs)),
-        ("forest_auc", by_forest(*training, asked)),
+        ("forest_auc", by_forest(one, two, three)),
+        ("properties_auc", by_forest(one[:, :some], two[:, :some], three[:, :some])),
     ):
         real, new = by_source(logits[: len(source)], source), logits[len(source) :]
         found[name] = interval(auc, real, new)

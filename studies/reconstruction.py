@@ -4,20 +4,12 @@ A prepared image is the square root of brightness over its peak (:func:`rgz.tran
 is recovered by squaring. Errors of total flux and peak are relative, errors of the largest angular size are in arcsec,
 and whole images are compared by the structural similarity of Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-The size of a code is measured in two ways. A code of :math:`k` *numbers* consists of the :math:`k` latents with the
-largest rate, with the others at their prior means; or of :math:`k` principal components of the pixels; or of the
-:math:`k` latents of a plain VAE. For principal components the projection is the best code, while the code of an encoder
-is only close to the best one for its decoder. We therefore use both the code of the encoder and a *fitted* code that
-starts from it (:func:`fitted`).
-
-Numbers contain different amounts of information, so the second measure is *bits*: the length of a message with the
-code, for a receiver that has the model. The cost of latents sampled from a posterior is their rate (bits-back coding).
-The cost of principal components, rounded to steps, is their entropy over the training images. All methods are compared
-by the same measures on MiraBest's test split, to which none was fitted.
+Images are reconstructed from all latents of the network, and from short codes of :math:`k` numbers: the first :math:`k`
+latents of the code of a galaxy, with all others at their prior means; the first :math:`k` principal
+components of the pixels; or the latents of a plain VAE. All methods are compared on MiraBest's test split, to which
+none was fitted.
 """
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,11 +21,10 @@ from sklearn.decomposition import PCA
 
 from rgz import artifacts
 from rgz.data import datasets
-from rgz.data.sample import Sample, pixel_widths, prepared, usable
+from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
-from rgz.features import embed
+from rgz.features import codes, embed
 from rgz.models import checkpoint, train
-from rgz.models.likelihood import mixture_log_prob
 from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
@@ -42,10 +33,7 @@ from studies import inputs, results
 from studies.inputs import flat
 from studies.results import Row, tidy
 
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.3)  # of all latents: sizes of the codes
-FITTED = 0.1  # size of the shortest fitted codes; fitting takes most of the time
-CODE = 64  # one more size, that of the codes in the repository
-STEPS = (512, 256, 128, 64, 32, 16, 8)  # grey levels to which principal components are rounded when they are sent
+LENGTHS = (8, 16, 32, 64, 128)  # numbers of a code
 FAINTEST = 0.01  # of the peak: threshold for the size of a source
 
 
@@ -100,45 +88,51 @@ def summary(measured: dict[str, NDArray[Any]]) -> dict[str, list[float]]:
     return {name: [float(v) for v in np.percentile(values, (50, 16, 84))] for name, values in sizes.items()}
 
 
-def reconstruct(model: VDVAE | PlainVAE, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Images (N, H, W) from the posterior means of all latents of prepared images (N, H, W)."""
-    return embed.decode(model, embed.full_codes(model, pixels)[0], np.arange(model.dimensions))
+def pixel_widths(sample: Sample, recipe: prepare.Recipe) -> NDArray[np.float64]:
+    """Width of a pixel of each prepared image, in arcsec, (N,)."""
+    length = torch.from_numpy(prepare.lengths(sample.images, sample.pixel) / sample.pixel)
+    return sample.pixel * prepare.Prepare(recipe).scale(length, sample.pixel).numpy()
 
 
-def test_samples(recipe: prepare.Recipe) -> dict[str, Sample]:
-    """The samples for the measurements: MiraBest's test split first, and both FR-DEEP samples completely."""
-    mirabest, nvss, first = (datasets.load_dataset(name) for name in ("mirabest", "frdeep-nvss", "frdeep-first"))
-    test = mirabest[mirabest.table["split"] == "test"]
-    samples = {"MiraBest, test batch": test, "FR-DEEP NVSS": nvss, "FR-DEEP FIRST": first}
-    return {name: sample[usable(sample, recipe)] for name, sample in samples.items()}
+def test_samples() -> dict[str, Sample]:
+    """The test splits of MiraBest, which comes first, and of both FR-DEEP samples."""
+    names = {"MiraBest": "mirabest", "FR-DEEP NVSS": "frdeep-nvss", "FR-DEEP FIRST": "frdeep-first"}
+    samples = {title: datasets.load_dataset(name) for title, name in names.items()}
+    return {title: sample[usable(sample) & (sample.table["split"] == "test")] for title, sample in samples.items()}
 
 
 def study(
-    model: VDVAE, plain: PlainVAE, recipe: prepare.Recipe, training: Sample, samples: dict[str, Sample]
+    model: VDVAE,
+    plain: PlainVAE,
+    recipe: prepare.Recipe,
+    latents: NDArray[np.intp],
+    training: Sample,
+    samples: dict[str, Sample],
 ) -> list[Row]:
-    """Reconstruction of samples from all latents, and of the first sample from codes of increasing size.
+    """Reconstruction of samples from all latents, and of the first sample from codes of increasing length.
 
-    Latents are ranked by rate, and principal components computed, over ``training``; nothing was fitted to the first
-    sample.
+    ``latents`` (D,) are those of a code, by decreasing rate. Principal components are computed over ``training``.
     """
-    seen, rows = prepared(training, recipe), []
+    rows = []
     for name, sample in progress(samples.items(), desc="reconstructing", unit="sample"):
-        truth, width = prepared(sample, recipe), pixel_widths(sample, recipe)
+        truth, width = _prepared(sample, recipe), pixel_widths(sample, recipe)
         about = {"sample": name, "method": "VDVAE", "code": "all latents", "size": model.dimensions, "n": len(truth)}
-        rows += tidy(about, summary(measure(truth, reconstruct(model, truth), width)))
-        rows += _likelihood(about, model, truth)
-    name = next(iter(samples))
-    truth, width = prepared(samples[name], recipe), pixel_widths(samples[name], recipe)
-    about = {"sample": name, "method": "plain VAE", "code": "all latents", "size": plain.dimensions, "n": len(truth)}
-    rows += _likelihood(about, plain, truth)
-    pca = PCA(min(len(seen), seen[0].size), svd_solver="covariance_eigh").fit(flat(seen))
-    for code, found in (
-        ("numbers", _numbers(model, plain, pca, seen, truth)),
-        ("bits", _bits(model, plain, pca, seen, truth)),
-    ):
-        for method, size, made in found:
-            rows += tidy(about | {"method": method, "code": code, "size": size}, summary(measure(truth, made, width)))
+        rows += tidy(about, summary(measure(truth, embed.reconstruct(model, truth), width)))
+    name, sample = next(iter(samples.items()))
+    truth, width = _prepared(sample, recipe), pixel_widths(sample, recipe)
+    for method, network in (("VDVAE", model), ("plain VAE", plain)):
+        about = {"sample": name, "method": method, "code": "all latents", "size": network.dimensions, "n": len(truth)}
+        rows += _likelihood(about, network, truth)
+    made = _numbers(model, plain, latents, _prepared(training, recipe), truth)
+    for (method, size), grey in made.items():
+        about = {"sample": name, "method": method, "code": "numbers", "size": size, "n": len(truth)}
+        rows += tidy(about, summary(measure(truth, grey, width)))
     return rows
+
+
+def _prepared(sample: Sample, recipe: prepare.Recipe) -> NDArray[np.uint8]:
+    """Prepared images (N, H, W), around the middle of each field."""
+    return np.asarray(prepare.prepare(sample.images, sample.pixel, recipe)[0])
 
 
 def _likelihood(about: Row, model: VDVAE | PlainVAE, truth: NDArray[Any]) -> list[Row]:
@@ -148,105 +142,36 @@ def _likelihood(about: Row, model: VDVAE | PlainVAE, truth: NDArray[Any]) -> lis
     return tidy(about, {name: [value] for name, value in every.items()}, ("value",))
 
 
-Found = Iterator[tuple[str, float, NDArray[Any]]]  # method, size of the code, images (N, H, W)
-
-
-def _numbers(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
-    """Reconstructions from codes of different numbers of latents or components."""
-    order = np.argsort(-embed.full_codes(model, seen)[1].mean(axis=0), kind="stable")
-    whole = model.dimensions
-    sizes = sorted({CODE, whole, *(round(f * whole) for f in FRACTIONS)})
-    means, _ = embed.full_codes(model, truth)
-    for k in sizes:
-        yield "VDVAE", k, embed.decode(model, means[:, order[:k]], order[:k])
-    for k in sorted({round(FITTED * whole), CODE, whole}):
-        yield "VDVAE, fitted", k, _refitted(model, truth, means[:, order[:k]], order[:k])
-    for k in sizes:
-        if k < truth[0].size:
-            yield "PCA", k, _of_components(pca, truth, k)
-    code, every = embed.full_codes(plain, truth)[0], np.arange(plain.dimensions)
-    yield "plain VAE", plain.dimensions, embed.decode(plain, code, every)
-    yield "plain VAE, fitted", plain.dimensions, _refitted(plain, truth, code, every)
-
-
-def fitted(
-    model: VDVAE | PlainVAE, pixels: NDArray[Any], code: NDArray[Any], latents: NDArray[Any], steps: int = 30
-) -> NDArray[np.float32]:
-    """Codes (N, D) of some latents (D,) that minimise the distortion of prepared images (N, H, W).
-
-    The code of an encoder is not the best one (amortisation gap: Cremer, Li & Duvenaud 2018, arXiv:1801.03558).
-    Starting at ``code`` (N, D), the distortion is minimised by ``steps`` steps of Adam, with fixed weights. Images do
-    not affect each other.
-    """
-    found = []
-    images = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), embed.BATCH)
-    starts = torch.split(torch.from_numpy(np.asarray(code, dtype=np.float32)), embed.BATCH)
-    with progress(total=len(starts) * steps, desc="fitting codes", unit="step") as bar:
-        for part, start in zip(images, starts, strict=True):
-            moving = start.clone().requires_grad_()
-            optimizer = torch.optim.Adam([moving], lr=0.02)
-            for _ in range(steps):
-                distortion = -mixture_log_prob(part, model.mixture(embed.full(model, moving, latents))).sum()
-                (moving.grad,) = torch.autograd.grad(distortion, moving)
-                optimizer.step()
-                bar.update()
-            found.append(moving.detach())
-    return torch.cat(found).numpy()
-
-
-def _refitted(model: VDVAE | PlainVAE, truth: NDArray[Any], code: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
-    """Images (N, H, W) of codes fitted to them, starting at the code of the encoder."""
-    return embed.decode(model, fitted(model, truth, code, chosen), chosen)
+def _numbers(
+    model: VDVAE, plain: PlainVAE, latents: NDArray[np.intp], seen: NDArray[Any], truth: NDArray[Any]
+) -> dict[tuple[str, int], NDArray[Any]]:
+    """Images (N, H, W) reconstructed from codes of images ``truth`` (N, H, W), by method and length of the code."""
+    means = embed.full_codes(model, truth, blocks=model.coded)[0][:, latents]
+    lengths = [k for k in LENGTHS if k < len(latents)] + [len(latents)]
+    made = {("VDVAE", k): embed.decode(model, means[:, :k], latents[:k]) for k in lengths}
+    most = min(max(lengths), len(seen) - 1)
+    pca = PCA(most, svd_solver="randomized", random_state=0).fit(flat(seen))
+    made |= {("PCA", k): _of_components(pca, truth, k) for k in lengths if k <= most}
+    return made | {("plain VAE", plain.dimensions): embed.reconstruct(plain, truth)}
 
 
 def _of_components(pca: PCA, pixels: NDArray[Any], count: int) -> NDArray[Any]:
     """Images from their first principal components, limited to 0 … 255."""
-    offset, basis = pixels.reshape(len(pixels), -1) - pca.mean_, pca.components_[:count]
+    offset, basis = flat(pixels) - pca.mean_, pca.components_[:count]
     return np.asarray(np.clip(pca.mean_ + offset @ basis.T @ basis, 0, 255).reshape(pixels.shape))
 
 
-def _bits(model: VDVAE, plain: PlainVAE, pca: PCA, seen: NDArray[Any], truth: NDArray[Any]) -> Found:
-    """Reconstructions from codes of different mean numbers of bits."""
-    pixels = torch.from_numpy(truth[:, None])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for blocks in range(1, len(model.levels) + 1):
-            made, rate = model.transmit(pixels, blocks)
-            yield "VDVAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
-        made, rate = plain.transmit(pixels)
-        yield "plain VAE", rate.mean().item() / math.log(2), made[:, 0].numpy()
-    known, code = (pca.transform(flat(images)) for images in (seen, truth))
-    for step in STEPS:
-        rounded = np.rint(code / step)
-        grey = np.clip(pca.mean_ + step * rounded @ pca.components_, 0, 255).reshape(truth.shape)
-        yield "PCA", _cost(np.rint(known / step), rounded), grey
-
-
-def _cost(known: NDArray[Any], sent: NDArray[Any]) -> float:
-    """Mean bits to send rows of integers (N, D), each column by a code fitted to the same column of ``known`` (M, D).
-
-    The cost of an integer is minus the logarithm of its frequency. A tenth of a count is added to every integer in
-    range, so that integers that do not occur in ``known`` can be sent, too.
-    """
-    bits = 0.0
-    for old, new in zip(known.T.astype(int), sent.T.astype(int), strict=True):
-        lowest = min(old.min(), new.min())
-        count = np.bincount(old - lowest, minlength=max(old.max(), new.max()) - lowest + 1) + 0.1
-        bits -= np.log2(count / count.sum())[new - lowest].mean()
-    return float(bits)
-
-
 def main() -> None:
-    """Compute and write ``results/reconstruction.csv``; five minutes on two cores."""
-    model, recipe = inputs.network()
-    plain, its_recipe, _ = checkpoint.load(artifacts.artifact("plain.safetensors"))
+    """Compute and write ``results/reconstruction.csv``; two minutes on one core."""
+    files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "plain.safetensors", "codes.h5")]
+    (model, recipe), (plain, its_recipe, _) = inputs.network(), checkpoint.load(files[1])
     if its_recipe != recipe:
         raise BadInput(
             "vdvae.safetensors and plain.safetensors need different image preparations: train one of them again"
         )
     seen, _ = inputs.training_set()
-    files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
-    results.write("reconstruction", study(model, plain, recipe, seen, test_samples(recipe)), files)
+    rows = study(model, plain, recipe, codes.chosen(files[2]), seen, test_samples())
+    results.write("reconstruction", rows, files)
 
 
 if __name__ == "__main__":

@@ -10,36 +10,66 @@ fraction of correct answers has a 95 % interval over queries.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from numpy.typing import NDArray
 from scipy import ndimage
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
 
 from rgz import artifacts, metrics
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
-from rgz.data.sample import Sample, prepared, usable
+from rgz.data.sample import Sample, positions, usable
 from rgz.data.training_set import SAME_SOURCE
-from rgz.features import codes as codefile
-from rgz.features import descriptors, metric
-from rgz.features.embed import Encoder
+from rgz.features import metric
+from rgz.features.embed import FRAMES, PARTS, Embed, Encoder
+from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
 from rgz.tasks.classify import confident
-from rgz.transforms import perturb, prepare
+from rgz.tasks.encode import changes
+from rgz.transforms import fields, perturb
+from rgz.transforms.prepare import Recipe, gaussian, prepare, stretch
 from studies import inputs, results
 from studies.results import Row
 
+
+def rotate(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Rotate by a random angle and keep the clipping threshold; pixels at least half covered stay above it."""
+    degrees, threshold = rng.uniform(0, 360), image[image > 0].min(initial=np.inf)
+    lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
+    return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), threshold), 0.0)
+
+
+def mirror(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Mirror left to right."""
+    return image[:, ::-1]
+
+
+def shift(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Shift by two pixels along a row or a column."""
+    step = [(2, 0), (-2, 0), (0, 2), (0, -2)][rng.integers(4)]
+    return np.asarray(ndimage.shift(image, step, order=0))
+
+
+def add_noise(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Add noise correlated by FIRST's beam, with an rms of a fifth of the peak, and clip at 3 rms."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), perturb.BEAM)
+    rms = image.max() / 5
+    return fields.clip(image + noise * (rms / noise.std()), measured=(0.0, rms))
+
+
 PERTURBED: dict[str, Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]] = {
-    "turned": perturb.rotate_randomly,
-    "mirrored": perturb.mirror,
-    "shifted": perturb.shift,
-    "noise, peak at 5 σ": lambda image, rng: perturb.add_noise(image, rng, (5, 5)),
+    "turned": rotate,
+    "mirrored": mirror,
+    "shifted": shift,
+    "noise, peak at 5 σ": add_noise,
 }
-"""Name of a perturbation to its function."""
+"""Name of a perturbation to its function of a clipped field (H, W)."""
 
 PAIRS = {
     "same galaxy": (("mirabest", "rgd"), ("rgd", "mirabest")),
@@ -56,8 +86,8 @@ PAIRS = {
 }
 """Question to samples of the queries and samples that are searched."""
 
-ANGLES = {"cosine": True, "Euclidean": False}
-CODES, COMPONENTS, TOGETHER = "VDVAE codes", "PCA of the same views", "VDVAE codes and components"
+CODES, COMPONENTS = "VDVAE codes", "PCA of the same views"
+ALIGNED, SKY = "pixels, aligned", "pixels, sky orientation"
 SEED = 0
 QUERIES = 300  # galaxies drawn at random that are perturbed and should find their originals
 
@@ -65,14 +95,11 @@ Changed = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # perturbation to pertur
 
 
 def same_sky(table: Table, other: Table, arcsec: float = search.SAME) -> NDArray[np.bool_]:
-    """Mask (N, M) of pairs of rows that are the same galaxy: the same object, or positions at most ``arcsec`` apart."""
-    one, two = (np.asarray(t["object"])[:, None] for t in (table, other))
-    same: NDArray[np.bool_] = np.equal(one, two.T) & np.not_equal(one, "")
+    """Mask (N, M) of pairs of rows that are the same galaxy: their positions are at most ``arcsec`` apart."""
+    same = np.zeros((len(table), len(other)), bool)
     known, targets = (np.flatnonzero(np.isfinite(np.asarray(t["ra"], float))) for t in (table, other))
     if len(known) and len(targets):
-        here, there = (
-            SkyCoord(t["ra"][rows], t["dec"][rows], unit="deg") for t, rows in ((table, known), (other, targets))
-        )
+        here, there = positions(table[known]), positions(other[targets])
         row, column, _, _ = there.search_around_sky(here, arcsec * u.arcsec)
         same[known[row], targets[column]] = True
     return same
@@ -132,12 +159,12 @@ def measure(table: Table, vectors: NDArray[Any], changed: Changed) -> list[Row]:
     return [*found, *other_image("other survey")]
 
 
-def perturbed(sample: Sample, kind: str, recipe: prepare.Recipe) -> tuple[NDArray[np.intp], Sample]:
+def perturbed(sample: Sample, kind: str) -> tuple[NDArray[np.intp], Sample]:
     """Rows of a sample that can still be prepared after a perturbation, and a sample of the perturbed images."""
     rng = np.random.default_rng((SEED, *kind.encode()))
-    changed = replace(sample, images=np.stack([PERTURBED[kind](image, rng) for image in sample.images]))
-    kept = usable(changed, recipe)
-    return np.flatnonzero(kept), changed[kept]
+    images = np.stack([PERTURBED[kind](image.astype(float), rng) for image in sample.images])
+    kept = usable(seen := replace(sample, images=images))
+    return np.flatnonzero(kept), seen[kept]
 
 
 def _low_resolution(first: Sample) -> NDArray[Any]:
@@ -151,7 +178,7 @@ def _low_resolution(first: Sample) -> NDArray[Any]:
 
 
 def seen_twice(first: Sample, nvss: Sample) -> Row:
-    """Check with the images whether FIRST and NVSS images with the same number in the archives show the same galaxy.
+    """Check with the images whether FIRST and NVSS images at the same position show the same galaxy.
 
     FIRST images are converted to the beam and the pixels of NVSS. The mean image, which is about a point source with
     the beam, is subtracted from both. Then for each image the most correlated image of the other survey is chosen, with
@@ -160,7 +187,7 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
     Returns
     -------
     dict
-        ``pairs`` with the same number; ``mutual`` best matches; ``agree``, the fraction of those with the same number;
+        ``pairs`` at most 10″ apart; ``mutual`` best matches; ``agree``, the fraction of those that are such pairs;
         ``chance``, that fraction for random choices.
     """
 
@@ -174,27 +201,54 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
     alike = np.full((len(first), len(nvss)), -np.inf)
     for step in np.ndindex(3, 3):
         moved = np.roll(nvss.images.astype(float), np.array(step) - 1, axis=(1, 2))
-        alike = np.maximum(alike, normalised(coarse) @ normalised(prepare.crop(moved, coarse.shape[1])).T)
+        alike = np.maximum(alike, normalised(coarse) @ normalised(fields.crop(moved, coarse.shape[1])).T)
     best, chosen = alike.argmax(axis=1), alike.argmax(axis=0)
     mutual = np.flatnonzero(chosen[best] == np.arange(len(first)))
-    here, there = np.asarray(first.table["object"]), np.asarray(nvss.table["object"])
-    pairs = here[:, None] == there
+    pairs = same_sky(first.table, nvss.table, SAME_SOURCE)
     return {
         "pairs": int(pairs.any(axis=1).sum()),
         "mutual": len(mutual),
-        "agree": float((here[mutual] == there[best[mutual]]).mean()),
-        "chance": float(pairs.sum() / pairs.size),
+        "agree": float(pairs[mutual, best[mutual]].mean()),
+        "chance": float(pairs.mean()),
     }
 
 
-def _fixed(values: NDArray[Any], whitened: bool = True) -> dict[str, metric.Metric]:
-    """Metrics of values (N, D) that are not fitted to perturbations, by angle and by distance."""
-    makers = {"unscaled": metric.plain} | ({"whitened": metric.whitened} if whitened else {})
-    return {f"{name}, {title}": make(values, by) for name, make in makers.items() for title, by in ANGLES.items()}
+class Components(nn.Module):
+    """Principal components in the place of a network: :meth:`encode` projects prepared images onto them.
+
+    Parameters
+    ----------
+    pixels
+        Prepared images (N, H, W) to which they are fitted.
+    count
+        Their number.
+    """
+
+    coded = None
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, pixels: NDArray[np.uint8], count: int):
+        super().__init__()
+        found = PCA(count, svd_solver="randomized", random_state=SEED).fit(inputs.flat(pixels))
+        self.register_buffer("mean", torch.from_numpy(found.mean_).float())
+        self.register_buffer("basis", torch.from_numpy(found.components_).float())
+
+    def encode(self, images: Tensor, blocks: None = None) -> tuple[Tensor, None]:
+        """Components (N, D) of images (N, 1, H, W), 0 … 255, in place of posterior means; there are no rates."""
+        return (images.flatten(1) - self.mean) @ self.basis.T, None
 
 
-def _invariant(learned: metric.Metric) -> dict[str, metric.Metric]:
-    return {f"invariant, {title}": replace(learned, cosine=cosine) for title, cosine in ANGLES.items()}
+def on_the_sky(images: NDArray[Any], pixel: float, recipe: Recipe) -> NDArray[np.float32]:
+    """The middle 115″ of clipped fields (N, H, W), not aligned, stretched like prepared images: (N, size, size)."""
+    scale = 2 * recipe.radius / recipe.size / pixel  # width of a new pixel, in pixels of the field
+    edge = (images.shape[1] - recipe.size) // 2
+    middle, found = slice(edge, edge + recipe.size), []
+    for part in torch.split(torch.from_numpy(np.asarray(images, np.float32)), 64):
+        smooth = gaussian(part, part.new_full((len(part),), 0.42 * scale if scale > 1 else 0.0))
+        same = scale * torch.eye(2).expand(len(part), 2, 2)
+        found.append(stretch(perturb.resample(smooth, same, torch.zeros(len(part), 2))[:, middle, middle]))
+    return torch.cat(found).numpy()
 
 
 @dataclass(frozen=True)
@@ -207,76 +261,70 @@ class Described:
     metrics: dict[str, metric.Metric]
 
 
-def _learned_features(
+def _metrics(values: NDArray[Any], learned: metric.Metric) -> dict[str, metric.Metric]:
+    """Metrics for values (N, D); ``learned`` is the invariant one."""
+    return {
+        "unscaled, cosine": metric.plain(values),
+        "whitened, cosine": metric.whitened(values),
+        "invariant, cosine": replace(learned, cosine=True),
+        "invariant, Euclidean": replace(learned, cosine=False),
+    }
+
+
+def described(
     encoder: Encoder, path: Path, training: Sample, kept: dict[str, Sample], changed: dict[str, Sample]
 ) -> Iterator[Described]:
-    """The descriptors of the codes file, the codes alone, and principal components of the same views."""
-    _, whole, space = search.for_search(path)
-    alone, recipe = descriptors.alone(encoder.latents), encoder.recipe
-    after = {kind: encoder.transform(one, "search") for kind, one in changed.items()}
-    yield Described(TOGETHER, whole, after, _invariant(space))
-    spaces = _fixed(whole[:, :alone]) | _invariant(codefile.read_space(codefile.ALONE, path))
-    yield Described(CODES, whole[:, :alone], {kind: values[:, :alone] for kind, values in after.items()}, spaces)
-    pixels = np.concatenate([prepared(one, recipe) for one in kept.values()])
-    basis = descriptors.principal(pixels, len(encoder.latents))
+    """All kinds of features of samples ``kept``, by name, and of perturbed ones, by perturbation.
 
-    def components(one: Sample) -> NDArray[Any]:
-        return descriptors.components(descriptors.framed_views(recipe, one), basis)
-
-    values = np.concatenate([components(one) for one in kept.values()])
-    learned = descriptors.space(values, descriptors.changes(components, recipe, training), 0)
-    after = {kind: components(one) for kind, one in changed.items()}
-    yield Described(COMPONENTS, values, after, _fixed(values) | _invariant(learned))
-
-
-def _pixels(recipe: prepare.Recipe, kept: dict[str, Sample], changed: dict[str, Sample]) -> Iterator[Described]:
-    """Grey levels of the images, aligned and in their orientation on the sky."""
-
-    def aligned(one: Sample) -> NDArray[Any]:
-        return prepared(one, recipe).reshape(len(one), -1).astype(np.float32)
-
-    def sky(one: Sample) -> NDArray[Any]:
-        return np.stack([_on_the_sky(image, one.pixel, recipe) for image in one.images]).reshape(len(one), -1)
-
-    for title, function in (("pixels, aligned", aligned), ("pixels, sky orientation", sky)):
-        values = np.concatenate([function(one) for one in kept.values()])
-        after = {kind: function(one) for kind, one in changed.items()}
-        yield Described(title, values, after, _fixed(values, whitened=False))
-
-
-def _on_the_sky(image: NDArray[Any], pixel: float, recipe: prepare.Recipe) -> NDArray[Any]:
-    """The middle of a clipped field, not aligned, 115″ wide, stretched as the network's images are; float32."""
-    scale = 2 * recipe.radius / recipe.size / pixel
-    square = prepare.render(prepare.smooth(np.asarray(image, float), scale), prepare.Orientation(), recipe.size, scale)
-    return prepare.stretch(square).astype(np.float32) if square.any() else np.zeros((recipe.size,) * 2, np.float32)
+    The principal components are those of training images about both centres, as many as the code has latents. They
+    take the place of the network, so they are averaged over the same views, and their metric is fitted to the same
+    perturbations.
+    """
+    _, codes, space = search.for_search(path)
+    after: dict[str, NDArray[Any]] = {kind: encoder.transform(one) for kind, one in changed.items()}
+    yield Described(CODES, codes, after, _metrics(codes, space))
+    recipe = encoder.recipe
+    pixels = np.concatenate(prepare(training.images, training.pixel, recipe, FRAMES))
+    linear = Components(pixels, len(encoder.latents))
+    basis = Encoder(Embed(cast(VDVAE, linear), recipe, np.arange(len(encoder.latents))))
+    values = np.concatenate([basis.transform(one) for one in kept.values()])
+    after = {kind: basis.transform(one) for kind, one in changed.items()}
+    yield Described(
+        COMPONENTS, values, after, _metrics(values, metric.invariant(values, changes(basis, training), PARTS))
+    )
+    grey: dict[str, Callable[[Sample], NDArray[Any]]] = {
+        ALIGNED: encoder.prepared,
+        SKY: lambda one: on_the_sky(one.images, one.pixel, recipe),
+    }
+    for title, function in grey.items():
+        values = np.concatenate([inputs.flat(function(one)) for one in kept.values()])
+        after = {kind: inputs.flat(function(one)) for kind, one in changed.items()}
+        yield Described(title, values, after, {"unscaled, cosine": metric.plain(values)})
 
 
 def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
-    """All questions of :func:`measure`, for descriptors in each metric, and for components and pixels of the same
-    images.
+    """All questions of :func:`measure`, for codes, for principal components, and for pixels of the same images.
 
-    The principal components are those of the aligned images of all samples. Their number is that of the latents of a
-    code, they are pooled over the same views, and their metric is fitted in the same way as that of the codes. The
-    survey images must be on this machine.
+    The survey images must be on this machine.
 
     Parameters
     ----------
     path
         The codes file.
     training
-        Training images, to fit an invariant metric.
+        Training images, to fit principal components and their invariant metric.
     """
-    (table, *_), recipe = search.for_search(path), encoder.recipe
+    table, *_ = search.for_search(path)
     kept = {
         name: datasets.load_dataset(name).named(table["name"][table["sample"] == name]) for name in datasets.SAMPLES
     }
     drawn = np.sort(np.random.default_rng(SEED).permutation(len(kept["mirabest"]))[:QUERIES])
     own, rows, changed = np.flatnonzero(table["sample"] == "mirabest")[drawn], {}, {}
     for kind in PERTURBED:
-        left, changed[kind] = perturbed(kept["mirabest"][drawn], kind, recipe)
+        left, changed[kind] = perturbed(kept["mirabest"][drawn], kind)
         rows[kind] = own[left]
     found = []
-    for one in (*_learned_features(encoder, path, training, kept, changed), *_pixels(recipe, kept, changed)):
+    for one in described(encoder, path, training, kept, changed):
         for name, space in one.metrics.items():
             placed = {kind: (rows[kind], space.transform(value)) for kind, value in one.changed.items()}
             about = {"features": one.features, "metric_space": name, "dimensions": space.matrix.shape[1]}
@@ -285,7 +333,7 @@ def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; half an hour on two cores."""
+    """Compute and write the tables of this chapter; about five minutes on one core."""
     encoder, (seen, _) = Encoder.from_pretrained(), inputs.training_set()
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5")]
     results.write("similarity", study(encoder, files[1], seen), files)

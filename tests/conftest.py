@@ -40,9 +40,7 @@ def simulated():
 @pytest.fixture(scope="session")
 def pixels(simulated):
     """Prepared simulated images, (24, 1, 32, 32) uint8."""
-    return torch.from_numpy(
-        np.stack([prepare.prepare(i, simulated.pixel, prepare.Recipe()) for i in simulated.images])[:, None]
-    )
+    return torch.from_numpy(prepare.prepare(simulated.images, simulated.pixel, prepare.Recipe(32))[0][:, None])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from rgz.data import archives, datasets, sample
+from rgz.data import archives, sample
 from rgz.errors import BadInput
 
 
@@ -261,20 +261,3 @@ def test_unknown_kind_of_file(tmp_path, run):
     status, _, err = run("data", "check", tmp_path / "notes.txt")
     assert status == 1
     assert ".safetensors" in err
-
-
-def test_the_same_image_has_the_same_place(simulated):
-    table = simulated.table.copy()
-    table["ra"], table["dec"] = np.arange(24.0), -np.arange(24.0)
-    known = sample.Sample(simulated.images, table, simulated.pixel)
-    bare = simulated.table.copy()[[5, 2, 9, 7, 4]]
-    bare["ra"] = bare["dec"] = np.nan
-    bare["ra"][3], bare["dec"][3] = 300.0, 30.0
-    scaled = 1e-5 * simulated.images[[5, 2, 9, 7, 4]].astype(float)
-    scaled[1] = np.roll(scaled[1], (3, -5), axis=(0, 1))  # cut out about another place
-    scaled[2] = scaled[2].T
-    scaled[4] = 0
-    found = datasets.placed(sample.Sample(scaled.astype(np.float32), bare, simulated.pixel), known).table
-    np.testing.assert_array_equal(found["ra"], [5, 2, np.nan, 300, np.nan])
-    np.testing.assert_array_equal(found["dec"], [-5, -2, np.nan, 30, np.nan])
-    assert np.isnan(bare["ra"][:3]).all()  # the table that came is as it was

@@ -26,7 +26,7 @@ def test_every_classifier_finds_a_clear_signal():
 @pytest.mark.slow
 def test_shuffled_labels_score_as_chance():
     """Settings and calibration are fitted to training folds: random labels of real codes cannot be predicted."""
-    table, code, _ = codefile.read_codes(None, "mirabest", "code_views")
+    table, code, _ = codefile.read_codes(None, "mirabest")
     code = code[classify.confident(table)]
     features = classifiers.Features("shuffled", code, PCA(60, svd_solver="covariance_eigh"))
     found: dict[str, list] = {}

@@ -6,21 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 import rgz
 from rgz import __version__, artifacts
 from rgz.data import datasets, sample, simulate
 from rgz.features import codes
 from rgz.models import flow
+from rgz.tasks import classify
 
 HOUSE = Path(__file__).parents[1]
 
 
-VERBS = (
-    [("look",), ("similar",), ("generate",), ("explorer",), ("train",), ("encode",), ("study",)]
-    + [("data", verb) for verb in ("fetch", "check", "build", "cutouts")]
-    + [("fit", "prior"), ("fit", "density")]
-)
+VERBS = [("look",), ("similar",), ("generate",), ("explorer",), ("train",), ("encode",), ("fit",), ("study",)] + [
+    ("data", verb) for verb in ("fetch", "check", "build", "cutouts")
+]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -32,7 +32,7 @@ def test_every_verb_has_help_with_an_example(run, verb):
     assert f"rgz {' '.join(verb)}" in out
 
 
-@pytest.mark.parametrize("group", [(), ("data",), ("fit",)])
+@pytest.mark.parametrize("group", [(), ("data",)])
 def test_groups_list_their_verbs(run, group):
     status, out, _ = run(*group, "--help")
     assert status == 0
@@ -71,29 +71,43 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         "--out",
         tmp_path / "codes.h5",
         "--dimensions",
-        "5",
+        "3",
         "--data",
         tmp_path / "train.h5",
     )
     assert status == 0, err
     for name in datasets.SAMPLES:
         table, code, about = codes.read_codes(tmp_path / "codes.h5", name)
-        assert code.shape == (6, 5)
+        assert code.shape == (6, 4 * 3)
         assert {"name", "ra", "dec", "label", "split"} <= set(table.colnames)
-        assert len(about["latents"]) == 5
+        assert len(about["latents"]) == 3
         assert about["weights_sha256"]
         assert (table["length"] > 0).all()
+    space = codes.read_space(tmp_path / "codes.h5")
+    assert space.matrix.shape[0] == 4 * 3
+    assert sorted(load_file(tmp_path / "committees.safetensors")) == sorted(classify.COMMITTEES)
+    too_many = (
+        "--dimensions",
+        600,
+        "--weights",
+        tmp_path / "run" / "vdvae.safetensors",
+        "--data",
+        tmp_path / "train.h5",
+    )
+    status, _, err = run("encode", *too_many, "--out", tmp_path / "more.h5")
+    assert status == 1
+    assert "latents up to 8 × 8: --dimensions 600 is more" in err.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_fit_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch, run):
+def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch, run):
     few = flow.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
     monkeypatch.setattr(flow.fit_ensemble, "__defaults__", (few, 2))
     built = simulate.sources(30, seed=3)
     built.table["split"] = ["valid" if i % 3 == 0 else "train" for i in range(30)]
     built.table["ra"], built.table["dec"] = 10.0, [float(2 * i) for i in range(30)]
     sample.write(tmp_path / "train.h5", built)
-    status, out, err = run("fit", "density", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
+    status, out, err = run("fit", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
     assert status == 0, err
     assert "2 flows, fitted to 20 sources, calibrated with 10" in out
     fitted, about = flow.load(tmp_path / "d.safetensors")
@@ -111,7 +125,9 @@ def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
 
     monkeypatch.setattr(subprocess, "run", doit)
     assert run("study", "classification", "--fresh")[0] == 3
-    assert called == [(["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["classification"])]
+    assert called == [
+        (["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["run", "-n", "1", "classification"])
+    ]
 
 
 def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):
@@ -140,7 +156,7 @@ def test_training_needs_rows_to_validate_on(tmp_path, run):
 def test_an_unknown_preset_lists_the_known(run):
     status, _, err = run("train", "--preset", "huge")
     assert status == 1
-    assert "small" in err
+    assert "known are tiny, deep, plain" in err
 
 
 def test_artifacts_of_different_folders_are_not_mixed(tmp_path, monkeypatch, run):

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from rgz.data import cutout, simulate
 from rgz.errors import BadInput
-from rgz.transforms import prepare
+from rgz.transforms import fields, prepare
 
 SKY = (150.0, 20.0)
 
@@ -26,6 +26,9 @@ def wcs_of(shape, pixel, turn=0.0, stretch=1.0):
     return wcs
 
 
+RECIPE = prepare.Recipe()
+
+
 def fits_file(path, pixels, wcs=None, axes=0):
     header = wcs.to_header() if wcs is not None else None
     fits.PrimaryHDU(np.asarray(pixels, np.float32)[(None,) * axes], header).writeto(path)
@@ -37,12 +40,9 @@ def source():
     return simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
 
 
-def alike(one, other, frame=prepare.FRAMES[0]):
+def alike(one, other, centred=False):
     """Correlation of two fields after preparation, about their middles or about the centroids of their emission."""
-    squares = [
-        prepare.views(field.pixels, field.pixel, prepare.Recipe(), (prepare.Orientation(),), frame)
-        for field in (one, other)
-    ]
+    squares = [prepare.prepare(field.pixels[None], field.pixel, RECIPE, (centred,)) for field in (one, other)]
     return np.corrcoef(*(square.ravel().astype(float) for square in squares))[0, 1]
 
 
@@ -52,7 +52,7 @@ def test_a_plain_field_passes_as_the_archives_hold_it(source, tmp_path):
     assert field.place == pytest.approx(SKY, abs=1e-6)
     assert field.pixel == pytest.approx(1.8)
     assert field.snr == pytest.approx(80, rel=0.1)
-    own = prepare.despeckle(prepare.clip(source))[75:225, 75:225]
+    own = fields.despeckle(fields.clip(source))[75:225, 75:225]
     np.testing.assert_allclose(field.pixels, own, rtol=1e-4, atol=1e-3)
 
 
@@ -76,7 +76,7 @@ def test_a_source_beside_the_middle_is_moved_there(source, tmp_path):
     aside = np.roll(source, (60, -40), (0, 1))
     field = cutout.open_cutout(fits_file(tmp_path / "b.fits", aside, wcs_of(source.shape, 1.8)))
     assert any("centred on it" in note for note in field.notes)
-    assert alike(plain, field, prepare.FRAMES[1]) > 0.95
+    assert alike(plain, field, centred=True) > 0.95
     assert field.place[1] == pytest.approx(SKY[1] + 60 * 1.8 / 3600, abs=20 / 3600)
 
 
@@ -122,7 +122,7 @@ def test_pixels_too_coarse_to_show_a_shape(source, tmp_path):
 
 
 def test_pictures_of_clipped_and_of_raw_fields(source, tmp_path):
-    clipped = prepare.clip(source)
+    clipped = fields.clip(source)
     Image.fromarray(np.rint(255 * clipped / clipped.max()).astype(np.uint8)).save(tmp_path / "clipped.png")
     raw = (source - source.min()) / np.ptp(source)
     Image.fromarray(np.rint(65535 * raw).astype(np.uint16)).save(tmp_path / "raw.png")

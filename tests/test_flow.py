@@ -168,48 +168,6 @@ def test_the_same_codes_make_the_same_flows(one_process):
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_samples_have_the_covariance_of_the_codes(gaussian):
-    torch.manual_seed(0)
-    drawn = gaussian.sample(20_001)
-    assert drawn.shape == (20_001, 3)
-    np.testing.assert_allclose(drawn.mean(0), 3, atol=0.12)
-    covariance = MIX @ MIX.T
-    scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
-    np.testing.assert_allclose(np.cov(drawn.T) / scale, covariance / scale, atol=0.1)
-    np.testing.assert_allclose(
-        np.cov(gaussian.sample(5000, temperature=0.5).T) / scale, covariance / scale / 4, atol=0.05
-    )
-
-
-def test_nothing_is_drawn_beyond_the_truncation_of_the_noise(gaussian):
-    codes = torch.from_numpy(gaussian.whitened(gaussian.sample(400, truncation=1.5))).float()
-    halves = codes.split(200)  # one for each member
-    noise = torch.cat([flow.steps(part)[0] for flow, part in zip(gaussian.flows, halves, strict=True)])
-    assert 1.4 < noise.abs().max() < 1.51
-
-
-def test_codes_that_overflow_are_drawn_again(gaussian, monkeypatch):
-    def often_too_far(self, count, *_):
-        drawn = torch.randn(count, 3)
-        drawn[::3] = torch.tensor([torch.nan, torch.inf, 1e9])
-        return drawn
-
-    monkeypatch.setattr(flows.Flow, "sample", often_too_far)
-    drawn = gaussian.sample(300)
-    assert drawn.shape == (300, 3)
-    assert np.abs(gaussian.whitened(drawn)).max() < flows.FARTHEST
-    monkeypatch.setattr(flows.Flow, "sample", lambda self, count, *_: torch.full((count, 3), torch.nan))
-    with pytest.raises(BadInput, match="hardly any"):
-        gaussian.sample(3)
-
-
-def test_what_whitening_leaves_out_is_drawn_at_its_mean(one_process):
-    config = Config(kept=1, layers=1, hidden=8, epochs=1)
-    codes = ball(200, 0)
-    drawn = flows.fit_ensemble(codes, np.arange(200), config, members=2).sample(50) - codes.mean(0)
-    assert np.linalg.matrix_rank(drawn, tol=1e-6) == 1
-
-
 def test_percentiles_of_held_out_galaxies_are_uniform(calibrated):
     ranks = calibrated.percentile(calibrated.score_samples(ball(800, 2)))
     assert stats.kstest(ranks / 100, "uniform").pvalue > 0.01

@@ -29,7 +29,7 @@ def test_modules_say_what_they_are_and_functions_fit_a_screen(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["rgz", "rgz.data.datasets", "rgz.transforms.prepare", "rgz.tasks.search", "rgz.app.cli"]
+    "module", ["rgz", "rgz.data.datasets", "rgz.transforms.fields", "rgz.tasks.search", "rgz.app.cli"]
 )
 def test_torch_is_loaded_by_what_needs_it_alone(module):
     heavy = {"torch"} if module != "rgz" else {"torch", "numpy", "astropy", "matplotlib"}

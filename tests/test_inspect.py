@@ -151,7 +151,7 @@ def test_axes_of_length_one_and_compression_change_nothing(source, tmp_path):
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(whole, header)]).writeto(tmp_path / "b.fits.fz")
     other = rgz.open_cutout(tmp_path / "b.fits.fz")
     recipe = prepare.Recipe()
-    one, two = (prepare.prepare(f.pixels, f.pixel, recipe).astype(int) for f in (plain, other))
+    one, two = (prepare.prepare(f.pixels[None], f.pixel, recipe).astype(int) for f in (plain, other))
     assert np.abs(one - two).max() <= 2
 
 

@@ -21,7 +21,7 @@ def run(code, folder):
 
 @pytest.mark.slow
 def test_a_galaxy_of_ones_own(fits_galaxy):
-    shown = run(BLOCKS[0] + "\nassert galaxies.shape == (16, 32, 32)", fits_galaxy.parent)
+    shown = run(BLOCKS[0] + "\nassert galaxies.shape == (16, 64, 64)", fits_galaxy.parent)
     assert "P(FRII)" in shown
     assert "mirabest" in shown
 
@@ -31,5 +31,5 @@ def test_a_galaxy_of_ones_own(fits_galaxy):
 def test_a_classifier_on_codes(survey, tmp_path):
     survey("mirabest")
     code = BLOCKS[1].replace('load_dataset("mirabest")', 'load_dataset("mirabest")[::20]')  # all take minutes
-    check = "assert 30 < len(sample) == len(scores) and codes.shape == (len(sample), 128)"
+    check = "assert 30 < len(sample) == len(scores) and codes.shape == (len(sample), 256)"
     run(f"{code}\n{check}", tmp_path)

@@ -3,31 +3,33 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from astropy.table import Table
 
 from rgz.data import datasets, simulate
-from rgz.data.sample import prepared
 from rgz.features import codes as codefile
-from rgz.features import descriptors, metric
-from rgz.features.embed import Encoder
-from rgz.transforms import perturb, prepare
+from rgz.features import metric
+from rgz.features.embed import PARTS, Embed, Encoder
+from rgz.tasks.encode import changes
+from rgz.transforms import fields
+from rgz.transforms.prepare import Recipe, prepare
 from studies import results, similarity
 
 
 @pytest.fixture(scope="module")
 def galaxies():
-    """MiraBest and RGD show the same galaxies, FIRST and NVSS too, and the codes say so: a table of four samples."""
+    """MiraBest and RGD show the same galaxies, FIRST and NVSS too, and so do their codes: a table of four samples."""
     rng = np.random.default_rng(0)
     n = 60
     label = np.array(["FRI", "FRII"])[rng.integers(0, 2, n)]
     ra, dec = rng.uniform(0, 360, n), rng.uniform(-60, 60, n)
-    parts = {"mirabest": (ra, dec, ""), "rgd": (ra, dec + 2 / 3600, ""), "frdeep-first": None, "frdeep-nvss": None}
-    rows = []
-    for sample, place in parts.items():
-        for i in range(n):
-            known = (place[0][i], place[1][i], "") if place else (np.nan, np.nan, f"object {i}")
-            rows.append((f"{sample} {i}", sample, *known, label[i], True))
-    table = Table(rows=rows, names=("name", "sample", "ra", "dec", "object", "label", "confident"))
+    apart = {"mirabest": 0, "rgd": 2, "frdeep-first": 60, "frdeep-nvss": 62}  # arcsec
+    rows = [
+        (f"{sample} {i}", sample, ra[i], dec[i] + arcsec / 3600, label[i], True)
+        for sample, arcsec in apart.items()
+        for i in range(n)
+    ]
+    table = Table(rows=rows, names=("name", "sample", "ra", "dec", "label", "confident"))
     own = rng.normal(size=(n, 16)) + 6 * (label == "FRII")[:, None]
     return table, np.vstack([own] * 4).astype(np.float32)
 
@@ -76,9 +78,16 @@ def test_the_same_source_is_a_trivial_match(galaxies):
     assert (similarity.same_sky(table[120:180], table[180:]) == np.eye(60, dtype=bool)).all()
 
 
+def test_a_row_without_a_position_is_no_other_galaxy():
+    lost = Table({"ra": [np.nan, 10.0], "dec": [np.nan, 5.0]})
+    np.testing.assert_array_equal(similarity.same_sky(lost, lost), [[False, False], [False, True]])
+
+
 @pytest.mark.parametrize("kind", similarity.PERTURBED)
 def test_perturbed_images_still_show_the_galaxy(simulated, kind):
-    rows, sample = similarity.perturbed(simulated[:12], kind, prepare.Recipe())
+    rows, sample = similarity.perturbed(simulated[:12], kind)
+    again = similarity.perturbed(simulated[:12], kind)[1]
+    np.testing.assert_array_equal(sample.images, again.images)
     assert len(rows) == len(sample) >= 11
     for row, image in zip(rows, sample.images, strict=True):
         before = simulated.images[row].astype(float)
@@ -90,25 +99,36 @@ def test_perturbed_images_still_show_the_galaxy(simulated, kind):
 
 def test_perturbations_do_what_they_say():
     rng = np.random.default_rng(0)
-    image = prepare.clip(simulate.source("FRII", rng, snr=100))
-    np.testing.assert_array_equal(perturb.mirror(perturb.mirror(image, rng), rng), image)
+    image = fields.clip(simulate.source("FRII", rng, snr=100))
+    np.testing.assert_array_equal(similarity.mirror(similarity.mirror(image, rng), rng), image)
     there = np.unravel_index(image.argmax(), image.shape)
-    moved = np.unravel_index(perturb.shift(image, rng).argmax(), image.shape)
+    moved = np.unravel_index(similarity.shift(image, rng).argmax(), image.shape)
     assert np.abs(np.subtract(there, moved)).sum() == 2
-    higher = perturb.raise_threshold(image, rng)
-    assert (higher > 0).sum() < (image > 0).sum()
-    assert set(np.unique(higher)) <= set(np.unique(image))
-    far = [perturb.simulate_distance(image, rng) for _ in range(10)]
-    assert all(0 < one.sum() < image.sum() and one.max() < image.max() for one in far)
-    assert all(prepare.length(one, 1.8, prepare.Recipe()) < prepare.length(image, 1.8, prepare.Recipe()) for one in far)
-    again = perturb.add_noise(image, rng, (5, 5))
+    again = similarity.add_noise(image, rng)
     assert (again > 0).sum() < (image > 0).sum()
-    assert perturb.rotate_randomly(np.zeros((40, 40)), rng).sum() == 0
+    turned = similarity.rotate(image, rng)
+    assert turned[turned > 0].min() >= image[image > 0].min()
+    assert similarity.rotate(np.zeros((40, 40)), rng).sum() == 0
 
 
-def test_perturbations_are_the_same_each_time(simulated):
-    one, other = (similarity.perturbed(simulated[:5], "turned", prepare.Recipe())[1].images for _ in range(2))
-    np.testing.assert_array_equal(one, other)
+def test_components_project_images_onto_their_principal_axes(simulated):
+    pixels = prepare(simulated.images, simulated.pixel, Recipe())[0]
+    found, _ = similarity.Components(pixels, 5).encode(torch.from_numpy(pixels).float()[:, None])
+    flat = pixels.reshape(24, -1) - pixels.reshape(24, -1).mean(0)
+    axes = np.linalg.svd(flat, full_matrices=False)[2]
+    own = np.abs(flat @ axes[:5].T)
+    np.testing.assert_allclose(np.abs(found.numpy()), own, rtol=0.02, atol=0.002 * own.max())
+
+
+def test_images_on_the_sky_keep_their_orientation_and_size(simulated):
+    """A FIRST image is cut out of its field; one with pixels twice as wide shows the same part of the sky."""
+    field = simulated.images[:2].astype(float)
+    own = similarity.on_the_sky(field, 1.8, Recipe())
+    middle = fields.crop(field, 64)
+    np.testing.assert_allclose(own, 255 * np.sqrt(middle / middle.max((1, 2), keepdims=True)), atol=1)
+    wide = fields.crop(field.repeat(2, axis=1).repeat(2, axis=2), 150)
+    rough = similarity.on_the_sky(wide, 0.9, Recipe())
+    assert np.corrcoef(rough.ravel(), own.ravel())[0, 1] > 0.95
 
 
 @pytest.fixture
@@ -119,8 +139,6 @@ def archives(monkeypatch):
         one = simulate.sources(8, seed=5 if name in ("mirabest", "rgd") else number)
         one.table["name"] = [f"{name} {row}" for row in range(8)]
         one.table["ra"], one.table["dec"] = 10.0 * np.arange(8), np.full(8, 5.0)
-        if name.startswith("frdeep"):
-            one.table["object"] = [f"object {row}" for row in range(8)]
         found[name] = one
     monkeypatch.setattr(datasets, "load_dataset", found.__getitem__)
     return found
@@ -128,48 +146,39 @@ def archives(monkeypatch):
 
 @pytest.mark.slow
 def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, tmp_path):
-    recipe, chosen = prepare.Recipe(), np.array([3, 130, 7, 300])
-    encoder = Encoder(tiny.eval(), recipe, chosen, descriptors.principal(prepared(simulated, recipe), 3))
-
-    def describe(one):
-        return encoder.transform(one, "search")
-
-    whole = {name: describe(one) for name, one in archives.items()}
-    groups = {name: (archives[name].table, {"code": code, "code_compared": code}, {}) for name, code in whole.items()}
-    codes = np.vstack(list(whole.values()))
-    changes, alone = descriptors.changes(describe, recipe, simulated), descriptors.alone(chosen)
-    spaces = {
-        codefile.BASIS: encoder.basis,
-        codefile.SPACE: descriptors.space(codes, changes, alone),
-        codefile.ALONE: metric.invariant(codes[:, :alone], changes[:, :alone], kept=5),
-    }
-    codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, spaces)
+    chosen = np.array([3, 1, 2, 0])
+    encoder = Encoder(Embed(tiny.eval(), Recipe(tiny.config.size), chosen))
+    whole = {name: encoder.transform(one) for name, one in archives.items()}
+    groups = {name: (archives[name].table, code, {}) for name, code in whole.items()}
+    space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)
+    codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, space)
     found = pd.DataFrame(similarity.study(encoder, tmp_path / "c.h5", simulated))
     asked = found.drop_duplicates(["features", "metric_space"])
     assert asked["features"].value_counts().to_dict() == {
-        similarity.TOGETHER: 2,
-        similarity.CODES: 6,
-        similarity.COMPONENTS: 6,
-        "pixels, aligned": 2,
-        "pixels, sky orientation": 2,
+        similarity.CODES: 4,
+        similarity.COMPONENTS: 4,
+        similarity.ALIGNED: 1,
+        similarity.SKY: 1,
     }
     assert not found.duplicated(["features", "metric_space", "question", "pair", "k"]).any()
-    sizes = asked[asked["metric_space"] == "invariant, cosine"].set_index("features")["dimensions"]
-    assert (sizes[similarity.TOGETHER], sizes[similarity.CODES]) == (64 + 18, 5)
+    sizes = asked.set_index(["features", "metric_space"])["dimensions"]
+    assert sizes[similarity.CODES, "invariant, cosine"] == 4 * 4
+    assert sizes[similarity.COMPONENTS, "unscaled, cosine"] == 4 * 4
     own = found[(found["pair"] == "mirabest → rgd") & (found["question"] == "same galaxy")]
     assert (own["value"] == 1).all()  # the very same images
     itself = found[found["question"] == "itself"].set_index(["features", "metric_space", "pair"])["value"]
     assert set(itself.index.get_level_values("pair")) == set(similarity.PERTURBED)
-    assert itself["pixels, aligned", "unscaled, cosine", "mirrored"] == 1
+    assert itself[similarity.ALIGNED, "unscaled, cosine", "mirrored"] == 1
 
 
-def test_numbers_tell_which_images_show_one_galaxy(archives):
+def test_positions_tell_which_images_show_one_galaxy(archives):
     assert similarity.seen_twice(archives["frdeep-first"], archives["frdeep-nvss"])["pairs"] == 8
 
 
 def test_committed_results_have_every_feature_and_question():
     found = results.read("similarity")
     assert set(found["question"]) == {"same galaxy", "itself", "class", "other survey"}
-    assert {similarity.TOGETHER, similarity.CODES, similarity.COMPONENTS} < set(found["features"])
+    features = {similarity.CODES, similarity.COMPONENTS, similarity.ALIGNED, similarity.SKY}
+    assert set(found["features"]) == features
     assert (found["low"] <= found["value"]).all()
     assert (found["value"] <= found["high"]).all()

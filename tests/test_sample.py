@@ -52,3 +52,17 @@ def test_one_source_in_two_rows_counts_once():
     table = positions((10.0, 0.0), (20.0, 0.0), (10.0, 0.002), (20.0, 0.004))
     assert training_set.once_each(table, 10).tolist() == [True, True, False, True]
     assert classify.groups(table).tolist() == [0, 1, 0, 3]
+
+
+def test_rows_without_a_position_are_sources_of_their_own():
+    table = positions((10.0, 0.0), (np.nan, np.nan), (10.0, 0.001), (np.nan, np.nan))
+    assert classify.groups(table).tolist() == [0, 1, 0, 3]
+    assert classify.groups(positions((np.nan, np.nan), (np.nan, np.nan))).tolist() == [0, 1]
+
+
+def test_only_images_with_emission_in_the_middle_are_usable(simulated):
+    images = simulated.images.copy()
+    images[3] = 0
+    images[5], images[5, :4, :4] = 0, 9  # in a corner
+    found = sample.usable(sample.Sample(images, simulated.table, simulated.pixel))
+    assert np.flatnonzero(~found).tolist() == [3, 5]

@@ -1,5 +1,7 @@
 """The study of classification: tidy rows of every sample, baselines, and what a score rests on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,18 +53,18 @@ def codes(tmp_path, monkeypatch):
     monkeypatch.setattr(classification.label_efficiency, "__defaults__", ((10, 50), 2))
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
     groups, archives = {}, {}
-    for number, name in enumerate(classification.SAMPLES):
+    for number, name in enumerate({**classification.SAMPLES, "rgd": ""}):
         table = catalogue(seed=number)
         made = simulate.sources(12, seed=number)
         archives[name] = sample.Sample(made.images[np.arange(len(table)) % 12], table, made.pixel)
         if name == "mirabest":
             table["confident"][:30] = False
             table["label"] = ["hybrid"] * 10 + list(table["label"][10:])
-            code = np.random.default_rng(1).normal(size=(len(table), 6))
+            code = np.random.default_rng(1).normal(size=(len(table), 12))
             code[:, 0] += 3 * (table["label"] == "FRII")
         else:
-            table["object"], code = table["name"], features(table, 3.0).values
-        groups[name] = table, {"code": code, "code_views": np.abs(code)}, {}
+            code = np.tile(features(table, 3.0).values, 2)
+        groups[name] = table, code, {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
     codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     table, _ = classification.known(tmp_path / "codes.h5", "mirabest")
@@ -86,7 +88,7 @@ def held_out(table):
 def test_tables_have_codes_baselines_and_the_cnn(codes):
     found = {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()}
     rows = found["classification"]
-    kinds = {*classification.VARIANTS.values(), baselines.BEST}
+    kinds = {classification.CODE, baselines.BEST, classification.RANGE, classification.WITH_RANGE}
     per_sample = rows.groupby("sample")["features"].unique()
     assert set(per_sample["MiraBest Confident"]) == {
         *kinds,
@@ -110,12 +112,12 @@ def test_tables_have_codes_baselines_and_the_cnn(codes):
         assert row["low"] <= row["value"] <= row["high"]
         assert row["value"] == pytest.approx(own["MiraBest Confident", row["features"], "accuracy"] - 0.9)
     blocks = found["blocks"].drop_duplicates("blocks")
-    assert list(zip(blocks["blocks"], blocks["dimensions"], strict=True)) == [(1, 4), (4, 6)]
+    assert list(zip(blocks["blocks"], blocks["dimensions"], strict=True)) == [(4, 12)]
     uncertain = found["uncertain"].set_index(["group", "metric"])
     assert uncertain.loc[("hybrid", "called_frii"), "n"] == 10
     assert uncertain.loc[("uncertain", "accuracy"), "n"] == 20
-    assert set(found["transfer"]["direction"]) == {"FIRST to NVSS", "NVSS to FIRST"}
-    assert set(found["transfer"]["protocol"]) == {"transferred", "aligned", "same survey"}
+    assert set(found["transfer"]["direction"]) == {"FIRST to NVSS", "NVSS to FIRST", "MiraBest to RGD"}
+    assert set(found["transfer"]["protocol"]) == {"transferred", "aligned", "same sample"}
 
 
 @pytest.mark.slow
@@ -125,11 +127,13 @@ def test_tables_twice_are_the_same(codes):
         pd.testing.assert_frame_equal(pd.DataFrame(rows), pd.DataFrame(other[name]))
 
 
-def test_pooled_components_do_not_depend_on_the_order_of_views():
-    views = np.random.default_rng(0).normal(size=(30, 4, 12))
-    fitted = baselines.PooledPCA(3).fit(views)
-    assert fitted.transform(views).shape == (30, fitted.n_components)
-    np.testing.assert_allclose(fitted.transform(views), fitted.transform(views[:, [2, 0, 3, 1]]), atol=1e-12)
+def test_the_pca_of_averaged_views_sees_what_the_code_averages(simulated):
+    """A mirror image, whose brighter half is found again, gives the same features."""
+    few = simulated[:6]
+    mirrored = sample.Sample(few.images[:, :, ::-1].copy(), few.table, few.pixel)
+    (one,), (other,) = (baselines.describe(s, (baselines.BEST,)) for s in (few, mirrored))
+    assert one.values.shape == (6, 4 * 64 * 64)
+    np.testing.assert_allclose(one.values, other.values, atol=0.02)
 
 
 def test_joined_takes_the_first_round_of_each_row():
@@ -152,10 +156,10 @@ def test_more_labels_are_better():
     assert few < many
 
 
-def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
-    here, there = catalogue(100), catalogue(100, seed=3)
-    for table in (here, there):
-        table["object"] = table["name"]
+def test_a_transfer_keeps_a_source_on_one_side(monkeypatch):
+    here, there = catalogue(100), catalogue(100)
+    there["dec"] += 4 / 3600
+    there["ra"][:5] = np.nan
     asked = []
 
     def spy(_, labels, rounds, classifiers):
@@ -166,11 +170,28 @@ def test_a_transfer_keeps_an_object_on_one_side(monkeypatch):
     classification.transfer((here, features(here, 1)), (there, features(there, 1)))
     away, aligned, home = asked
     assert aligned is away
-    assert len(away) == 10
+    assert len(away) == 5
     for train, test in away:
         assert (train < 100).all()
         assert (test >= 100).all()
-        assert not set(train) & set(test - 100)
+        assert not set(train) & set(test - 100 + 5)  # five had no position
+        assert len(train) == 100 - len(test)
     for train, test in home:
         assert (train >= 100).all()
         assert not set(train) & set(test)
+
+
+def test_galaxies_beyond_a_catalogue_are_in_none_of_its_places():
+    here, there = catalogue(30), catalogue(30)
+    there["dec"][:20] += np.where(np.arange(20) < 12, 15, 25) / 3600
+    table, kept = classification.beyond(here, (there, features(there, 1)))
+    assert list(table["name"]) == [f"g{i}" for i in range(12, 20)]
+    np.testing.assert_array_equal(kept.values, features(there, 1).values[12:20])
+
+
+def test_the_dynamic_range_is_that_of_the_source_in_the_middle(simulated):
+    few = simulated[:3]
+    images = few.images.astype(float)
+    images[:, 0, 0] = 1000.0  # another source, far away
+    expected = [np.log(255 / image[image > 0].min()) for image in few.images]
+    np.testing.assert_allclose(baselines.dynamic_range(replace(few, images=images))[:, 0], expected)

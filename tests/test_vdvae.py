@@ -1,7 +1,6 @@
 """Properties of the autoencoder that hold whatever its weights, and what a few hundred steps must teach it."""
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -70,13 +69,67 @@ def test_loss_is_distortion_plus_rate_in_bits(stirred, pixels):
     torch.testing.assert_close(out["loss"], bits.mean())
 
 
-def test_beta_weighs_the_rate_in_the_loss_alone(stirred, pixels):
-    light = vdvae.VDVAE(replace(stirred.config, beta=0.25))
-    light.load_state_dict(stirred.state_dict())
-    whole, part = (torch.manual_seed(0) and model(pixels[:4]) for model in (stirred, light))
+def test_annealing_weighs_the_coarse_rates_in_the_loss_alone(stirred, pixels):
+    assert not stirred.anneal(1.0)
+    whole = torch.manual_seed(0) and stirred(pixels[:4])
+    assert not stirred.anneal((vdvae.COARSE_ALONE + vdvae.FULL_WEIGHT) / 2)
+    part = torch.manual_seed(0) and stirred(pixels[:4])
+    assert stirred.weight.item() == pytest.approx(math.sqrt(stirred.config.beta))
     torch.testing.assert_close(part["rate"], whole["rate"])
-    saved = 0.75 * whole["rate"].sum(1).mean() / (32 * 32 * math.log(2))
+    coarse = whole["rate"][:, : stirred.coarse].sum(1).mean()
+    saved = (1 - stirred.weight) * coarse / (32 * 32 * math.log(2))
     torch.testing.assert_close(part["loss"], whole["loss"] - saved)
+    parts = [(stirred.anneal(done), stirred.weight.item())[1] for done in (0.0, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0)]
+    assert parts == sorted(parts)
+    assert (parts[0], parts[-1]) == (pytest.approx(stirred.config.beta), 1)
+
+
+def test_in_the_first_part_of_the_training_there_are_no_fine_latents(stirred, pixels):
+    assert stirred.anneal(0.0)  # it works in another way now
+    assert not stirred.anneal(0.1)
+    out = stirred(pixels[:4])
+    assert out["rate"].shape == (4, len(stirred.levels))
+    assert (out["rate"][:, : stirred.coarse] > 0).all()
+    assert not out["rate"][:, stirred.coarse :].any()
+    out["loss"].backward()
+    fine = [b for b in stirred.modules() if isinstance(b, vdvae.Stochastic) and b.resolution > stirred.config.coarse]
+    assert all(parameter.grad is None for block in fine for parameter in block.posterior.parameters())
+    assert stirred.anneal(vdvae.COARSE_ALONE)
+    assert (stirred(pixels[:4])["rate"][:, stirred.coarse :] > 0).all()
+
+
+def test_fine_latents_begin_without_an_effect(tiny, pixels):
+    code, _ = tiny.encode(pixels[:3])
+    coarse = sum(tiny.config.channels * r * r for r in tiny.levels[: tiny.coarse])
+    another = code.clone()
+    another[:, coarse:] += 10
+    torch.testing.assert_close(tiny.decode(another), tiny.decode(code), rtol=0, atol=0)
+    another[:, :coarse] += 10
+    assert not torch.equal(tiny.decode(another), tiny.decode(code))
+
+
+def test_coarse_latents_are_inferred_from_the_other_observation_and_fine_ones_from_the_image(stirred, pixels):
+    image, seen = pixels[:3], pixels[5:8]
+    _, latents, _ = stirred._posterior(image, means=True, seen=seen)
+    _, of_seen, _ = stirred._posterior(seen, means=True)
+    _, of_image, _ = stirred._posterior(image, means=True)
+    for given, own in zip(latents[: stirred.coarse], of_seen, strict=False):
+        torch.testing.assert_close(given, own)
+    assert not torch.allclose(latents[0], of_image[0], atol=1e-4)
+    assert not torch.allclose(latents[-1], of_seen[-1], atol=1e-4)
+    torch.manual_seed(0)
+    alike = stirred(image, image)
+    torch.manual_seed(0)
+    torch.testing.assert_close(alike["loss"], stirred(image)["loss"])
+    assert stirred(image, seen)["distortion"].shape == (3,)
+
+
+def test_a_code_of_coarse_blocks_begins_the_full_code(stirred, pixels):
+    code, rates = stirred.encode(pixels, blocks=stirred.coarse)
+    whole, whole_rates = stirred.encode(pixels)
+    assert code.shape[1] == 4  # channels at a single pixel
+    torch.testing.assert_close(code, whole[:, :4])
+    torch.testing.assert_close(rates, whole_rates[:, :4])
 
 
 def test_a_drawn_code_is_the_one_that_is_decoded(stirred, pixels):
@@ -84,7 +137,7 @@ def test_a_drawn_code_is_the_one_that_is_decoded(stirred, pixels):
     code, rates = stirred.encode(pixels[:5], drawn=True)  # which stops before the last latents are used
     received = drawn(stirred)
     torch.manual_seed(0)
-    stirred.transmit(pixels[:5])
+    stirred(pixels[:5])
     torch.testing.assert_close(code, torch.cat([part.flatten(1) for part in received], dim=1))
     means, _ = stirred.encode(pixels[:5])
     assert ((code - means).abs() > 1e-3).float().mean() > 0.9
@@ -214,18 +267,6 @@ def test_missing_latents_take_their_prior_means(stirred, pixels):
     assert means.abs().max() > 0
 
 
-def test_transmission_costs_the_rate(stirred, pixels):
-    torch.manual_seed(0)
-    out = stirred(pixels)
-    torch.manual_seed(0)
-    made, rate = stirred.transmit(pixels)
-    assert made.shape == pixels.shape
-    torch.testing.assert_close(rate, out["rate"].sum(1).detach())
-    torch.manual_seed(0)
-    _, less = stirred.transmit(pixels, blocks=1)
-    torch.testing.assert_close(less, out["rate"][:, 0].detach())
-
-
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
     torch.testing.assert_close(stirred.encode(pixels)[0][3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
 
@@ -272,9 +313,7 @@ def test_an_impossible_configuration_says_so(change):
     ("name", "blocks", "least", "most"),
     [
         ("tiny", 3, 0.02, 0.03),
-        ("small", 8, 5, 6),
-        ("base64", 30, 25, 35),
-        ("imagenet64", 75, 115, 135),  # published: 75 blocks, 125 million parameters
+        ("deep", 24, 8, 9),
     ],
 )
 def test_presets_have_the_size_they_promise(name, blocks, least, most):
@@ -282,4 +321,4 @@ def test_presets_have_the_size_they_promise(name, blocks, least, most):
         model = vdvae.VDVAE(vdvae.PRESETS[name])
     assert len(model.levels) == blocks
     assert least < sum(parameter.numel() for parameter in model.parameters()) / 1e6 < most
-    assert model.config.size == (64 if name.endswith("64") else 32)
+    assert model.config.size == (64 if name == "deep" else 32)

@@ -49,7 +49,7 @@ def check_files(
 ) -> None:
     """Describe each file in one line; stops with exit status 1 at the first file that rgz cannot use.
 
-    Example: rgz data check galaxy.fits runs/small/vdvae.safetensors
+    Example: rgz data check galaxy.fits runs/deep/vdvae.safetensors
     """
     from rgz.app import check
 

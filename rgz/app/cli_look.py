@@ -97,8 +97,8 @@ def similar(
 ) -> None:
     """List the galaxies most similar to one that is in the samples.
 
-    The separation is the cosine distance (1 − cos) between retrieval descriptors, from 0 (identical) to 2. Rows marked
-    as the same show the galaxy itself, which may be in several samples.
+    The separation is the cosine distance (1 − cos) between codes in the metric of the search, from 0 (identical) to 2.
+    Rows marked as the same show the galaxy itself, which may be in several samples.
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
@@ -124,9 +124,8 @@ def generate(
     truncation: Annotated[float, typer.Option(help="Truncate the noise at this many σ (above 0).")] = float("inf"),
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same galaxies.")] = 0,
     weights: Weights = None,
-    flow: Annotated[Path | None, typer.Option(help="From rgz fit prior; by default the prior of --weights.")] = None,
 ) -> None:
-    """Generate new galaxies: 32 × 32 pixels in canonical orientation, square root of brightness in 256 grey levels.
+    """Generate new galaxies: 64 × 64 pixels in canonical orientation, square root of brightness in 256 grey levels.
 
     Example: rgz generate 64 --out galaxies.png
     """
@@ -135,16 +134,10 @@ def generate(
     from rgz.tasks import generate as generation
 
     gallery.check_ending(out)
-    if weights is None:
-        weights, flow = artifacts.artifact("vdvae.safetensors"), flow or artifacts.artifact("prior.safetensors")
-    model, _, about = checkpoint.load(weights)
-    prior = None if flow is None else generation.load_prior(flow, weights)
-    drawn = generation.generate(count, temperature, truncation, seed, model, prior)
+    model, _, about = checkpoint.load(weights or artifacts.artifact("vdvae.safetensors"))
+    drawn = generation.generate(count, temperature, truncation, seed, model)
     settings: dict[str, Any] = {"temperature": temperature, "truncation": truncation, "seed": seed}
-    settings |= {
-        "weights": about.get("commit", "unknown"),
-        "flow": artifacts.sha256(flow) if flow else "none, the network's own prior",
-    }
+    settings |= {"weights": about.get("commit", "unknown")}
     gallery.write(drawn, out, settings)
     typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
 

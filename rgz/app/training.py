@@ -14,7 +14,7 @@ from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
 from rgz.models import checkpoint, train, vae, vdvae
-from rgz.transforms import prepare
+from rgz.transforms.prepare import Recipe, prepare
 
 __all__ = ["PRESETS", "figure", "run"]
 
@@ -33,27 +33,26 @@ def run(
     folder
         Gets the checkpoint, the log, a figure of held-out images with their reconstructions, and the weights.
     options
-        ``minutes`` and ``tensorboard`` of :func:`rgz.models.train.fit`.
+        ``minutes`` and ``every`` of :func:`rgz.models.train.fit`.
 
     Returns
     -------
     weights, steps, provenance
-        The file, the number of steps done, and the provenance in the file; only the first process returns a provenance.
+        The file, the number of steps done, and the provenance in the file.
     """
     if preset not in PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
     seen, held_out = _splits(path)
-    about = artifacts.describe(
-        preset=preset, **_inputs(path, seen, held_out)
-    )  # recorded now, so that later edits of the code do not count
-    config, recipe = PRESETS[preset], prepare.Recipe(PRESETS[preset].size)
-    pixels = torch.from_numpy(sample.prepared(held_out, recipe)[:, None])
+    # recorded now, so that later edits of the code do not count
+    about = artifacts.describe(preset=preset, **_inputs(path, seen, held_out))
+    config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
+    pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)
     model, steps = train.fit(
         checkpoint.MODELS[type(config)](config),
-        loader.batches(seen, recipe, schedule.batch, schedule.seed),
+        loader.batches(seen, recipe, schedule.batch, schedule.seed, device),
         schedule,
         folder,
         validation=pixels,
@@ -63,8 +62,6 @@ def run(
         **options,
     )
     weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
-    if train.processes()[0]:  # only the first process writes
-        return weights, steps, {}
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
@@ -73,8 +70,6 @@ def run(
 
 def _splits(path: Path) -> tuple[sample.Sample, sample.Sample]:
     """Training and validation sources."""
-    if train.processes()[1] > 1 and not path.exists():
-        raise BadInput(f"{path} is missing: several processes cannot build it together, run rgz data build first")
     known = cli_data.sources(path)
     seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
     if not len(seen) or not len(held_out):

@@ -9,7 +9,6 @@ from html import escape
 from typing import Any
 
 import ipywidgets as controls
-import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +16,6 @@ from PIL import Image
 from rgz import plots
 from rgz.data import cutout, datasets
 from rgz.errors import BadInput
-from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.features.metric import Metric, plain, whitened
 from rgz.tasks import inspect, search
@@ -28,8 +26,8 @@ ALL = "all samples"
 METRICS: dict[str, Callable[[NDArray[Any], Metric], Metric]] = {
     "invariant, by angle": lambda _, invariant: replace(invariant, cosine=True),
     "invariant, by distance": lambda _, invariant: replace(invariant, cosine=False),
-    "whitened, by angle": lambda descriptors, _: whitened(descriptors, cosine=True),
-    "unscaled, by distance": lambda descriptors, _: plain(descriptors, cosine=False),
+    "whitened, by angle": lambda codes, _: whitened(codes, cosine=True),
+    "unscaled, by distance": lambda codes, _: plain(codes, cosine=False),
 }
 
 
@@ -43,8 +41,7 @@ class _Browser:
 
     def __init__(self, name: str | None):
         self.encoder = Encoder.from_pretrained()
-        self.table, self.descriptors, self.invariant = search.for_search()
-        self.codes = np.vstack([codefile.read_codes(None, sample)[1] for sample in datasets.SAMPLES])
+        self.table, self.codes, self.invariant = search.for_search()
         self.row = {str(one): row for row, one in enumerate(self.table["name"])}
         self.index = cache(self._index)
         self.uploaded: inspect.Inspection | None = None
@@ -71,20 +68,18 @@ class _Browser:
         self._show()
 
     def _index(self, metric: str, sample: str) -> search.SearchIndex:
-        whole = search.build(self.descriptors, self.table, METRICS[metric](self.descriptors, self.invariant))
+        whole = search.build(self.codes, self.table, METRICS[metric](self.codes, self.invariant))
         return whole if sample == ALL else whole.of(sample)
 
     def _show(self, _: Any = None) -> None:
         """Search, and show the query and its neighbours."""
         index, k = self.index(self.metric.value, self.sample.value), self.count.value
         if self.uploaded:
-            found = index.query(
-                self.encoder.transform(self.uploaded.cutout, "search")[0], k, self.uploaded.cutout.place
-            )
+            found = index.query(self.encoder.transform(self.uploaded.cutout)[0], k, self.uploaded.cutout.place)
             self.query.value = "<pre>" + escape(str(self.uploaded).split("\n\n")[0]) + "</pre>"
         elif self.name.value in self.row:
             row = self.row[self.name.value]
-            vector = index.space.transform(self.descriptors[row : row + 1])[0]
+            vector = index.space.transform(self.codes[row : row + 1])[0]
             found = index.query_vector(vector, k, self.table[row])
             self.query.value = _picture(self.encoder.decode(self.codes[[row]])[0], self.name.value, 128)
         else:

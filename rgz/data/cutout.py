@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rgz.data import archives, detect
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.errors import BadInput, as_bad_input, first_line
-from rgz.transforms import prepare
+from rgz.transforms import fields
 
 __all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", "parse_position", "read_cutout"]
 
@@ -34,7 +34,7 @@ COARSEST = 20.0  # arcsec, width of a pixel
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the centroid of the emission is nearer to the middle
 CLIPPED = 0.5  # an image with more than this share of pixels at the lowest value has been clipped already
 BLANK = 0.5  # largest share of blank pixels around a source
-RADIUS = prepare.Recipe().radius  # arcsec, around a source
+RADIUS = fields.RADIUS  # arcsec, around a source
 TIMEOUT = 60  # seconds
 
 Pixel = tuple[float, float]  # x, y
@@ -180,7 +180,7 @@ def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
     clipped, rms = _clip(pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
-        raise BadInput(_no_source(image.name, prepare.fill(pixels), rms))
+        raise BadInput(_no_source(image.name, fields.fill(pixels), rms))
     groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
     x, y = _middle(emission, islands, groups, pixel, target, notes)
@@ -250,7 +250,7 @@ def _resample(pixels: NDArray[Any], widths: NDArray[Any], wcs: WCS, pixel: float
     down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
     x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
     sigma = [0.42 * pixel / w if pixel > 1.01 * w else 0 for w in widths[::-1]]
-    made = ndimage.map_coordinates(ndimage.gaussian_filter(prepare.fill(pixels), sigma), [y, x], order=1)
+    made = ndimage.map_coordinates(ndimage.gaussian_filter(fields.fill(pixels), sigma), [y, x], order=1)
     blank = (~np.isfinite(pixels)).astype(float)
     made[ndimage.map_coordinates(blank, [y, x], order=1, cval=1.0) > 0.5] = np.nan
     return made, new
@@ -261,10 +261,10 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
     lowest = np.min(pixels, where=~blank, initial=np.inf)
     if (pixels == lowest).mean() > CLIPPED:
         notes.append("the image had been clipped before: its rms and the S/N of the source are not known")
-        return prepare.despeckle(prepare.fill(pixels - lowest)), np.nan
-    median, rms = prepare.noise(prepare.fill(pixels))
-    clipped = prepare.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
-    return prepare.despeckle(np.where(blank, 0.0, clipped)), rms
+        return fields.despeckle(fields.fill(pixels - lowest)), np.nan
+    median, rms = fields.noise(fields.fill(pixels))
+    clipped = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
+    return fields.despeckle(np.where(blank, 0.0, clipped)), rms
 
 
 def _middle(
@@ -301,5 +301,5 @@ def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:
     if np.isnan(rms):
         return f"{name} shows nothing larger than a few pixels: use an image with a source"
     peak = (pixels.max() - np.median(pixels)) / rms if rms > 0 else 0
-    least = f"above {detect.PEAK:g} times its rms noise, of at least {prepare.SMALLEST_ISLAND} pixels"
+    least = f"above {detect.PEAK:g} times its rms noise, of at least {fields.SMALLEST_ISLAND} pixels"
     return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the rms noise"

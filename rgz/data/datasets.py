@@ -6,38 +6,26 @@ Three of them are stored as Python pickles, which are read without running any c
 
 import io
 import re
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from astropy.table import Table
 
 from rgz.data import fetch
 from rgz.data.archives import members, read_batches
 from rgz.data.sample import Sample, source_table, unique
 from rgz.errors import BadInput, as_bad_input
-from rgz.transforms.prepare import crop
 
-__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "SAMPLES", "load_dataset", "placed"]
+__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "SAMPLES", "load_dataset"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
-IDENTICAL = 0.998  # cosine between images of one galaxy; between point-like images of two galaxies it is below 0.99
-MIDDLE, MOVED = 100, 8  # pixels: the part of two images that is compared, and the largest shift between them
+POSITIONS = "frdeep_positions.csv.gz"
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 MIRABEST_NAME = re.compile(
     r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$"
 )
-FRDEEP_TWICE = {  # galaxies that have two catalogue numbers, found by comparing the fields
-    "FRI CoNFIG 30": "FRI FRICAT 163",
-    "FRI CoNFIG 44": "FRI FRICAT 154",
-    "FRI CoNFIG 15": "FRI FRICAT 151",
-    "FRI FRICAT 110": "FRI FRICAT 109",  # neighbours in one field
-    "FRI FRICAT 169": "FRI FRICAT 168",
-    "FRII CoNFIG 182": "FRII CoNFIG 134",
-}
 
 
 def _mirabest(path: Path) -> Sample:
@@ -63,22 +51,21 @@ def _mirabest(path: Path) -> Sample:
     return Sample(images, table, FIRST_PIXEL)
 
 
-def _frdeep(path: Path, pixel: float) -> Sample:
-    """FR-DEEP: class 0 is FRI, 1 is FRII; the archive gives no positions, and some FIRST file names repeat.
+def _frdeep(path: Path, name: str, pixel: float) -> Sample:
+    """FR-DEEP: class 0 is FRI, 1 is FRII; some FIRST file names repeat.
 
-    File names differ between the two surveys. Class, catalogue and number are joined in the column ``object``, which is
-    the same for one galaxy in both surveys.
+    The archive gives no positions; those of another file are used where it is on this machine (:data:`POSITIONS`).
     """
     images, classes, files, splits = read_batches(path)
-    stems = [PurePosixPath(file).stem.rstrip("_") for file in files]
-    unknown, labels = np.full(len(stems), np.nan), [("FRI", "FRII")[c] for c in classes]
-    table = source_table(unique(stems), unknown, unknown, labels, np.ones(len(stems)), splits)
-    objects = []
-    for label, stem in zip(labels, stems, strict=True):
-        catalogue, number = "FRICAT" if "FRICAT" in stem else "CoNFIG", re.split("[^0-9]", stem)[0]
-        objects.append(f"{label} {catalogue} {number}")
-    table["object"] = [FRDEEP_TWICE.get(one, one) for one in objects]
-    return Sample(images, table, pixel)
+    stems = unique(PurePosixPath(file).stem.rstrip("_") for file in files)
+    ra, dec = np.full((2, len(stems)), np.nan)
+    if (known := fetch.locate(POSITIONS)) is not None:
+        places = Table.read(known, format="ascii.csv")
+        row = {row["name"]: row for row in places[places["sample"] == name]}
+        found = [number for number, stem in enumerate(stems) if stem in row]
+        ra[found], dec[found] = zip(*((row[stems[n]]["ra"], row[stems[n]]["dec"]) for n in found), strict=True)
+    labels = [("FRI", "FRII")[c] for c in classes]
+    return Sample(images, source_table(stems, ra, dec, labels, np.ones(len(stems)), splits), pixel)
 
 
 def _radio_galaxy_dataset(path: Path) -> Sample:
@@ -98,8 +85,8 @@ def _radio_galaxy_dataset(path: Path) -> Sample:
 
 SAMPLES = {
     "mirabest": ("MiraBest_F_batches.tar.gz", _mirabest),
-    "frdeep-nvss": ("NVSS_PNG_dataset.tar.gz", lambda path: _frdeep(path, NVSS_PIXEL)),
-    "frdeep-first": ("FIRST_PNG_dataset.tar.gz", lambda path: _frdeep(path, FIRST_PIXEL)),
+    "frdeep-nvss": ("NVSS_PNG_dataset.tar.gz", lambda path: _frdeep(path, "frdeep-nvss", NVSS_PIXEL)),
+    "frdeep-first": ("FIRST_PNG_dataset.tar.gz", lambda path: _frdeep(path, "frdeep-first", FIRST_PIXEL)),
     "rgd": ("galaxy_data_h5.zip", _radio_galaxy_dataset),
 }
 
@@ -113,30 +100,3 @@ def load_dataset(name: str) -> Sample:
         raise BadInput(f"no sample is called {name!r}: known are {', '.join(SAMPLES)}")
     archive, reader = SAMPLES[name]
     return reader(fetch.fetch(archive))
-
-
-def placed(sample: Sample, known: Sample) -> Sample:
-    """The sample with missing positions filled in from ``known``, for galaxies whose image is in both.
-
-    Two images of one survey are the same if the cosine between their central parts is above ``IDENTICAL`` for a shift
-    of up to ``MOVED`` pixels. Archives cut out one galaxy around slightly different positions, which limits the
-    accuracy of the position.
-    """
-    size = MIDDLE + 2 * MOVED  # padded, because a discrete Fourier transform is periodic
-    steps = np.r_[: MOVED + 1, -MOVED:0]
-
-    def spectra(images: NDArray[Any]) -> NDArray[np.complex64]:
-        whole = crop(images, MIDDLE).astype(np.float32)
-        norm = np.sqrt((whole**2).sum(axis=(1, 2), keepdims=True))
-        return np.fft.rfft2(whole / np.maximum(norm, np.finfo(np.float32).tiny), (size, size)).astype(np.complex64)
-
-    table = sample.table.copy()
-    lost = np.flatnonzero(~np.isfinite(np.asarray(table["ra"], float)))
-    own, others = spectra(sample.images[lost]), spectra(known.images)
-    here, there = (np.abs(one).reshape(len(one), -1) for one in (own, others))  # a shift does not change amplitudes
-    twin = (here @ there.T).argmax(axis=1)
-    moved = np.fft.irfft2(own * others[twin].conj(), (size, size))[:, steps][:, :, steps]
-    found = moved.max(axis=(1, 2)) > IDENTICAL
-    for column in ("ra", "dec"):
-        table[column][lost[found]] = known.table[column][twin[found]]
-    return replace(sample, table=table)

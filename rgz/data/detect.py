@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from rgz.data.datasets import FIRST_PIXEL
 from rgz.data.sample import connected, positions
-from rgz.transforms import prepare
+from rgz.transforms import fields
 
 __all__ = ["Field", "cut", "find", "islands", "linked", "north_up"]
 
@@ -75,7 +75,7 @@ def find(field: Field, known: Table) -> Table:
         owner = owner_of[labels[down, across]]
         last = np.array(field.pixels.shape)[::-1] - 1
         for source, (x, y), place in zip(sources, pixels.T, sky.T, strict=True):
-            near = np.hypot(across - x, down - y) <= prepare.Recipe().radius / FIRST_PIXEL
+            near = np.hypot(across - x, down - y) <= fields.RADIUS / FIRST_PIXEL
             inside = min(x, y, *(last - (x, y))) >= EDGE
             if inside and light[near & (owner == source)].sum() > 0.5 * light[near].sum():
                 rows.append((*place, lit["peak"][owners == source].max()))

@@ -37,7 +37,7 @@ from rgz.data import archives
 from rgz.data.sample import Sample, unique
 from rgz.errors import BadInput, as_bad_input, first_line
 from rgz.progress import progress
-from rgz.transforms import prepare
+from rgz.transforms import fields
 
 __all__ = ["FAILURES", "SERVICE", "collect", "download", "file_name", "read_catalogue"]
 
@@ -212,7 +212,7 @@ def collect(folder: Path, table: Table, size: int = 150) -> Sample:
 
     Rows keep the order of the table. Missing columns of a sample are added: an empty label, confident, ``train``. Sky
     outside a cut-out, and pixels that the survey blanks, are zero. The fields are not clipped, see
-    :func:`rgz.transforms.prepare.clip`. Memory is 4 size² bytes a source: 4.6 GB for all of Radio Galaxy Zoo DR1.
+    :func:`rgz.transforms.fields.clip`. Memory is 4 size² bytes a source: 4.6 GB for all of Radio Galaxy Zoo DR1.
     Raises :class:`BadInput` if there is no image, one cannot be used, or their pixel widths differ.
     """
     files = [Path(folder) / file_name(name) for name in table["name"]]
@@ -220,15 +220,15 @@ def collect(folder: Path, table: Table, size: int = 150) -> Sample:
     if not any(found):
         raise BadInput(f"{folder} has no image of any of these {len(table)} sources: download them first")
     table, files = table[found], [file for file in files if file.is_file()]
-    fields, pixel = np.zeros((len(files), size, size), np.float32), 0.0
+    images, pixel = np.zeros((len(files), size, size), np.float32), 0.0
     rows = progress(table, desc="reading", unit="source")
-    for file, row, field in zip(files, rows, fields, strict=True):
+    for file, row, field in zip(files, rows, images, strict=True):
         image, place, width = _image(file, row["ra"], row["dec"])
         pixel = pixel or width
         if not np.isclose(width, pixel, rtol=1e-3):
             raise BadInput(f"{file} has pixels of {width:.3f}″, {files[0].name} of {pixel:.3f}″: remove one of them")
-        field[:] = prepare.fill(Cutout2D(image, place, size, mode="partial", fill_value=0.0).data)
+        field[:] = fields.fill(Cutout2D(image, place, size, mode="partial", fill_value=0.0).data)
     for column, value in (("label", ""), ("confident", True), ("split", "train")):
         if column not in table.colnames:
             table[column] = value
-    return Sample(fields, table, pixel)
+    return Sample(images, table, pixel)

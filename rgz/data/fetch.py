@@ -20,7 +20,7 @@ __all__ = ["REGISTRY", "PublicFile", "fetch", "locate"]
 class PublicFile:
     """One public archive: name, sha256, where it is published, its content, and the reference.
 
-    ``doi`` is None for the two files that were compiled from a public folder or table; only a mirror has them.
+    ``doi`` is None for files that were compiled from a public folder or table; only a mirror has them.
     """
 
     name: str
@@ -80,6 +80,13 @@ REGISTRY = {
             None,
             "50,637 Radio Galaxy Zoo DR1 positions",
             "Wong et al. 2024, arXiv:2412.14502, doi:10.5281/zenodo.14195049",
+        ),
+        PublicFile(
+            "frdeep_positions.csv.gz",
+            "1381bed2e4637592f1215d8c7e4cfa68b46884218e2e97d9e814e4b4ac3e9ad3",
+            None,
+            "positions of 1,182 of the 1,200 images of FR-DEEP",
+            "found by comparing images with the fields of FR-DEEP v2, github.com/HongmingTang060313/FRDEEP_v2.0",
         ),
     )
 }

@@ -1,77 +1,119 @@
-"""Data augmentation: batches of prepared images with random flips, rotations, scales and shifts.
+"""Training batches: pairs of a clean image and of another observation of the same galaxy.
 
-The class of a radio galaxy does not depend on its position angle or on its position on the pixel grid. Each batch
-therefore contains aligned sources that are randomly flipped, rotated by small angles and shifted by fractions of a
-pixel. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends with the same weights as an
-uninterrupted one.
+The network should code the galaxy, not the observation. Each pair starts from one source, slightly stretched. The clean
+image is its canonical orientation. The other image is prepared from a field that shows the same source rotated,
+shifted, farther away, with a larger beam, more noise or a higher threshold (:func:`rgz.transforms.perturb.observe`).
+Some pairs show the source as a survey with a beam as large as the galaxy does, such as NVSS.
+Both are mirrored at random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends
+with the same weights as an uninterrupted one.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from rgz.data.sample import Sample
-from rgz.transforms import prepare
-from rgz.transforms.perturb import BEAM
+from rgz.transforms import perturb
+from rgz.transforms.prepare import Pose, Prepare, Recipe, gaussian
 
-__all__ = ["EXTENDED", "REPEATS", "batches"]
+__all__ = ["BOTH", "EXTENDED", "REPEATS", "batches"]
 
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
 REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
+OTHER = 0.5  # share of pairs of two observations; the others are twice the clean image
+SURVEY = 0.15  # share of pairs with the large beam of another survey, relative to the size of the galaxy
+TOGETHER = 4  # batches made at once
+BOTH = (False, True)  # frames: about the middle of the field, and about the centroid of the emission
+
+Pair = tuple[Tensor, Tensor]
+"""A clean image and another observation of the same galaxy, (N, 1, H, W) grey levels each."""
 
 
-def batches(sample: Sample, recipe: prepare.Recipe, size: int, seed: int) -> Callable[[int], Tensor]:
-    """Batch ``n`` of endless shuffled and augmented epochs over a sample, as a function of ``n``.
+def batches(sample: Sample, recipe: Recipe, size: int, seed: int, device: str = "cpu") -> Callable[[int], Pair]:
+    """Batch ``n`` of endless shuffled epochs over a sample, as a function of ``n``.
 
-    Each source is aligned, mirrored along and across its axis at random, rotated by a few degrees (σ = 6°), scaled by a
-    few per cent (σ = 5 %) and shifted by up to a pixel. This takes one interpolation, which also crops the image. If
-    the table has the ``rms`` of an image, noise of that rms, correlated by the beam, is added first.
-
-    Returns
-    -------
-    callable
-        Step number to grey levels, (size, 1, H, W) uint8.
+    Half of the ``size`` pairs have the middle of the field in the middle of the image, the other half, of the same
+    galaxies, the centroid of the emission.
     """
-    aligned = [prepare.align(image, sample.pixel, recipe) for image in sample.images]
-    fields, found = [field.astype(np.float32) for field, _ in aligned], [orientation for _, orientation in aligned]
-    lengths = [orientation.length * sample.pixel for orientation in found]
-    scales = [recipe.pixel(length, sample.pixel) / sample.pixel for length in lengths]
+    fields = torch.from_numpy(np.asarray(sample.images, np.float32)).half().to(device)
     rms = np.nan_to_num(sample.table["rms"]) if "rms" in sample.table.colnames else np.zeros(len(sample))
-    rows = np.repeat(np.arange(len(fields)), np.where(np.array(lengths) > EXTENDED, REPEATS, 1))
+    noise = torch.from_numpy(np.asarray(rms, np.float32)).to(device)
+    prepared = Prepare(recipe)
+    lengths = torch.cat([prepared(part.float(), sample.pixel)[1][0].length for part in torch.split(fields, 64)])
+    resolved = (lengths * sample.pixel > EXTENDED).cpu().numpy()
+    rows = np.repeat(np.arange(len(sample)), np.where(resolved, REPEATS, 1))
+    count = size // len(BOTH) * TOGETHER
 
-    def augmented(row: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        turn = prepare.Orientation(
-            rng.normal(0, np.radians(6)),
-            int(rng.choice((-1, 1))),
-            int(rng.choice((-1, 1))),
-            float(np.exp(rng.normal(0, 0.05))),
-            tuple(rng.uniform(-1, 1, 2)),
-        )
-        orientation, scale = found[row].then(turn), scales[row] * turn.length
-        for field in (_observe(fields[row], rms[row], rng), fields[row]):
-            square = prepare.render(prepare.smooth(field, scale), orientation, recipe.size, scale)
-            if square.any():  # else the noise clipped the source away: use it without noise
-                break
-        return prepare.stretch(square)
-
-    def batch(step: int) -> Tensor:
-        rng = np.random.default_rng((seed, step))
-        epoch, start = divmod(step * size, len(rows))
-        epochs = range(epoch, epoch + 1 + (start + size - 1) // len(rows))
+    @lru_cache(1)
+    def several(block: int) -> Pair:
+        epoch, start = divmod(block * count, len(rows))
+        epochs = range(epoch, epoch + 1 + (start + count - 1) // len(rows))
         order = np.concatenate([np.random.default_rng((seed, 1 << 40, k)).permutation(rows) for k in epochs])
-        return torch.from_numpy(np.stack([augmented(row, rng) for row in order[start : start + size]])[:, None])
+        drawn = torch.from_numpy(order[start : start + count]).to(device)
+        with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+            torch.manual_seed((seed << 32) + block)
+            return _pairs(prepared, fields[drawn].float(), noise[drawn], sample.pixel)
+
+    def batch(step: int) -> Pair:
+        block, part = divmod(step, TOGETHER)
+        clean, seen = (images.tensor_split(TOGETHER)[part] for images in several(block))
+        return clean, seen
 
     return batch
 
 
-def _observe(field: NDArray[Any], rms: float, rng: np.random.Generator) -> NDArray[Any]:
-    """The field with noise of this rms added to its nonzero pixels, clipped at zero."""
-    if rms == 0:
-        return field
-    noise = ndimage.gaussian_filter(rng.standard_normal(field.shape, dtype=np.float32), BEAM)
-    return np.asarray(np.maximum(field + noise * (rms / noise.std()) * (field > 0), 0))
+def _drawn(fields: Tensor, rms: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Clean fields (N, H, W) of slightly stretched sources, and how they were drawn (:func:`perturb.observe`).
+
+    Some are drawn as a survey with a beam as large as the galaxy shows them, with its noise.
+    """
+    count, like = len(fields), fields[:, 0, 0]
+    size, shape = torch.exp(0.1 * torch.randn_like(like)), torch.exp(0.06 * torch.randn_like(like))
+    axis = perturb.rotation(2 * math.pi * torch.rand_like(like))
+    widths = torch.stack((size * shape, size / shape), 1)[:, :, None]
+    galaxy = perturb.rotation(2 * math.pi * torch.rand_like(like)) @ axis @ (widths * axis.mT)  # (N, 2, 2)
+    offset = 2 * torch.rand(count, 2, device=fields.device) - 1
+    other = torch.rand_like(like) < SURVEY
+    galaxy = galaxy * torch.where(other, 5 ** torch.rand_like(like), 1.0)[:, None, None]
+    beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)
+    clean = gaussian(perturb.resample(fields, galaxy, offset), beam)
+    middle = slice(fields.shape[1] // 2 - 6, fields.shape[1] // 2 + 6)
+    depth = clean[:, middle, middle].amax((1, 2)) / torch.exp(math.log(6) + math.log(20) * torch.rand_like(like))
+    faintest = torch.where(other, 3 * depth, perturb.LIT * perturb.threshold(fields)[:, 0, 0])[:, None, None]
+    noise = torch.where(other, depth, rms * torch.rand_like(like))
+    noisy = perturb.add_noise(clean, noise, torch.where(other, beam, perturb.BEAM))
+    clean = torch.where((clean > 0) & (noisy >= faintest), noisy, 0.0)
+    return clean, (galaxy, offset, beam, faintest)
+
+
+def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair:
+    """Clean images and other observations (frames × N, 1, H, W) of N sources."""
+    clean, drawn = _drawn(fields, rms)
+    seen, turned = perturb.observe(fields, pixel, *drawn)
+    target, poses = prepared(clean, pixel, BOTH)  # (frames, N, 1, H, W)
+    view, others = prepared(seen, pixel, BOTH)
+    view = torch.stack([_matched(*one, turned) for one in zip(view, poses, others, strict=True)])
+    usual = (view.amax((2, 3, 4), keepdim=True) > 0) & (torch.rand_like(view[:, :, :1, :1, :1]) < OTHER)
+    view = torch.where(usual, view, target)
+    pairs = torch.stack((target, view)).transpose(1, 2).flatten(1, 2)  # (2, N × frames, 1, H, W)
+    flips = torch.rand(2, pairs.shape[1], 1, 1, 1, device=view.device) < 0.5
+    pairs = torch.where(flips[0], pairs.flip(-1), pairs)
+    pairs = torch.where(flips[1], pairs.flip(-2), pairs)
+    return pairs[0], pairs[1]
+
+
+def _matched(view: Tensor, own: Pose, other: Pose, turned: Tensor) -> Tensor:
+    """Views (N, 1, H, W) of sources in another pose, mirrored as the clean images are.
+
+    ``turned`` (N,) is the angle by which the other field is turned.
+    """
+    angle = other.angle + turned - own.angle
+    same = angle.cos().sign()  # both axes of the image turn with it
+    mirrored = same[:, None] * torch.where(own.lean >= 0, 1, -1) * torch.where(other.lean >= 0, 1, -1) < 0
+    along, across = mirrored.T[:, :, None, None, None]
+    view = torch.where(along, view.flip(-1), view)
+    return torch.where(across, view.flip(-2), view)

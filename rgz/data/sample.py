@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rgz import artifacts
 from rgz.errors import BadInput, as_bad_input
-from rgz.transforms import prepare
+from rgz.transforms.fields import has_source
 
 CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "fletcher32": True}
 """Options of an HDF5 dataset that compress it and add a checksum to detect corruption."""
@@ -125,22 +125,9 @@ def same_source(table: Table, arcsec: float) -> NDArray[Any]:
     return connected((known[one], known[other]), len(table))
 
 
-def prepared(
-    sample: Sample, recipe: prepare.Recipe, view: prepare.Orientation = prepare.Orientation()
-) -> NDArray[np.uint8]:
-    """The prepared images of a sample, (N, size, size) uint8; each must have a source in its middle."""
-    return np.stack([prepare.prepare(image, sample.pixel, recipe, view) for image in sample.images])
-
-
-def usable(sample: Sample, recipe: prepare.Recipe) -> NDArray[np.bool_]:
+def usable(sample: Sample) -> NDArray[np.bool_]:
     """Mask of the rows that can be prepared: those with emission in the middle of their image."""
-    return np.array([prepare.has_source(image, sample.pixel, recipe) for image in sample.images])
-
-
-def pixel_widths(sample: Sample, recipe: prepare.Recipe) -> NDArray[np.float64]:
-    """Width of a pixel of each prepared image in arcsec, (N,)."""
-    lengths = (prepare.length(image, sample.pixel, recipe) for image in sample.images)
-    return np.array([recipe.pixel(length, sample.pixel) for length in lengths])
+    return has_source(sample.images, sample.pixel)
 
 
 def write_columns(group: h5py.Group, table: Table) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rgz.data.sample import Sample, source_table
-from rgz.transforms import prepare
+from rgz.transforms import fields
 
 __all__ = ["PIXEL", "source", "sources"]
 
@@ -48,7 +48,7 @@ def sources(count: int, seed: int = 0) -> Sample:
     """A sample of ``count`` clipped simulated sources, FRI and FRII in turn, uint8 with peak 255."""
     rng, unknown = np.random.default_rng(seed), np.full(count, np.nan)
     kinds = [("FRI", "FRII")[i % 2] for i in range(count)]
-    fields = [prepare.clip(source(kind, rng, snr=rng.uniform(20, 200))) for kind in kinds]
-    pixels = np.stack([np.rint(255 * field / field.max()).astype(np.uint8) for field in fields])
+    clipped = [fields.clip(source(kind, rng, snr=rng.uniform(20, 200))) for kind in kinds]
+    pixels = np.stack([np.rint(255 * field / field.max()).astype(np.uint8) for field in clipped])
     names = [f"sim-{i:04d}" for i in range(count)]
     return Sample(pixels, source_table(names, unknown, unknown, kinds, np.ones(count), ["train"] * count), PIXEL)

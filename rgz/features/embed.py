@@ -1,48 +1,55 @@
-"""Codes: posterior means of the active latents.
+r"""The code of a galaxy: posterior means of latents up to 8 × 8.
 
-A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). Latents are ranked by the
-variance of their posterior means over the *training* images, without labels, and the first ones form the code. A code
-can be decoded, with the other latents at their prior means.
+A VDVAE has more latents than it uses; inactive ones stay at their prior (posterior collapse). Latents of resolutions up
+to 8 × 8 are ranked by their mean rate over the *training* images, without labels, and the first ones form the code.
 
-The canonical orientation of a source is ambiguous: its axis has two ends and two sides, and is uncertain by a few
-degrees. Codes are therefore averaged over twelve views, four mirror images at each of three angles
-(:data:`rgz.transforms.prepare.VIEWS`), as in test-time augmentation.
+The canonical orientation has four mirrored views. Where both halves of a source are equally bright, the choice between
+them is arbitrary. The image is therefore encoded in all four views, once with the middle of the field in its middle,
+where the host galaxy is, and once with the centroid of the emission, which does not depend on how the image was cut
+out. A code has four parts, each of D numbers:
+
+1. the galaxy in its canonical orientation: the mean over the four views, each weighted by how certainly it is the
+   canonical one. This part can be decoded. With :math:`a \in [-1, 1]` the difference over the sum of the fluxes of the
+   two halves, the weights of the view as it is, and of the mirrored one, are
+   :math:`\tfrac12\,(1 \pm \tanh(|a| / s))` with :math:`s = 0.2`, along the axis and across it;
+2. its asymmetry: the standard deviation over the four views;
+3. its shape about the centroid: the mean over the four views about the centroid;
+4. its asymmetry about the centroid: the standard deviation over these views.
+
+Eight passes through the network give this one vector, the same for every task.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from astropy.table import Table
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rgz import artifacts
 from rgz.data import datasets, fetch
-from rgz.data.sample import COLUMNS, Sample, prepared, usable
+from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
-from rgz.features import descriptors, metric
 from rgz.models import checkpoint
 from rgz.models.checkpoint import Model
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms import prepare
+from rgz.transforms.prepare import Prepare, Recipe, prepare
 
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
 
-FEATURES = ("classification", "density", "search")
-BATCH = 128
-EXACT = 0.02  # difference between codes of mirrored views that counts as zero; the median galaxy has about 0.5
+FRAMES = (False, True)  # about the middle of the field, and about the centroid of the emission
+PARTS = 4  # of a code
+UNCERTAIN = 0.2  # s above: difference of the fluxes of two halves at which the brighter one is fairly certain
+BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and fields encoded together
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """Encodes images of galaxies with a trained network.
+class Embed(nn.Module):
+    """Codes of fields: preparation, encoder and average over views as one module.
 
     Parameters
     ----------
@@ -50,14 +57,37 @@ class Encoder:
         The network, and how images are prepared for it.
     latents
         Indices of the latents in a code, (D,).
-    basis
-        Principal components (C) of prepared images, for the retrieval descriptors (:mod:`rgz.features.descriptors`).
     """
 
-    model: VDVAE
-    recipe: prepare.Recipe
-    latents: NDArray[np.intp]
-    basis: metric.Metric
+    latents: Tensor
+
+    def __init__(self, model: VDVAE, recipe: Recipe, latents: NDArray[np.intp]):
+        super().__init__()
+        self.model, self.prepare = model, Prepare(recipe)
+        self.register_buffer("latents", torch.from_numpy(np.array(latents, dtype=np.int64)))
+
+    def forward(self, fields: Tensor, pixel: float) -> Tensor:
+        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D)."""
+        squares, poses = self.prepare(fields, pixel, FRAMES)  # (frames, N, 1, H, W)
+        views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
+        parts = torch.split(views.flatten(0, 2), BATCH)
+        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.latents] for part in parts])
+        middle, centroid = means.view(*views.shape[:3], -1).unbind(1)  # (views, N, D)
+        sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
+        along, across = ((1 + sure) / 2).unbind(-1)
+        weights = torch.stack(
+            (along * across, (1 - along) * across, along * (1 - across), (1 - along) * (1 - across))
+        )  # (views, N)
+        canonical = (weights[..., None] * middle).sum(0)
+        spread, spread_about_centroid = (views.std(0, correction=0) for views in (middle, centroid))
+        return torch.cat((canonical, spread, centroid.mean(0), spread_about_centroid), dim=1)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes images of galaxies with a trained network; ``embed`` does the work."""
+
+    embed: Embed
 
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "Encoder":
@@ -65,68 +95,70 @@ class Encoder:
         files = "vdvae.safetensors", "codes.h5"
         weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
         model, recipe, _ = checkpoint.load(weights)
-        return cls(model, recipe, codefile.chosen(codes), codefile.read_space(codefile.BASIS, codes))
+        return cls(Embed(model, recipe, codefile.chosen(codes)))
 
-    def transform(self, sample: "Sample | Cutout", features: str = "classification") -> NDArray[np.float32]:
-        """Features of each galaxy, one row per galaxy; a cut-out gives one row.
+    @property
+    def model(self) -> VDVAE:
+        """The network."""
+        return self.embed.model
 
-        Parameters
-        ----------
-        features
-            ``classification``: mean code over twelve views and mean absolute code, (N, 2 D). ``density``: mean code and
-            three asymmetries (:func:`asymmetry`), (N, D + 3). ``search``: retrieval descriptors, (N, 10 D + 10 C).
+    @property
+    def recipe(self) -> Recipe:
+        """How images are prepared for it."""
+        return self.embed.prepare.recipe
+
+    @property
+    def latents(self) -> NDArray[np.intp]:
+        """Indices of the latents in a code, (D,)."""
+        return np.asarray(self.embed.latents.numpy())
+
+    @torch.no_grad()
+    def transform(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
+        """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
         Raises
         ------
         BadInput
-            An image has no emission in its middle, or the features are unknown.
+            An image has no emission in its middle.
         """
-        if features not in FEATURES:
-            raise BadInput(f"features are {', '.join(FEATURES)}; {features!r} is not one of them")
-        if features == "search":
-            return self._descriptors(self._galaxies(sample))
-        codes = self._codes(self._galaxies(sample))
-        return codes["code_views"] if features == "classification" else for_density(codes)
+        images, pixel = self._fields(sample)
+        parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")
+        return torch.cat([self.embed(part, pixel) for part in parts]).numpy()
 
-    def variants(self, sample: "Sample | Cutout") -> dict[str, NDArray[np.float32]]:
-        """All codes that a codes file holds, by name.
-
-        ``code`` (N, D) in the canonical orientation, ``code_views`` (N, 2 D) over twelve views, ``code_asymmetry`` (N,
-        3), and the retrieval descriptors ``code_compared`` (N, 10 D + 10 C).
-        """
-        galaxies = self._galaxies(sample)
-        return self._codes(galaxies) | {"code_compared": self._descriptors(galaxies)}
+    def prepared(self, sample: "Sample | Cutout", centred: bool = False) -> NDArray[np.uint8]:
+        """Prepared images (N, H, W) around the middle of each field, or around the centroid of the emission."""
+        images, pixel = self._fields(sample)
+        return np.asarray(prepare(images, pixel, self.recipe, (centred,))[0])
 
     def reconstruct(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
-        """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents."""
-        means, _ = full_codes(self.model, prepared(self._galaxies(sample), self.recipe))
-        return decode(self.model, means, np.arange(self.model.dimensions))
+        """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents, coarse and fine."""
+        return reconstruct(self.model, self.prepared(sample))
 
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
-        """Images (N, H, W), 0 … 255, of codes (N, D); the other latents are at their prior means."""
-        return decode(self.model, codes, self.latents)
+        """Images (N, H, W), 0 … 255, of codes (N, 4 D), of their first part; fine latents at prior means.
 
-    def _galaxies(self, sample: "Sample | Cutout") -> Sample:
-        """The sample, or a sample of one cut-out, checked that all images can be prepared."""
-        if not isinstance(sample, Sample):
-            sample = Sample(sample.pixels[None], Table({name: [""] for name in COLUMNS}), sample.pixel)
-        found = usable(sample, self.recipe)
-        if not found.all():
-            blank = ", ".join(map(str, sample.table["name"][~found][:5]))
-            raise BadInput(
-                f"{(~found).sum()} images have no emission in their middle ({blank}): leave them out with "
-                "sample[rgz.data.sample.usable(sample, encoder.recipe)]"
-            )
-        return sample
+        Raises
+        ------
+        BadInput
+            The codes have another length.
+        """
+        count = len(self.latents)
+        if codes.ndim != 2 or codes.shape[1] != PARTS * count:
+            raise BadInput(f"codes here have shape (N, {PARTS * count}); these have {codes.shape}")
+        return decode(self.model, codes[:, :count], self.latents)
 
-    def _codes(self, galaxies: Sample) -> dict[str, NDArray[np.float32]]:
-        views = of_views(self.model, self.recipe, galaxies, self.latents)
-        return {"code": views[0], "code_views": prepare.pool(views), "code_asymmetry": asymmetry(views)}
-
-    def _descriptors(self, galaxies: Sample) -> NDArray[np.float32]:
-        views = descriptors.framed_views(self.recipe, galaxies)  # (frames, views, N, H, W)
-        means = posterior_means(self.model, views, self.latents)
-        return np.hstack([*map(prepare.pool, means), descriptors.components(views, self.basis)])
+    def _fields(self, sample: "Sample | Cutout") -> tuple[NDArray[np.float32], float]:
+        """Images (N, H, W) and pixel width, checked that all images can be prepared."""
+        if isinstance(sample, Sample):
+            found = usable(sample)
+            if not found.all():
+                blank = ", ".join(map(str, sample.table["name"][~found][:5]))
+                raise BadInput(
+                    f"{(~found).sum()} images have no emission in their middle ({blank}): leave them out with "
+                    "sample[rgz.data.sample.usable(sample)]"
+                )
+            return np.nan_to_num(np.asarray(sample.images, np.float32), posinf=0.0, neginf=0.0), sample.pixel
+        return np.asarray(sample.pixels[None], np.float32), sample.pixel
 
 
 def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -140,30 +172,14 @@ def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDAr
     return means, rates
 
 
-def posterior_means(model: Model, pixels: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
-    """Posterior means (…, D) of some latents (D,) of prepared images (…, H, W)."""
-    parts = torch.split(torch.from_numpy(pixels.reshape(-1, 1, *pixels.shape[-2:])), BATCH)
-    columns = torch.from_numpy(np.ascontiguousarray(latents))
-    means = [model.encode(part)[0][:, columns] for part in progress(parts, desc="encoding", unit="batch")]
-    return torch.cat(means).numpy().reshape(*pixels.shape[:-2], len(latents))
+def reconstruct(model: Model, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents of prepared images (N, H, W)."""
+    return decode(model, full_codes(model, pixels)[0], np.arange(model.dimensions))
 
 
-def of_views(
-    model: Model,
-    recipe: prepare.Recipe,
-    sample: Sample,
-    latents: NDArray[Any],
-    views: Sequence[prepare.Orientation] = prepare.VIEWS,
-) -> NDArray[np.float32]:
-    """Posterior means (views, N, D) of some latents (D,) for each view of each image; all images must have a source."""
-    bar = progress(sample.images, desc="aligning", unit="image")
-    pixels = [prepare.views(image, sample.pixel, recipe, views) for image in bar]
-    return posterior_means(model, np.stack(pixels, axis=1), latents)
-
-
-def rank(means: NDArray[Any]) -> NDArray[np.intp]:
-    """Latents from the most to the least variable posterior mean (N, dimensions) over images; (dimensions,)."""
-    return np.argsort(-means.var(axis=0), kind="stable")
+def rank(rates: NDArray[Any]) -> NDArray[np.intp]:
+    """Latents from the highest to the lowest mean rate over images, (D,), of rates (N, D)."""
+    return np.argsort(-rates.mean(axis=0), kind="stable")
 
 
 def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
@@ -173,12 +189,12 @@ def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def decode(model: Model, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
-    """Images (N, H, W), 0 … 255, of codes (N, D) of some latents (D,); the others are at their prior means.
+    """Images (N, H, W), 0 … 255, of the values (N, D) of some latents (D,); the others are at their prior means.
 
     Raises
     ------
     BadInput
-        Codes and latents differ in number.
+        Values and latents differ in number.
     """
     if code.ndim != 2 or code.shape[1] != len(latents):
         raise BadInput(f"codes here have shape (N, {len(latents)}); these have {code.shape}")
@@ -192,36 +208,15 @@ def full(model: Model, code: Tensor, latents: NDArray[Any]) -> Tensor:
     return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(latents)), code)
 
 
-def asymmetry(views: NDArray[Any]) -> NDArray[np.float32]:
-    """Asymmetries (N, 3): changes of codes of several views (views, N, D) between mirror images.
-
-    Logarithms of the root mean square difference between the :data:`rgz.transforms.prepare.MIRRORED` views, which must
-    come first: mirrored across the axis, along it, and both. ``EXACT`` is added, so that the logarithm is finite for
-    perfect symmetry.
-
-    >>> asymmetry(np.ones((4, 1, 2))).round(1)
-    array([[-3.9, -3.9, -3.9]])
-    """
-    own, across, along, both = views[:4]
-    pairs = ((own, across, along, both), (own, along, across, both), (own, both, across, along))
-    squares = [((a - b) ** 2 + (c - d) ** 2).mean(axis=1) / 2 for a, b, c, d in pairs]
-    return np.asarray(np.log(np.sqrt(np.stack(squares, axis=1)) + EXACT))
-
-
-def for_density(codes: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """Input features of the density model, (N, D + 3): from ``code_views`` the mean code, and ``code_asymmetry``."""
-    views = codes["code_views"]
-    return np.hstack([views[:, : views.shape[1] // 2], codes["code_asymmetry"]])
-
-
 def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
 
     These are survey images if they are on this machine, otherwise images decoded from the codes; the second value says
-    which.
+    which. A row may occur several times.
     """
-    table, code, about = codefile.read_codes(None, name)
-    model, recipe, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
+    table, code, _ = codefile.read_codes(None, name)
+    encoder = Encoder.from_pretrained()
     if fetch.locate(datasets.SAMPLES[name][0]) is None:
-        return decode(model, code[rows], about["latents"]), "decoded from codes"
-    return prepared(datasets.load_dataset(name).named(table["name"][rows]), recipe), "survey images"
+        return encoder.decode(code[rows]), "decoded from codes"
+    once, again = np.unique(rows, return_inverse=True)
+    return encoder.prepared(datasets.load_dataset(name).named(table["name"][once]))[again], "survey images"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from rgz.errors import BadInput
 
@@ -21,11 +22,15 @@ class Metric:
         Matrix by which it is then multiplied, (D, K).
     cosine
         Whether vectors are scaled to unit length, so that angles are compared.
+    parts
+        Number of parts of equal length that a vector has. Each is scaled to the same length, so that the cosine is the
+        mean of those of the parts.
     """
 
     centre: NDArray[Any]
     matrix: NDArray[Any]
     cosine: bool
+    parts: int = 1
 
     def transform(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Codes (N, D) mapped to (N, K); raises :class:`rgz.errors.BadInput` for a wrong length or non-finite codes."""
@@ -36,7 +41,9 @@ class Metric:
             raise BadInput("codes to compare must be finite, but these are not: check the images they come from")
         vectors: NDArray[np.float32] = (codes - self.centre.astype(np.float32)) @ self.matrix.astype(np.float32)
         if self.cosine:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            parts = vectors.reshape(len(vectors), self.parts, -1)
+            length = np.linalg.norm(parts, axis=2, keepdims=True) * np.sqrt(np.float32(self.parts))
+            vectors = (parts / np.maximum(length, np.finfo(np.float32).tiny)).reshape(vectors.shape)
         return vectors
 
 
@@ -52,13 +59,13 @@ def whitened(codes: NDArray[Any], cosine: bool = True) -> Metric:
 
 
 def invariant(
-    codes: NDArray[Any], changes: NDArray[Any], kept: int = 64, floor: float = 0.3, cosine: bool = True
+    codes: NDArray[Any], changes: NDArray[Any], parts: int = 1, floor: float = 0.003, cosine: bool = True
 ) -> Metric:
-    r"""The directions in which galaxies differ most, relative to how much perturbations change a galaxy.
+    r"""Within-class whitening: directions in which perturbations change a galaxy count less.
 
-    Codes are standardised first. Let :math:`S_w` be the covariance of the changes and :math:`S_t` that of the codes.
-    The directions are the first ``kept`` solutions of :math:`S_t v = \lambda\,(S_w + \epsilon) v`. These are Fisher's
-    discriminants with each galaxy as its own class (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x).
+    Codes are standardised first. Let :math:`S_w` be the covariance of the changes. Standardised codes are multiplied by
+    :math:`(S_w + \epsilon)^{-1/2}`, as in linear discriminant analysis with each galaxy as its own class (Fisher 1936,
+    doi:10.1111/j.1469-1809.1936.tb02137.x).
 
     Parameters
     ----------
@@ -66,14 +73,20 @@ def invariant(
         Codes of many galaxies, (N, D).
     changes
         Codes of perturbed images minus codes of the images, (M, D).
+    parts
+        Number of parts of equal length that a code has, each whitened by itself.
     floor
-        :math:`\epsilon`, in units of the mean variance of the changes.
+        :math:`\epsilon`, in units of the mean variance of the changes; chosen by how many other observations of
+        training sources find their source, in a metric from other sources.
     """
     whole = whitened(codes, cosine)
-    ones = np.diagonal(whole.matrix)
-    within = np.cov(((changes - changes.mean(axis=0)) * ones).T)
+    each = np.split((changes - changes.mean(axis=0)) @ whole.matrix, parts, axis=1)
+    return Metric(whole.centre, whole.matrix @ block_diag(*(_whitening(one, floor) for one in each)), cosine, parts)
+
+
+def _whitening(changes: NDArray[Any], floor: float) -> NDArray[Any]:
+    """The symmetric matrix (D, D) that makes the covariance of changes (M, D) nearly the identity."""
+    within = np.cov(changes.T)
     within = within / np.trace(within) * len(within) + floor * np.eye(len(within))
     values, vectors = np.linalg.eigh(within)
-    flat = ones[:, None] * (vectors / np.sqrt(values)) @ vectors.T
-    spread, directions = np.linalg.eigh(np.cov(((codes - whole.centre) @ flat).T))
-    return Metric(whole.centre, flat @ directions[:, np.argsort(-spread)[:kept]], cosine)
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T)

@@ -15,7 +15,7 @@ from rgz import artifacts
 from rgz.errors import BadInput, first_line
 from rgz.models import vae
 from rgz.models.vdvae import VDVAE, Config
-from rgz.transforms import prepare
+from rgz.transforms.prepare import Recipe
 
 Model = VDVAE | vae.PlainVAE
 
@@ -23,9 +23,9 @@ MODELS: dict[type[Any], type[Any]] = {Config: VDVAE, vae.Config: vae.PlainVAE}
 """Class of a configuration to the class of its model."""
 
 
-def save(path: Path, model: Model, recipe: prepare.Recipe, provenance: dict[str, Any]) -> None:
+def save(path: Path, model: Model, recipe: Recipe, provenance: dict[str, Any]) -> None:
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
-    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
     about = {
         "model": type(model).__name__,
         "config": asdict(model.config),
@@ -52,7 +52,7 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def load(path: Path) -> tuple[Any, prepare.Recipe, dict[str, Any]]:
+def load(path: Path) -> tuple[Any, Recipe, dict[str, Any]]:
     """A model (:data:`Model`), its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
 
     Raises
@@ -70,7 +70,7 @@ def load(path: Path) -> tuple[Any, prepare.Recipe, dict[str, Any]]:
         model = MODELS[kind](kind(**_frozen(about["config"]))).eval().requires_grad_(False)
         model = model.to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        return model, prepare.Recipe(**about["recipe"]), about["provenance"]
+        return model, Recipe(**about["recipe"]), about["provenance"]
     except BadInput:
         raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

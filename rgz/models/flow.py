@@ -15,7 +15,7 @@ of network and flows. If a flow gives no finite value, the log-likelihood is set
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,9 @@ from torch import Tensor, nn
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
 from rgz.models import checkpoint
-from rgz.models.likelihood import truncated_noise
 from rgz.progress import progress
 
 MEMBERS = 5
-FARTHEST = 20.0  # standard deviations; a sampled value beyond comes from a step that overflows
-SPARE, ROUNDS = 32, 20  # additional codes sampled per round, and maximum number of rounds
 STRETCH = 2.0  # scale factor before each step: the steps of nflows can only shrink values
 
 
@@ -61,15 +58,15 @@ class Config:
         Maximum number of epochs, and number of epochs without a better held-out likelihood after which to stop.
     """
 
-    kept: int = 67
-    layers: int = 5
-    hidden: int = 96
+    kept: int = 160
+    layers: int = 3
+    hidden: int = 64
     blocks: int = 1
     dropout: float = 0.2
     decay: float = 0.1
     learning_rate: float = 1e-2
-    batch: int = 128
-    epochs: int = 120
+    batch: int = 256
+    epochs: int = 30
     patience: int = 20
 
 
@@ -99,17 +96,6 @@ class Flow(nn.Module):
         noise, log_det = self.steps(values)  # (N, kept), (N,)
         likelihood: Tensor = log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
         return likelihood
-
-    @torch.no_grad()
-    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
-        """Whitened codes (count, kept) from the density; some may overflow and are not finite.
-
-        ``temperature`` multiplies the Gaussian noise; ``truncation`` is the number of standard deviations at which it
-        is truncated.
-        """
-        noise = temperature * truncated_noise(torch.empty(count, self.kept), truncation)
-        codes: Tensor = self.steps.inverse(noise)[0]
-        return codes
 
     def masks(self) -> dict[str, Tensor]:
         """Mask of each masked weight by name; in autoregressive networks the weights outside of it are zero."""
@@ -175,26 +161,6 @@ class FlowEnsemble:
         below, upto = (np.searchsorted(self.calibration, value, side) for side in ("left", "right"))
         return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1)), 0.0)
 
-    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> NDArray[np.float64]:
-        """Codes (count, D) from the density; arguments as of :meth:`Flow.sample`, random numbers from torch.
-
-        Components that were dropped in the whitening are set to their mean. A code that overflows is drawn again.
-        """
-        share = np.diff(np.linspace(0, count, len(self.flows) + 1).round().astype(int))
-        drawn = [_finite(flow, int(n), temperature, truncation) for flow, n in zip(self.flows, share, strict=True)]
-        return np.asarray(self.centre + torch.cat(drawn).numpy() @ np.linalg.pinv(self.matrix))
-
-
-def _finite(flow: Flow, count: int, temperature: float, truncation: float) -> Tensor:
-    """Whitened codes (count, kept) from a flow, with all numbers within ``FARTHEST``."""
-    kept = torch.zeros(0, flow.kept)
-    for _ in range(ROUNDS):
-        drawn = flow.sample(count - len(kept) + SPARE, temperature, truncation)
-        kept = torch.cat([kept, drawn[(drawn.abs() < FARTHEST).all(1)]])[:count]  # false for NaN too
-        if len(kept) == count:
-            return kept
-    raise BadInput(f"hardly any code sampled from this flow lies within {FARTHEST:g} standard deviations: fit it again")
-
 
 def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean (D,) of codes (N, D), and the matrix (D, kept) to their first principal components of variance one."""
@@ -208,17 +174,10 @@ def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDAr
     return centre, directions[:, order] / np.sqrt(variance[order])
 
 
-def fit_flow(
-    values: NDArray[Any],
-    held_out: NDArray[Any],
-    config: Config,
-    seed: int = 0,
-    make: Callable[[Config], nn.Module] = Flow,
-) -> tuple[Any, float]:
+def fit_flow(values: NDArray[Any], held_out: NDArray[Any], config: Config, seed: int = 0) -> tuple[Flow, float]:
     """One flow fitted to whitened codes (N, kept), and its best mean log-likelihood, nats, on ``held_out`` codes.
 
-    AdamW with a cosine schedule; the weights of the best epoch on the held-out codes are kept. ``make`` builds the
-    flow.
+    AdamW with a cosine schedule; the weights of the best epoch on the held-out codes are kept.
     """
     fitted, checked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
     threads = torch.get_num_threads()
@@ -226,14 +185,14 @@ def fit_flow(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            flow = make(config)
+            flow = Flow(config)
             best = _fit(flow, fitted, checked, config)
     finally:
         torch.set_num_threads(threads)
     return flow.eval().requires_grad_(False), best
 
 
-def _fit(flow: nn.Module, fitted: Tensor, checked: Tensor, config: Config) -> float:
+def _fit(flow: Flow, fitted: Tensor, checked: Tensor, config: Config) -> float:
     """Fit a flow in place, to its best epoch; returns the mean log-likelihood of ``checked`` codes there."""
     optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
@@ -269,11 +228,6 @@ def folds(
 
     found: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = GroupKFold(members).split(values, groups=groups)
     return found
-
-
-def first_fold(groups: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of four fifths of N sources and of the last fifth; those of one group (N,) stay together."""
-    return next(folds(groups[:, None], groups))
 
 
 def fit_ensemble(

@@ -1,10 +1,8 @@
-"""Resumable training of a VDVAE, in one process or in several.
+"""Resumable training of a VDVAE.
 
-A model is any module that returns a dict with a scalar ``loss``. A batch is split into equal parts, which are processed
-one after another or in several processes, and their gradients are averaged. Batch ``n`` depends only on the seed and
-``n``, and the noise of its part ``p`` only on the seed, ``n`` and ``p``. A resumed run therefore gives the same weights
-as an uninterrupted one, and two processes the same as one process with two parts. The final weights are an exponential
-moving average (EMA).
+A model is any module that returns a dict with a scalar ``loss``. Batch ``n`` and its noise depend only on the seed and
+``n``, so a resumed run gives the same weights as an uninterrupted one. The final weights are an exponential moving
+average (EMA).
 
 A step whose loss or gradient norm is not finite, or whose norm exceeds a threshold, is skipped (Child 2021, § B.1). If
 all gradients are too large, every step would be skipped, so training stops with an error after ``patience`` skipped
@@ -15,18 +13,16 @@ import copy
 import csv
 import io
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
@@ -39,13 +35,11 @@ class Schedule:
 
     The learning rate rises linearly over ``warmup`` steps, then falls to zero along a cosine. Gradients are clipped to
     the norm ``clip``; a step with a norm above ``skip`` is skipped, and after ``patience`` such steps in a row training
-    stops with an error. A step uses ``batch`` images over all processes; each process splits its share into
-    ``accumulate`` parts, to save memory.
+    stops with an error.
     """
 
     steps: int = 6000
     batch: int = 64
-    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: int = 100
     weight_decay: float = 0.01
@@ -54,11 +48,6 @@ class Schedule:
     skip: float = 1000.0
     patience: int = 50
     seed: int = 0
-
-
-def processes() -> tuple[int, int]:
-    """Rank of this process and number of processes, as set by ``torchrun``; (0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 @torch.no_grad()
@@ -81,13 +70,13 @@ def describe(model: Any, pixels: Tensor) -> dict[str, Any]:
     return {
         "bits_per_dimension": round(bits, 4),
         "distortion_nats": round(means["distortion"].item(), 2),
-        "rate_nats": {str(r): round(means[f"rate_{r}"].item(), 3) for r in dict.fromkeys(model.levels)},
+        "rate_nats": {name[5:]: round(mean.item(), 3) for name, mean in means.items() if name.startswith("rate_")},
     }
 
 
 def fit(
     model: nn.Module,
-    batch: Callable[[int], Tensor],
+    batch: Callable[[int], tuple[Tensor, ...]],
     schedule: Schedule,
     folder: Path,
     *,
@@ -96,21 +85,19 @@ def fit(
     every: int = 100,
     device: str = "cpu",
     inputs: dict[str, Any] | None = None,
-    tensorboard: bool = False,
     look: Callable[[nn.Module, int], None] | None = None,
 ) -> tuple[Any, int]:
     """Train a model, resuming from ``folder``; returns the averaged model and the number of steps done.
-
-    Under ``torchrun`` every process calls this with the same arguments and the same initial weights; only the first one
-    writes files. The result depends on the product processes × ``accumulate``, not on the two factors.
 
     Parameters
     ----------
     model
         Returns a dict with a scalar ``loss``. Other entries, (N,) or (N, blocks), are logged as means over the batch,
-        summed over blocks, and over the blocks of each resolution where the model has ``levels``.
+        summed over blocks, and over the blocks of each resolution where the model has ``levels``. A model with a method
+        ``anneal`` is told before each step which part of the training is done; it returns whether it works in another
+        way from now on.
     batch
-        Step number to batch.
+        Step number to the arguments of the model.
     folder
         Gets ``checkpoint.pt`` and ``log.csv``, each replaced atomically every ``every`` steps.
     minutes
@@ -124,94 +111,111 @@ def fit(
     Raises
     ------
     BadInput
-        The checkpoint is damaged or of another model or schedule, the disk is full, the batch cannot be split evenly,
-        or too many steps in a row were skipped.
+        The checkpoint is damaged or of another model or schedule, the disk is full, or too many steps in a row were
+        skipped.
     """
-    if tensorboard and find_spec("tensorboard") is None:
-        raise BadInput("TensorBoard is not installed: pip install tensorboard, or train without it")
-    rank, world = processes()
-    with _group(device, world):
-        run = _Run(model, schedule, folder, device, inputs or {})
-        board = _tensorboard(folder / "tensorboard", run.step) if tensorboard and not rank else nullcontext()
-        with board as add_row:
-            for row in run.train(batch, validation, minutes, every):
-                if add_row:
-                    add_row(row)
-                if look:
-                    look(run.ema, run.step)
+    run = _Run(model, schedule, folder, device, inputs or {})
+    for _ in run.train(batch, validation, minutes, every):
+        if look:
+            look(run.ema, run.step)
     return run.ema, run.step
 
 
 class _Run:
-    """Model, averaged model, optimizer and log of a run, resumed from its folder; one instance per process."""
+    """Model, averaged model, optimizer and log of a run, resumed from its folder."""
 
     def __init__(self, model: nn.Module, schedule: Schedule, folder: Path, device: str, inputs: dict[str, Any]):
         self.schedule, self.folder, self.device = schedule, folder, device
-        self.rank, self.world = processes()
-        self.parts = self.world * schedule.accumulate
-        if schedule.accumulate < 1 or schedule.batch % self.parts:
-            raise BadInput(
-                f"a batch of {schedule.batch} cannot be split into {self.world} × {schedule.accumulate} equal parts "
-                "(processes × accumulate): choose a multiple of their product"
-            )
         self.model: nn.Module = cast(Any, model).to(device, memory_format=torch.channels_last)
         self.ema: Any = copy.deepcopy(self.model).eval().requires_grad_(False)
         options: dict[str, Any] = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options, betas=(0.9, 0.95), fused=True)
-        self.gradient = _one_vector(self.model)
-        self.autocast = torch.autocast(device, torch.bfloat16)
-        self.recipe = asdict(schedule) | {"accumulate": self.parts} | inputs
+        self.recipe = asdict(schedule) | inputs
         self.state: dict[str, Any] = {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
+        self.replay: Callable[[tuple[Tensor, ...]], dict[str, Tensor]] | None = None
         path = folder / "checkpoint.pt"
         self.log = _resume(path, self.recipe, self.state) if path.exists() else []
         last = self.log[-1] if self.log else {"step": 0, "skipped": 0, "in_a_row": 0}
         self.step, self.skipped, self.in_a_row = last["step"], last["skipped"], last["in_a_row"]
-        if self.rank == 0:
-            _write_log(folder / "log.csv", self.log)  # without rows newer than the checkpoint
-            for leftover in folder.glob(f"{path.name}.*.partial"):  # of a run that was killed while writing
-                leftover.unlink()
+        _write_log(folder / "log.csv", self.log)  # without rows newer than the checkpoint
+        for leftover in folder.glob(f"{path.name}.*.partial"):  # of a run that was killed while writing
+            leftover.unlink()
+
+    def autocast(self) -> Any:
+        """bfloat16 on a GPU; on processors without matrix units it is slower than float32."""
+        return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.device == "cuda" else nullcontext()
 
     def train(
-        self, batch: Callable[[int], Tensor], validation: Tensor | None, minutes: float, every: int
+        self, batch: Callable[[int], tuple[Tensor, ...]], validation: Tensor | None, minutes: float, every: int
     ) -> Iterator[dict[str, Any]]:
-        """Take all steps, or stop after some minutes; the first process yields each row of the log after it is
-        saved."""
+        """Take all steps, or stop after some minutes; yields each row of the log after it is saved."""
         logged, since = self.step, time.monotonic()
         end, late = since + 60 * minutes, not minutes > 0
-        with progress(total=self.schedule.steps, initial=self.step, unit="step", disable=self.rank > 0) as bar:
+        with progress(total=self.schedule.steps, initial=self.step, unit="step") as bar:
             while self.step < self.schedule.steps and not late:
-                figures, late = self.advance(batch(self.step), end)
+                figures = self.advance(batch(self.step))
+                late = time.monotonic() >= end
                 bar.update()
                 bar.set_postfix(loss=f"{figures['loss']:.3f}", refresh=False)
-                if self.rank == 0 and (self.step % every == 0 or self.step == self.schedule.steps or late):
+                if self.step % every == 0 or self.step == self.schedule.steps or late:
                     held_out = math.nan
                     if validation is not None:
-                        with self.autocast:
+                        with self.autocast():
                             held_out = validation_loss(self.ema, validation.to(self.device))
                     speed = self.schedule.batch * (self.step - logged) / (time.monotonic() - since)
                     yield self.record(figures, held_out, speed)
                     logged, since = self.step, time.monotonic()
 
-    def advance(self, images: Tensor, end: float) -> tuple[dict[str, float], bool]:
-        """Take one step; returns batch means and the gradient norm, and whether the time ``end`` has passed."""
+    def advance(self, images: tuple[Tensor, ...]) -> dict[str, float]:
+        """Take one step; returns batch means and the gradient norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.step, self.schedule)
-        self.gradient.zero_()
-        pieces = images.tensor_split(self.parts)
-        seed = self.schedule.seed * 1_000_003 + self.step * self.parts
-        first = self.rank * self.schedule.accumulate
-        own = range(first, first + self.schedule.accumulate)
-        means = _backward(self.model, {seed + part: pieces[part] for part in own}, self.parts, self.autocast)
-        late = self.rank == 0 and time.monotonic() >= end  # one clock, so that all processes stop at the same step
-        numbers = torch.stack([*means.values(), torch.tensor(float(late), device=self.device)])
-        if self.world > 1:
-            distributed.all_reduce(self.gradient)
-            distributed.all_reduce(numbers)
+        torch.manual_seed(self.schedule.seed * 1_000_003 + self.step)
+        if hasattr(self.model, "anneal"):
+            done = self.step / self.schedule.steps
+            self.ema.anneal(done)
+            if cast(Any, self.model).anneal(done):
+                self.replay = None
+        if self.device == "cuda":
+            self.replay = self.replay or self._captured(images)
+            means = self.replay(images)
+        else:
+            means = self._backward(images)
+        figures = dict(zip(means, torch.stack([*means.values()]).tolist(), strict=True))
+        self._update(figures["loss"], figures["gradient_norm"])
+        return figures
+
+    def _backward(self, images: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Gradients of a batch; returns batch means and the gradient norm."""
+        self.optimizer.zero_grad()
+        with self.autocast():
+            out = self.model(*images)
+        out["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-        *values, is_late, norm_ = torch.cat((numbers, norm[None])).tolist()
-        figures = dict(zip(means, values, strict=True)) | {"gradient_norm": norm_}
-        self._update(figures["loss"], norm_)
-        return figures, bool(is_late)
+        means = _means(out, cast(Any, self.model).levels if hasattr(self.model, "levels") else ())
+        return means | {"gradient_norm": norm}
+
+    def _captured(self, images: tuple[Tensor, ...]) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """:meth:`_backward` as a CUDA graph, which spares the launch of thousands of kernels a step."""
+        given = tuple(part.clone() for part in images)
+        beside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                self._backward(given)
+        torch.cuda.current_stream().wait_stream(beside)
+        self.optimizer.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = self._backward(given)
+
+        def replay(images: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            for mine, part in zip(given, images, strict=True):
+                mine.copy_(part)
+            graph.replay()
+            return found
+
+        return replay
 
     def _update(self, loss: float, norm: float) -> None:
         """Update weights and averages, unless the loss or the gradient norm is not finite or too large."""
@@ -219,8 +223,8 @@ class _Run:
         if good:
             self.optimizer.step()
             keep = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
-            for mean, now in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(now.detach(), 1 - keep)
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - keep)
         self.step, self.skipped = self.step + 1, self.skipped + (not good)
         self.in_a_row = 0 if good else self.in_a_row + 1
         if self.in_a_row > self.schedule.patience:
@@ -246,48 +250,6 @@ def _learning_rate(step: int, schedule: Schedule) -> float:
     return schedule.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1, done)))
 
 
-@contextmanager
-def _group(device: str, world: int) -> Iterator[None]:
-    """Join the processes started by torchrun, unless the caller has; leave when all have finished."""
-    joins = world > 1 and not distributed.is_initialized()
-    if joins and device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if joins:
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        yield
-        if world > 1:
-            distributed.barrier()  # the first has written its last checkpoint
-    finally:
-        if joins:
-            distributed.destroy_process_group()
-
-
-def _one_vector(model: nn.Module) -> Tensor:
-    """The gradients of all parameters as one vector; each gradient is a view of it."""
-    parameters = list(model.parameters())
-    sizes = [p.numel() for p in parameters]
-    vector = torch.zeros(sum(sizes), device=parameters[0].device)
-    for parameter, piece in zip(parameters, torch.split(vector, sizes), strict=True):
-        parameter.grad = piece.as_strided(parameter.shape, parameter.stride())
-    return vector
-
-
-def _backward(
-    model: nn.Module, pieces: dict[int, Tensor], parts: int, autocast: AbstractContextManager[Any]
-) -> dict[str, Tensor]:
-    """Add the gradients of some of a batch's ``parts``, given by noise seed; returns their share of the batch means."""
-    total: dict[str, Tensor] = {}
-    for seed, images in pieces.items():
-        torch.manual_seed(seed)
-        with autocast:
-            out = model(images.to(next(model.parameters()).device))
-        (out["loss"] / parts).backward()
-        means = _means(out, cast(Any, model).levels if hasattr(model, "levels") else ())
-        total = {name: total.get(name, 0) + mean / parts for name, mean in means.items()}
-    return total
-
-
 def _means(out: dict[str, Tensor], levels: Sequence[int]) -> dict[str, Tensor]:
     """Means over the batch of each output, summed over blocks, and over the blocks of each level."""
     means = {}
@@ -299,28 +261,6 @@ def _means(out: dict[str, Tensor], levels: Sequence[int]) -> dict[str, Tensor]:
             of_level = torch.split(mean, [*blocks.values()])
             means |= {f"{name}_{r}": m.sum() for r, m in zip(blocks, of_level, strict=True)}
     return means
-
-
-@contextmanager
-def _tensorboard(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that adds a row of the log; rows after ``step``, left by a run that was killed, are hidden."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    def add_row(row: dict[str, Any]) -> None:
-        try:
-            for name, value in row.items():
-                if name != "step":
-                    writer.add_scalar(name, value, row["step"])
-            writer.flush()
-        except OSError as error:
-            raise BadInput(f"cannot write {folder} ({error.strerror or error}): free some space") from error
-
-    writer = SummaryWriter(folder, purge_step=step + 1)
-    try:
-        yield add_row
-    finally:
-        with suppress(OSError):
-            writer.close()
 
 
 def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
@@ -346,8 +286,7 @@ def _resume(path: Path, recipe: dict[str, Any], state: dict[str, Any]) -> list[d
         changed = [f"{key} was {was.get(key)}, now {value}" for key, value in recipe.items() if was.get(key) != value]
         if changed:
             raise BadInput(
-                f"{path} was made with another schedule ({', '.join(changed)}; accumulate is counted over all "
-                "processes): use the same options, or another folder"
+                f"{path} was made with another schedule ({', '.join(changed)}): use the same options, or another folder"
             )
         for name, part in state.items():
             part.load_state_dict(found[name])

@@ -21,16 +21,16 @@ class Config:
     Parameters
     ----------
     size
-        Width of the images in pixels, a multiple of 8.
+        Width of the images in pixels, a multiple of 16.
     width
-        Channels at the finest resolution; each halving of the resolution doubles them.
+        Channels at half of the image's resolution; each further halving of the resolution doubles them.
     latents
         Length of the code.
     mixtures
         Number of logistic components of the pixel likelihood.
     """
 
-    size: int = 32
+    size: int = 64
     width: int = 32
     latents: int = 128
     mixtures: int = 5
@@ -44,9 +44,9 @@ class PlainVAE(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config, self.dimensions = config, config.latents
-        w, coarse = config.width, config.size // 8
+        w, coarse = config.width, config.size // 16
         widths = (w, 2 * w, 4 * w, 4 * w)
-        encoder: list[nn.Module] = [nn.Conv2d(1, w, 3, padding=1)]
+        encoder: list[nn.Module] = [nn.Conv2d(1, w, 4, stride=2, padding=1)]
         for a, b in pairwise(widths):
             halve = nn.Conv2d(a, b, 4, stride=2, padding=1)
             encoder += [nn.GELU(), halve, nn.GELU(), nn.Conv2d(b, b, 3, padding=1)]
@@ -58,7 +58,7 @@ class PlainVAE(nn.Module):
         for a, b in pairwise(widths[::-1]):
             decoder += [nn.GELU(), nn.Conv2d(a, a, 3, padding=1), nn.GELU(), nn.Upsample(scale_factor=2)]
             decoder += [nn.Conv2d(a, b, 3, padding=1)]
-        decoder += [nn.GELU(), nn.Conv2d(w, 3 * config.mixtures, 1)]
+        decoder += [nn.GELU(), nn.Conv2d(w, 4 * 3 * config.mixtures, 1), nn.PixelShuffle(2)]
         self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,8 +71,11 @@ class PlainVAE(nn.Module):
         parameters: Tensor = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
         return parameters, _rate(mean, log_std)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Training loss: ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats."""
+    def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
+        """Training loss of images (N, 1, H, W); other observations ``seen`` are not used.
+
+        Returns ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats.
+        """
         parameters, rates = self._drawn(images)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
         rate = rates.sum(1, keepdim=True)
@@ -84,12 +87,6 @@ class PlainVAE(nn.Module):
         """Posterior means and rates (nats), each (N, dimensions)."""
         mean, log_std = self._posterior(images)
         return mean, _rate(mean, log_std)
-
-    @torch.no_grad()
-    def transmit(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) of latents drawn from the posterior, and the rate (N,) in nats."""
-        parameters, rates = self._drawn(images)
-        return mixture_mean(parameters), rates.sum(1)
 
     def mixture(self, code: Tensor) -> Tensor:
         """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""

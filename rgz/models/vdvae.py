@@ -8,9 +8,15 @@ The loss is the negative evidence lower bound in bits per dimension,
 .. math:: \mathcal{L} = \frac{1}{D \ln 2}\Bigl[-\ln p(x \mid z)
           + \beta \sum_i \mathrm{KL}\bigl(q(z_i \mid x, z_{<i}) \,\|\, p(z_i \mid z_{<i})\bigr)\Bigr],
 
-distortion plus rate, for an image of :math:`D` pixels. A weight :math:`\beta` below one gives codes with more
-information (β-VAE, Higgins et al. 2017). Training, generation and decoding share one top-down pass; they differ only in
-where each block's latents come from: the posterior, the prior, or a given code.
+distortion plus rate, for an image of :math:`D` pixels. Training, generation and decoding share one top-down pass; they
+differ only in where each block's latents come from: the posterior, the prior, or a given code.
+
+The *coarse* latents, which describe the galaxy, are inferred from another observation :math:`\tilde x` of it, the
+finer ones from the image itself: :math:`q(z \mid x, \tilde x) = q(z_c \mid \tilde x)\,q(z_f \mid x, z_c)`. The loss
+stays a bound, and the coarse latents gain nothing by coding what differs between observations (denoising variational
+autoencoder, Im et al. 2017, arXiv:1511.06406). A network would rather put everything into the fine latents. During the
+first part of the training there are none, and the rate of the coarse ones weighs less than one; then the fine ones are
+added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282).
 """
 
 import math
@@ -50,8 +56,10 @@ class Config:
     patch
         Stride of the first convolution, inverted by a pixel shuffle at the end: 1 as published; 2 makes the finest
         blocks four times cheaper.
+    coarse
+        Largest resolution of the latents that are inferred from another observation of the galaxy.
     beta
-        Weight of the rate in the training loss.
+        Weight of the coarse rate during the first part of the training; at the end it is 1.
 
     Examples
     --------
@@ -68,7 +76,8 @@ class Config:
     bottleneck: float = 0.25
     mixtures: int = 5
     patch: int = 1
-    beta: float = 1.0
+    coarse: int = 4
+    beta: float = 0.1
 
     def __post_init__(self) -> None:
         fine_to_coarse, coarse_to_fine = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
@@ -90,21 +99,16 @@ PRESETS = {
     "tiny": Config(
         ((32, 1), (8, 1), (1, 1)), ((1, 1), (8, 2), (32, 1)), latents=(1, 8), width=16, channels=4, mixtures=2
     ),
-    "small": Config(
-        ((16, 4), (8, 6), (4, 4), (1, 2)), ((1, 2), (4, 8), (8, 8), (16, 4)),
-        latents=(4,), width=192, channels=1, bottleneck=1 / 3, patch=2, beta=0.1,
-    ),
-    "base64": Config(
-        ((32, 6), (16, 8), (8, 8), (4, 6), (1, 3)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 6)),
-        latents=(1, 4, 8, 16), width=384, patch=2,
-    ),
-    "imagenet64": Config(
-        ((64, 12), (32, 21), (16, 10), (8, 9), (4, 8), (1, 5)), ((1, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 13)),
-        latents=(1, 4, 8, 16, 32, 64), width=512, mixtures=10,
+    "deep": Config(
+        ((32, 1), (16, 3), (8, 5), (4, 4), (1, 2)), ((1, 2), (4, 8), (8, 6), (16, 6), (32, 2)),
+        latents=(1, 4, 8, 16, 32), width=192, channels=1, bottleneck=1 / 3, patch=2,
     ),
 }  # fmt: skip
-"""``tiny`` is for tests, ``small`` (128 latents) trains on a CPU, ``base64`` (64-pixel images) on one GPU;
-``imagenet64`` has the depth and width of the model published for ImageNet-64, with 75 stochastic blocks."""
+"""``tiny`` is for tests; ``deep``, with 24 stochastic blocks, is the network of the book."""
+
+
+CODED = 8  # pixels: latents up to this resolution can be part of a code
+COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
 
 
 class Bottleneck(nn.Module):
@@ -132,6 +136,7 @@ class Stochastic(nn.Module):
 
     def __init__(self, config: Config, resolution: int):
         super().__init__()
+        self.resolution = resolution
         width, middle, z = config.width, int(config.width * config.bottleneck), config.channels
         self.posterior = Bottleneck(2 * width, middle, 2 * z, resolution)
         self.prior = Bottleneck(width, middle, 2 * z + width, resolution)
@@ -161,7 +166,13 @@ class VDVAE(nn.Module):
         Resolution of each stochastic block, coarsest first.
     dimensions
         Number of latents of all blocks together, the length of a full code.
+    coarse
+        Number of stochastic blocks that are coarse; they come first.
+    coded
+        Number of stochastic blocks, from the first, whose latents can be part of a code.
     """
+
+    weight: Tensor
 
     def __init__(self, config: Config):
         super().__init__()
@@ -185,6 +196,10 @@ class VDVAE(nn.Module):
         self.head = nn.Conv2d(width, 3 * config.mixtures * config.patch**2, 1)
         self.levels = [r for r, blocks in config.decoder if r in config.latents for _ in range(blocks)]
         self.dimensions = sum(config.channels * r * r for r in self.levels)
+        self.coarse = sum(r <= config.coarse for r in self.levels)
+        self.coded = sum(r <= CODED for r in self.levels)
+        self.fine = True
+        self.register_buffer("weight", torch.ones(()), persistent=False)
         self._scale_for_depth()
 
     def _scale_for_depth(self) -> None:
@@ -195,10 +210,18 @@ class VDVAE(nn.Module):
                 last = block.residual.c4 if isinstance(block, Stochastic) else block.c4
                 last.weight.data /= math.sqrt(len(blocks))
                 if isinstance(block, Stochastic):
-                    block.project.weight.data /= math.sqrt(len(blocks))
+                    fine = block.resolution > self.config.coarse  # begin without an effect on a trained network
+                    block.project.weight.data *= 0.0 if fine else 1 / math.sqrt(len(blocks))
 
-    def _bottom_up(self, images: Tensor) -> dict[int, Tensor]:
-        """Encoder activations (N, width, r, r) at each resolution r."""
+    def anneal(self, done: float) -> bool:
+        """Set weight and latents for this part (0 … 1) of the training; returns whether there are new latents now."""
+        before, self.fine = self.fine, done >= COARSE_ALONE
+        rise = min(1.0, max(0.0, (done - COARSE_ALONE) / (FULL_WEIGHT - COARSE_ALONE)))
+        self.weight.fill_(self.config.beta ** (1 - rise))
+        return self.fine != before
+
+    def _bottom_up(self, images: Tensor, smallest: int = 1) -> dict[int, Tensor]:
+        """Encoder activations (N, width, r, r) at each resolution r down to the smallest."""
         if images.shape[1:] != (1, self.config.size, self.config.size):
             raise ValueError(
                 f"images must be (N, 1, {self.config.size}, {self.config.size}), but these are {tuple(images.shape)}: "
@@ -207,6 +230,8 @@ class VDVAE(nn.Module):
         h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))  # (N, width, r, r)
         activations = {}
         for (resolution, _), blocks in zip(self.config.encoder, self.encoder, strict=True):
+            if resolution < smallest:
+                break
             if h.shape[-1] != resolution:
                 h = F.avg_pool2d(h, h.shape[-1] // resolution)
             for block in blocks.children():
@@ -214,12 +239,12 @@ class VDVAE(nn.Module):
             activations[resolution] = h
         return activations
 
-    def _top_down(self, count: int, draw: Draw, pixels: bool = True) -> Tensor:
+    def _top_down(self, count: int, draw: Draw, until: int | None = None) -> Tensor:
         """Run the decoder with latents from ``draw``; returns the parameters of the pixel mixture, (N, 3K, H, W).
 
-        Without ``pixels`` the pass ends at the last latents, and the returned tensor must not be used.
+        After ``until`` stochastic blocks the pass ends, and the returned tensor must not be used.
         """
-        z, blocks_left = self.config.channels, len(self.levels)
+        z, done = self.config.channels, 0
         h: Tensor = self.biases[0].expand(count, -1, -1, -1)  # (N, width, r, r)
         for level, ((resolution, _), blocks) in enumerate(zip(self.config.decoder, self.decoder, strict=True)):
             if level:  # the bias in h's own precision: one float32 term would lift the residual stream out of bfloat16
@@ -232,86 +257,93 @@ class VDVAE(nn.Module):
                 mean, log_std, features = torch.split(block.prior(h), [z, z, self.config.width], dim=1)
                 h = h.to(features.dtype)
                 latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
-                blocks_left -= 1
-                if not blocks_left and not pixels:
+                done += 1
+                if done == until:
                     return h
                 h = block.residual(h + features + block.project(latents))
         parameters: Tensor = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
         return F.pixel_shuffle(parameters, self.config.patch)
 
     def _posterior(
-        self, images: Tensor, means: bool, blocks: int | None = None, temperature: float = 0.0, pixels: bool = True
+        self,
+        images: Tensor,
+        means: bool,
+        until: int | None = None,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Gaussians]]:
         """Pixel mixture, and the latents and Gaussians of each block that follows the posterior.
 
-        These are the first ``blocks`` blocks, or all; the others are sampled from their priors, with standard
-        deviations multiplied by ``temperature``.
+        Fine latents have their prior means while they are not trained. With ``seen`` the coarse latents are inferred
+        from these images. After ``until`` stochastic blocks the pass ends.
         """
-        activations = self._bottom_up(images)
+        if seen is None or not self.fine:
+            activations = self._bottom_up(images if seen is None else seen)
+        else:
+            activations = self._bottom_up(seen) | self._bottom_up(images, self.config.coarse + 1)
+        last = None if self.fine else self.coarse
         latents: list[Tensor] = []
         gaussians: list[Gaussians] = []
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
-            if len(latents) == blocks:
-                if not temperature:
-                    return prior_mean
-                return prior_mean + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            if len(latents) == last:
+                return prior_mean
             joint = torch.cat((h, activations[h.shape[-1]]), dim=1)  # (N, 2 width, r, r)
             mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
             latents.append(mean if means else mean + log_std.exp() * torch.randn_like(mean))
             gaussians.append((mean, log_std, prior_mean, prior_log_std))
             return latents[-1]
 
-        return self._top_down(len(images), draw, pixels), latents, gaussians
+        return self._top_down(len(images), draw, until), latents, gaussians
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Training loss of grey levels (N, 1, H, W).
+    def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
+        """Training loss of grey levels (N, 1, H, W), and of other observations ``seen`` of the same galaxies.
 
         Returns
         -------
         dict
-            ``loss``, a scalar, in bits per dimension, with the rate weighted by ``beta``; ``distortion`` (N,) and
-            ``rate`` (N, blocks), in nats.
+            ``loss``, a scalar, in bits per dimension, with the rates as weighted now; ``distortion`` (N,) and ``rate``
+            (N, blocks), in nats.
         """
-        parameters, _, gaussians = self._posterior(images, means=False)
+        parameters, _, gaussians = self._posterior(images, means=False, seen=seen)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
         rate = _rates(gaussians)
-        bits = (distortion + self.config.beta * rate.sum(1)) / (images[0].numel() * math.log(2))
-        return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
+        rate = F.pad(rate, (0, len(self.levels) - rate.shape[1]))  # no fine latents yet
+        coarse, fine = rate[:, : self.coarse].sum(1).mean(), rate[:, self.coarse :].sum(1).mean()
+        nats = distortion.mean() + fine + self.weight * coarse
+        return {"loss": nats / (images[0].numel() * math.log(2)), "distortion": distortion, "rate": rate}
 
     @torch.no_grad()
-    def encode(self, images: Tensor, drawn: bool = False) -> tuple[Tensor, Tensor]:
-        """Full codes of images: the posterior means or, with ``drawn``, one sample from the posterior.
+    def encode(self, images: Tensor, drawn: bool = False, blocks: int | None = None) -> tuple[Tensor, Tensor]:
+        """Codes of images: the posterior means or, with ``drawn``, one sample from the posterior.
+
+        The latents are those of the first ``blocks`` stochastic blocks, or of all.
 
         Returns
         -------
         latents, rates
-            Each (N, dimensions): the latents, and the KL of each in nats; coarsest block first, each block flattened as
+            Each (N, D): the latents, and the KL of each in nats; coarsest block first, each block flattened as
             (channel, row, column).
         """
-        _, latents, gaussians = self._posterior(images, means=not drawn, pixels=False)
+        _, latents, gaussians = self._posterior(images, means=not drawn, until=blocks or len(self.levels))
         return (
             torch.cat([one.flatten(1) for one in latents], dim=1),
             torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
 
-    @torch.no_grad()
-    def transmit(self, images: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mean images (N, 1, H, W) after lossy compression, and their cost (N,) in nats.
+    def mixture(self, code: Tensor, temperature: float = 0.0) -> Tensor:
+        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions).
 
-        The latents of the first ``blocks`` blocks are drawn from the posterior, the others take their prior means.
-        Sending latents costs their rate (bits-back coding, Hinton & van Camp 1993, doi:10.1145/168304.168306).
+        A NaN latent is sampled from its prior, with the standard deviation multiplied by ``temperature``; at 0 it has
+        its prior mean.
         """
-        parameters, _, gaussians = self._posterior(images, means=False, blocks=blocks)
-        return mixture_mean(parameters), _rates(gaussians).sum(1)
-
-    def mixture(self, code: Tensor) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions); a NaN latent takes its prior mean."""
         parts = iter(torch.split(code, [self.config.channels * r * r for r in self.levels], dim=1))
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             given = next(parts).reshape(prior_mean.shape)
-            return torch.where(torch.isnan(given), prior_mean, given)
+            free = prior_mean
+            if temperature:
+                free = free + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+            return torch.where(torch.isnan(given), free, given)
 
         return self._top_down(len(code), draw)
 
@@ -319,11 +351,6 @@ class VDVAE(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         """Mean images (N, 1, H, W), 0 … 255, of full codes, as for :meth:`mixture`."""
         return mixture_mean(self.mixture(code))
-
-    @torch.no_grad()
-    def vary(self, images: Tensor, blocks: int, temperature: float = 1.0) -> Tensor:
-        """Mean images (N, 1, H, W): the first ``blocks`` blocks at their posterior means, the others resampled."""
-        return mixture_mean(self._posterior(images, means=True, blocks=blocks, temperature=temperature)[0])
 
     @torch.no_grad()
     def sample(

@@ -11,6 +11,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
 
 from rgz.data.sample import same_source
 from rgz.data.training_set import SAME_SOURCE
@@ -36,10 +37,7 @@ def is_frii(table: Table) -> NDArray[np.int64]:
 
 
 def groups(table: Table) -> NDArray[np.int64]:
-    """One integer per source, shared by rows of the same ``object`` if the table has that column, else by rows within
-    10″."""
-    if "object" in table.colnames:
-        return np.unique(table["object"], return_inverse=True)[1]
+    """One integer per source, shared by rows within 10″ of each other."""
     return same_source(table, SAME_SOURCE)
 
 
@@ -62,8 +60,9 @@ def bootstrap_ensemble(
     rng, weights = np.random.default_rng(SEED), np.empty((members, values.shape[1] + 1))
     rows = {one: np.flatnonzero(group == one) for one in np.unique(group)}
     classes = [[rows[one] for one in np.unique(group[labels == kind])] for kind in (0, 1)]
-    for row in progress(weights, desc="fitting the bootstrap ensemble", unit="member"):
-        drawn = np.concatenate([own[one] for own in classes for one in rng.integers(len(own), size=len(own))])
-        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values[drawn], labels[drawn])
-        row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]
+    with threadpool_limits(1):  # matrices this small gain nothing from more threads
+        for row in progress(weights, desc="fitting the bootstrap ensemble", unit="member"):
+            drawn = np.concatenate([own[one] for own in classes for one in rng.integers(len(own), size=len(own))])
+            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values[drawn], labels[drawn])
+            row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]
     return weights

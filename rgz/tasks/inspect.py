@@ -20,10 +20,9 @@ from rgz import artifacts
 from rgz.data.cutout import Cutout
 from rgz.errors import BadInput, first_line
 from rgz.features import codes as codefile
-from rgz.features.embed import Encoder, for_density
+from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
 from rgz.tasks.search import SearchIndex
-from rgz.transforms import prepare
 
 __all__ = ["Inspection", "inspect", "inspect_all", "pictures"]
 
@@ -141,11 +140,11 @@ def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
 
 
 def _inspect(cutout: Cutout, k: int, encoder: Encoder, index: SearchIndex, flows: FlowEnsemble) -> Inspection:
-    codes = encoder.variants(cutout)
+    code = encoder.transform(cutout)
     sample = "frdeep-nvss" if cutout.pixel > COARSE else "mirabest"
-    frii = _probability(sample, codes["code_views"][0])
-    likelihood = _likelihood(flows, for_density(codes))
-    neighbours = index.query(codes["code_compared"][0], k, cutout.place)
+    frii = _probability(sample, code[0])
+    likelihood = _likelihood(flows, code)
+    neighbours = index.query(code[0], k, cutout.place)
     return Inspection(cutout, frii, FITTED_TO[sample], likelihood, neighbours)
 
 
@@ -184,8 +183,7 @@ def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any],
     for sample in {str(name) for near in shown for name in near["sample"]}:
         table, code, _ = codefile.read_codes(None, sample)
         codes |= {(sample, name): one for name, one in zip(table["name"], code, strict=True)}
-    inputs = [prepare.prepare(one.cutout.pixels, one.cutout.pixel, encoder.recipe) for one in found]
-    own = [(pixels, encoder.reconstruct(one.cutout)[0]) for pixels, one in zip(inputs, found, strict=True)]
+    own = [(encoder.prepared(one.cutout)[0], encoder.reconstruct(one.cutout)[0]) for one in found]
     near = [encoder.decode(np.stack([codes[row["sample"], row["name"]] for row in rows])) for rows in shown]
     titles = [[f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in rows] for rows in shown]
     return np.stack(own), np.stack(near), titles

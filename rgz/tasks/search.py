@@ -1,9 +1,9 @@
 r"""Similarity search: the galaxies most similar to a given one.
 
-A :class:`SearchIndex` holds the retrieval descriptors (:mod:`rgz.features.descriptors`) of many galaxies, mapped by a
-:class:`rgz.features.metric.Metric`, and returns the nearest ones. For unit vectors, angle and distance give the same
-order, since :math:`\lVert a - b \rVert^2 = 2\,(1 - a \cdot b)`. With both, the rows :math:`x` nearest to a query
-:math:`q` maximise
+A :class:`SearchIndex` holds the codes of many galaxies, mapped by a :class:`rgz.features.metric.Metric`, and returns
+the nearest ones. For unit vectors, angle and distance give the same order, since
+:math:`\lVert a - b \rVert^2 = 2\,(1 - a \cdot b)`. With both, the rows :math:`x` nearest to a query :math:`q`
+maximise
 
 .. math:: x \cdot q - \tfrac{1}{2} \lVert x \rVert^2 .
 
@@ -42,12 +42,12 @@ FORMATS = {".csv": "ascii.csv", ".vot": "votable", ".xml": "votable", ".parquet"
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """Descriptors ready to be searched; made by :meth:`from_pretrained` or :func:`build`.
+    """Codes ready to be searched; made by :meth:`from_pretrained` or :func:`build`.
 
     Parameters
     ----------
     vectors
-        Descriptors mapped by ``space``, (N, K) float32.
+        Codes mapped by ``space``, (N, K) float32.
     table
         One row per vector: ``name``, ``sample``, ``ra``, ``dec`` (deg, NaN where unknown), ``label`` and any others.
     space
@@ -61,8 +61,8 @@ class SearchIndex:
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "SearchIndex":
         """The index over all samples of a codes file, by default the one that comes with the trained network."""
-        table, descriptors, space = for_search(path)
-        return build(descriptors, table, space)
+        table, codes, space = for_search(path)
+        return build(codes, table, space)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -73,7 +73,7 @@ class SearchIndex:
         return np.float32(0.5) if self.space.cosine else 0.5 * np.einsum("nd,nd->n", self.vectors, self.vectors)
 
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of descriptors (Q, D).
+        """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of codes (Q, D).
 
         The separation is the Euclidean distance or, for a cosine metric, 1 − cos.
 
@@ -102,7 +102,7 @@ class SearchIndex:
         return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
 
     def query(self, what: "Cutout | NDArray[Any]", k: int = 10, at: tuple[float, float] | None = None) -> Table:
-        """The ``k`` galaxies nearest to a cut-out, or to a descriptor vector (D,), nearest first.
+        """The ``k`` galaxies nearest to a cut-out, or to a code (D,), nearest first.
 
         Parameters
         ----------
@@ -116,10 +116,10 @@ class SearchIndex:
             (whether it is the queried galaxy, by name or within 30″) and ``link``, the address of a sky viewer.
         """
         if isinstance(what, np.ndarray):
-            descriptors = what[None]
+            codes = what[None]
         else:
-            at, descriptors = what.place, _encoder(artifacts.artifact("codes.h5")).transform(what, "search")
-        rows, separation = self.neighbours(descriptors, k)
+            at, codes = what.place, _encoder(artifacts.artifact("codes.h5")).transform(what)
+        rows, separation = self.neighbours(codes, k)
         return self._listed(rows[0], separation[0], at, None)
 
     def query_vector(self, vector: NDArray[np.float32], k: int, known: Row) -> Table:
@@ -152,19 +152,19 @@ class SearchIndex:
 
 @cache
 def _encoder(codes: Path) -> "Encoder":
-    """The encoder, for queries by image; it needs torch, which a search by descriptors does not."""
+    """The encoder, for queries by image; it needs torch, which a search by codes does not."""
     from rgz.features.embed import Encoder
 
     return Encoder.from_pretrained(codes.parent)
 
 
 def build(codes: NDArray[Any], table: Table, space: Metric) -> SearchIndex:
-    """An index over descriptors (N, D) of galaxies in a table of N rows.
+    """An index over codes (N, D) of galaxies in a table of N rows.
 
     Raises
     ------
     BadInput
-        Rows and descriptors differ in number, or a descriptor is not finite.
+        Rows and codes differ in number, or a code is not finite.
     """
     if not len(codes) or len(codes) != len(table):
         raise BadInput(f"an index needs as many codes as rows; there are {len(codes)} and {len(table)}")
@@ -172,20 +172,18 @@ def build(codes: NDArray[Any], table: Table, space: Metric) -> SearchIndex:
 
 
 def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
-    """Table, retrieval descriptors (N, D) and metric of all samples of a codes file.
+    """Table, codes (N, D) and metric of all samples of a codes file.
 
-    The table has the columns common to all samples, ``object`` (empty where unknown) and ``sample``.
+    The table has the columns common to all samples, and ``sample``.
     """
-    tables, descriptors = [], []
+    tables, codes = [], []
     for sample in datasets.SAMPLES:
-        table, found, _ = codefile.read_codes(path, sample, "code_compared")
+        table, found, _ = codefile.read_codes(path, sample)
         part = table[COLUMNS]
-        part["object"] = table["object"] if "object" in table.colnames else np.full(len(part), "")
         part["sample"] = np.full(len(part), sample)
         tables.append(part)
-        descriptors.append(found)
-    space = codefile.read_space(codefile.SPACE, path)
-    return vstack(tables, metadata_conflicts="silent"), np.vstack(descriptors), space
+        codes.append(found)
+    return vstack(tables, metadata_conflicts="silent"), np.vstack(codes), codefile.read_space(path)
 
 
 def sky_link(ra: float, dec: float) -> str:
