@@ -1,5 +1,6 @@
 """A codes file gives back tables, codes and the metric, and says what is wrong with a damaged one."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -61,3 +62,34 @@ def test_damaged_codes_are_refused(tmp_path, simulated, codes, damage):
     for read in (lambda: codefile.read_codes(path, "mirabest"), lambda: codefile.chosen(path)):
         with pytest.raises(BadInput, match=r"c\.h5 is not a readable codes file .* rgz encode"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("parts", 3),
+        ("parts", 0),
+        ("matrix", np.eye(8)[:5]),
+        ("matrix", np.full((8, 8), np.nan)),
+        ("matrix", np.ones(8)),
+    ],
+)
+def test_a_damaged_metric_is_refused(tmp_path, what, value):
+    codes = np.random.default_rng(0).normal(size=(60, 8))
+    space = metric.plain(codes)
+    codefile.write_codes(tmp_path / "c.h5", {}, {}, space)
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        if what == "parts":
+            file["space"].attrs["parts"] = value
+        else:
+            del file["space/matrix"]
+            file["space/matrix"] = value
+    with pytest.raises(BadInput, match="not a readable codes file"):
+        codefile.read_space(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize("latents", [[0.5, 1.0], [[1, 2]], [-1, 2], "text"])
+def test_latents_that_are_no_indices_are_refused(tmp_path, latents):
+    codefile.write_codes(tmp_path / "c.h5", {}, {"latents": latents if latents == "text" else np.array(latents)})
+    with pytest.raises(BadInput, match="not a readable codes file"):
+        codefile.chosen(tmp_path / "c.h5")

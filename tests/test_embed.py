@@ -165,3 +165,11 @@ def test_pictures_of_a_row_that_is_asked_for_twice(survey):
     table, _, _ = codefile.read_codes(None, "mirabest")
     own = embed.Encoder.from_pretrained().prepared(galaxies.named(table["name"][[7, 3]]))
     assert (shown[:2] == own).all()
+
+
+def test_no_image_has_no_code_and_too_large_values_are_refused(encoder, simulated):
+    assert encoder.transform(simulated[:0]).shape == (0, 12)
+    bright = simulated.images[:2].astype(np.float32)
+    bright[1] *= 1e36
+    with pytest.raises(BadInput, match="1 images have too large values"):
+        encoder.transform(sample.Sample(bright, simulated.table[:2], simulated.pixel))

@@ -161,3 +161,23 @@ def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
     with pytest.raises(BadInput, match=r"\.csv.*\.parquet"):
         search.write(table, tmp_path / "list.xlsx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_of_parts_has_the_mean_of_their_cosines():
+    rng = np.random.default_rng(0)
+    codes, changes = rng.normal(size=(50, 6)), rng.normal(size=(40, 6))
+    whole = metric.invariant(codes, changes, parts=2)
+    one, two = (metric.invariant(codes[:, part], changes[:, part]) for part in (slice(3), slice(3, 6)))
+    cosines = [space.transform(codes[:, part]) for space, part in ((one, slice(3)), (two, slice(3, 6)))]
+    expected = sum(vectors @ vectors.T for vectors in cosines) / 2
+    found = whole.transform(codes)
+    np.testing.assert_allclose(found @ found.T, expected, atol=1e-5)
+    assert whole.transform(codes[:0]).shape == (0, 6)
+
+
+@pytest.mark.parametrize("changes", [np.zeros((9, 6)), np.full((9, 6), np.nan)])
+def test_changes_that_do_not_vary_are_refused(changes):
+    with pytest.raises(BadInput, match="all the same"):
+        metric.invariant(np.random.default_rng(0).normal(size=(50, 6)), changes, parts=2)
+    with pytest.raises(BadInput, match="4 parts of equal length"):
+        metric.invariant(np.ones((5, 6)), changes, parts=4)

@@ -1,5 +1,6 @@
 """The committed results are those of the committed files: no step has inputs other than it was run with."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,16 +32,16 @@ def test_a_damaged_record_is_one_line(tmp_path, text):
     ]
 
 
-def test_a_study_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch, run):
+def test_a_study_that_fails_keeps_its_record(tmp_path, monkeypatch, run):
     record = tmp_path / "results" / "steps.json"
     record.parent.mkdir()
-    record.write_text("before")
+    record.write_text('{"similarity": {"hash": 1}, "map": {"hash": 1}}')
     monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
 
     def forget_and_fail(*_command, **_options):
-        record.write_text("after")
+        record.write_text('{"map": {"hash": 2}}')
         return subprocess.CompletedProcess([], 1)
 
     monkeypatch.setattr(subprocess, "run", forget_and_fail)
     assert run("study", "similarity", "--fresh")[0] == 1
-    assert record.read_text() == "before"
+    assert json.loads(record.read_text()) == {"similarity": {"hash": 1}, "map": {"hash": 2}}

@@ -6,6 +6,7 @@ rgz train, encode, fit                     the network, its codes, and the flows
 rgz study                                  the measurements behind the book
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def study(
         if not fullmatch("[a-z][a-z-]*", name):
             raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
     record = root / "results" / "steps.json"
-    before, status = record.read_bytes(), 1
+    before, status = json.loads(record.read_text()), 1
     try:
         run = ["run", "-n", str(min(len(names), os.cpu_count() or 1))]
         for command in (["forget"],) * fresh + (run,):
@@ -134,8 +135,9 @@ def study(
                 raise typer.Exit(status)
     finally:
         if status:  # doit forgets a step that fails, but its committed results are still there
+            kept = before | json.loads(record.read_text())
             with artifacts.atomic(record) as partial:
-                partial.write_bytes(before)
+                partial.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:

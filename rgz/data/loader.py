@@ -78,9 +78,11 @@ def _drawn(fields: Tensor, rms: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, T
     galaxy = perturb.rotation(2 * math.pi * torch.rand_like(like)) @ axis @ (widths * axis.mT)  # (N, 2, 2)
     offset = 2 * torch.rand(count, 2, device=fields.device) - 1
     other = torch.rand_like(like) < SURVEY
-    galaxy = galaxy * torch.where(other, 5 ** torch.rand_like(like), 1.0)[:, None, None]
+    farther = torch.where(other, 5 ** torch.rand_like(like), 1.0)
+    galaxy = galaxy * farther[:, None, None]
     beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)
-    clean = gaussian(perturb.resample(fields, galaxy, offset), beam)
+    smooth = gaussian(fields, torch.where(other, 0.42 * farther, 0.0))  # else small sources fall between coarse pixels
+    clean = gaussian(perturb.resample(smooth, galaxy, offset), beam)
     middle = slice(fields.shape[1] // 2 - 6, fields.shape[1] // 2 + 6)
     depth = clean[:, middle, middle].amax((1, 2)) / torch.exp(math.log(6) + math.log(20) * torch.rand_like(like))
     faintest = torch.where(other, 3 * depth, perturb.LIT * perturb.threshold(fields)[:, 0, 0])[:, None, None]

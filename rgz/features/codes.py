@@ -77,16 +77,22 @@ def _opened(path: Path | None) -> Iterator[h5py.File]:
 def chosen(path: Path | None = None) -> NDArray[np.intp]:
     """Indices of the latents in a code, (D,)."""
     with _opened(path) as file:
-        latents: NDArray[np.intp] = file.attrs["latents"]
-        return latents
+        latents = np.asarray(file.attrs["latents"])
+        if latents.ndim != 1 or latents.dtype.kind not in "iu" or latents.min() < 0:
+            raise ValueError("its latents are no indices")
+        return latents.astype(np.intp)
 
 
 def read_space(path: Path | None = None) -> metric.Metric:
     """The metric in which codes are compared."""
     with _opened(path) as file:
         group = file[SPACE]
+        centre, matrix = group["centre"][()], group["matrix"][()]
         cosine, parts = bool(group.attrs["cosine"]), int(group.attrs["parts"])
-        return metric.Metric(group["centre"][()], group["matrix"][()], cosine, parts)
+        whole = matrix.ndim == 2 and centre.shape == matrix.shape[:1] and np.isfinite(matrix).all()
+        if not whole or parts < 1 or matrix.shape[1] % parts:
+            raise ValueError(f"its metric has {parts} parts, a centre {centre.shape} and a matrix {matrix.shape}")
+        return metric.Metric(centre, matrix, cosine, parts)
 
 
 def read_codes(path: Path | None, name: str) -> tuple[Table, NDArray[Any], dict[str, Any]]:
@@ -102,5 +108,7 @@ def read_codes(path: Path | None, name: str) -> tuple[Table, NDArray[Any], dict[
         if name not in known:
             raise BadInput(f"{path} has no codes of {name}: it has {', '.join(known) or 'none'}")
         group = file[name]
-        table = read_columns(group, [key for key in group if key != "code"])
-        return table, group["code"][()], dict(file.attrs) | dict(group.attrs)
+        table, code = read_columns(group, [key for key in group if key != "code"]), group["code"][()]
+        if code.ndim != 2 or len(code) != len(table):
+            raise ValueError(f"{name} has codes of shape {code.shape} for {len(table)} galaxies")
+        return table, code, dict(file.attrs) | dict(group.attrs)

@@ -95,7 +95,10 @@ class Encoder:
         files = "vdvae.safetensors", "codes.h5"
         weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
         model, recipe, _ = checkpoint.load(weights)
-        return cls(Embed(model, recipe, codefile.chosen(codes)))
+        latents = codefile.chosen(codes)
+        if latents.max() >= model.dimensions:
+            raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz encode")
+        return cls(Embed(model, recipe, latents))
 
     @property
     def model(self) -> VDVAE:
@@ -119,11 +122,16 @@ class Encoder:
         Raises
         ------
         BadInput
-            An image has no emission in its middle.
+            An image has no emission in its middle, or values that single precision cannot hold.
         """
         images, pixel = self._fields(sample)
+        if not len(images):
+            return np.zeros((0, PARTS * len(self.latents)), np.float32)
         parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")
-        return torch.cat([self.embed(part, pixel) for part in parts]).numpy()
+        codes = torch.cat([self.embed(part, pixel) for part in parts]).numpy()
+        if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
+            raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
+        return np.asarray(codes)
 
     def prepared(self, sample: "Sample | Cutout", centred: bool = False) -> NDArray[np.uint8]:
         """Prepared images (N, H, W) around the middle of each field, or around the centroid of the emission."""

@@ -41,7 +41,7 @@ class Metric:
             raise BadInput("codes to compare must be finite, but these are not: check the images they come from")
         vectors: NDArray[np.float32] = (codes - self.centre.astype(np.float32)) @ self.matrix.astype(np.float32)
         if self.cosine:
-            parts = vectors.reshape(len(vectors), self.parts, -1)
+            parts = vectors.reshape(len(vectors), self.parts, vectors.shape[1] // self.parts)
             length = np.linalg.norm(parts, axis=2, keepdims=True) * np.sqrt(np.float32(self.parts))
             vectors = (parts / np.maximum(length, np.finfo(np.float32).tiny)).reshape(vectors.shape)
         return vectors
@@ -79,6 +79,8 @@ def invariant(
         :math:`\epsilon`, in units of the mean variance of the changes; chosen by how many other observations of
         training sources find their source, in a metric from other sources.
     """
+    if codes.shape[1] % parts:
+        raise BadInput(f"codes of {codes.shape[1]} numbers do not have {parts} parts of equal length")
     whole = whitened(codes, cosine)
     each = np.split((changes - changes.mean(axis=0)) @ whole.matrix, parts, axis=1)
     return Metric(whole.centre, whole.matrix @ block_diag(*(_whitening(one, floor) for one in each)), cosine, parts)
@@ -86,7 +88,11 @@ def invariant(
 
 def _whitening(changes: NDArray[Any], floor: float) -> NDArray[Any]:
     """The symmetric matrix (D, D) that makes the covariance of changes (M, D) nearly the identity."""
-    within = np.cov(changes.T)
+    within = np.atleast_2d(np.cov(changes.T))
+    if not np.trace(within) > 0:
+        raise BadInput(
+            "the changes of a part of the codes are all the same, or not finite: no metric can be fitted to them"
+        )
     within = within / np.trace(within) * len(within) + floor * np.eye(len(within))
     values, vectors = np.linalg.eigh(within)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)

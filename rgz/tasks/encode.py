@@ -59,10 +59,10 @@ def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> d
     """
     model, recipe, _ = checkpoint.load(weights)
     seen = sources[sources.table["split"] == "train"]
-    pixels = prepare(seen.images, seen.pixel, recipe)[0]
-    _, rates = embed.full_codes(model, pixels, blocks=model.coded)
-    if dimensions > rates.shape[1]:
-        raise BadInput(f"this model has {rates.shape[1]} latents up to 8 × 8: --dimensions {dimensions} is more")
+    most = int((embed.blocks_of(model, np.arange(model.dimensions)) < model.coded).sum())
+    if dimensions > most:
+        raise BadInput(f"this model has {most} latents up to 8 × 8: --dimensions {dimensions} is more")
+    _, rates = embed.full_codes(model, prepare(seen.images, seen.pixel, recipe)[0], blocks=model.coded)
     encoder = embed.Encoder(embed.Embed(model, recipe, embed.rank(rates)[:dimensions]))
     groups = {name: _encoded(encoder, name) for name in datasets.SAMPLES}
     attributes = artifacts.describe(

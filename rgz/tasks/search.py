@@ -174,16 +174,23 @@ def build(codes: NDArray[Any], table: Table, space: Metric) -> SearchIndex:
 def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
     """Table, codes (N, D) and metric of all samples of a codes file.
 
-    The table has the columns common to all samples, and ``sample``.
+    The table has the columns common to all samples, and ``sample``. Raises :class:`BadInput` if the file is damaged.
     """
     tables, codes = [], []
     for sample in datasets.SAMPLES:
         table, found, _ = codefile.read_codes(path, sample)
+        if missing := set(COLUMNS) - set(table.colnames):
+            raise BadInput(
+                f"the codes of {sample} have no {', '.join(sorted(missing))}: make them again with rgz encode"
+            )
         part = table[COLUMNS]
         part["sample"] = np.full(len(part), sample)
         tables.append(part)
         codes.append(found)
-    return vstack(tables, metadata_conflicts="silent"), np.vstack(codes), codefile.read_space(path)
+    space = codefile.read_space(path)
+    if {code.shape[1] for code in codes} != {len(space.centre)}:
+        raise BadInput("codes and metric have different lengths: make them again with rgz encode")
+    return vstack(tables, metadata_conflicts="silent"), np.vstack(codes), space
 
 
 def sky_link(ra: float, dec: float) -> str:
