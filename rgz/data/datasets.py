@@ -17,11 +17,12 @@ from rgz.data.archives import members, read_batches
 from rgz.data.sample import Sample, source_table, unique
 from rgz.errors import BadInput, as_bad_input
 
-__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "SAMPLES", "load_dataset"]
+__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "POSITIONS", "SAMPLES", "load_dataset"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
 POSITIONS = "frdeep_positions.csv.gz"
+"""File with the positions of the galaxies of FR-DEEP."""
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 MIRABEST_NAME = re.compile(
     r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$"
