@@ -45,3 +45,14 @@ def test_a_study_that_fails_keeps_its_record(tmp_path, monkeypatch, run):
     monkeypatch.setattr(subprocess, "run", forget_and_fail)
     assert run("study", "similarity", "--fresh")[0] == 1
     assert json.loads(record.read_text()) == {"similarity": {"hash": 1}, "map": {"hash": 2}}
+
+
+def test_a_damaged_record_stops_a_study(tmp_path, monkeypatch, run):
+    record = tmp_path / "results" / "steps.json"
+    record.parent.mkdir()
+    record.write_text("{")
+    monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
+    status, _, err = run("study", "map")
+    assert status == 1
+    assert "damaged: restore it with git checkout" in err
+    assert record.read_text() == "{"

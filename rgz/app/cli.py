@@ -126,7 +126,10 @@ def study(
         if not fullmatch("[a-z][a-z-]*", name):
             raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
     record = root / "results" / "steps.json"
-    before, status = json.loads(record.read_text()), 1
+    try:
+        before, status = json.loads(record.read_text()), 1
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
     try:
         run = ["run", "-n", str(min(len(names), os.cpu_count() or 1))]
         for command in (["forget"],) * fresh + (run,):

@@ -3,8 +3,8 @@
 The network should code the galaxy, not the observation. Each pair starts from one source, slightly stretched. The clean
 image is its canonical orientation. The other image is prepared from a field that shows the same source rotated,
 shifted, farther away, with a larger beam, more noise or a higher threshold (:func:`rgz.transforms.perturb.observe`).
-Some pairs show the source as a survey with a beam as large as the galaxy does, such as NVSS.
-Both are mirrored at random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends
+Some pairs show the source as a survey with a beam as large as the galaxy does, such as NVSS. Both are mirrored at
+random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends
 with the same weights as an uninterrupted one.
 """
 
@@ -80,11 +80,12 @@ def _drawn(fields: Tensor, rms: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, T
     other = torch.rand_like(like) < SURVEY
     farther = torch.where(other, 5 ** torch.rand_like(like), 1.0)
     galaxy = galaxy * farther[:, None, None]
-    beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)
+    beam = torch.where(other, 2.6 + 0.6 * torch.rand_like(like), 0.0)  # σ, pixels
     smooth = gaussian(fields, torch.where(other, 0.42 * farther, 0.0))  # else small sources fall between coarse pixels
     clean = gaussian(perturb.resample(smooth, galaxy, offset), beam)
     middle = slice(fields.shape[1] // 2 - 6, fields.shape[1] // 2 + 6)
-    depth = clean[:, middle, middle].amax((1, 2)) / torch.exp(math.log(6) + math.log(20) * torch.rand_like(like))
+    contrast = torch.exp(math.log(6) + math.log(20) * torch.rand_like(like))  # peak over noise, 6 to 120
+    depth = clean[:, middle, middle].amax((1, 2)) / contrast
     faintest = torch.where(other, 3 * depth, perturb.LIT * perturb.threshold(fields)[:, 0, 0])[:, None, None]
     noise = torch.where(other, depth, rms * torch.rand_like(like))
     noisy = perturb.add_noise(clean, noise, torch.where(other, beam, perturb.BEAM))
