@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["Convolution", "alone", "now", "record", "seconds"]
 
@@ -30,17 +31,33 @@ def record(model: nn.Module) -> tuple[list[Convolution], Callable[[], None]]:
     It begins anew when the whole model is called, for a step may call it several times before it takes one.
     """
 
-    def note(layer, inputs, output):
-        images, kernel = inputs[0], layer.weight
-        gradients = (images.requires_grad, output.requires_grad)
-        operations = 2 * output.numel() * kernel[0].numel() * (1 + sum(gradients))
-        call = (images.shape, kernel.shape, layer.stride, layer.padding, output.dtype, gradients, operations)
-        calls.append(Convolution(*call))
-
     calls = []
-    hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    hooks.append(model.register_forward_pre_hook(lambda *_: calls.clear()))
-    return calls, lambda: [hook.remove() for hook in hooks]
+
+    def given(images, kernel, _bias=None, stride=(1, 1), padding=(0, 0), *_):
+        return images, kernel, stride, padding
+
+    class Notes(TorchFunctionMode):
+        """Notes every convolution, of a layer or of a part of its weights."""
+
+        def __torch_function__(self, function, _types, arguments=(), options=None):
+            output = function(*arguments, **(options or {}))
+            if function is torch.conv2d:
+                images, kernel, stride, padding = given(*arguments)
+                gradients = (images.requires_grad, output.requires_grad)
+                operations = 2 * output.numel() * kernel[0].numel() * (1 + sum(gradients))
+                call = (images.shape, kernel.shape, stride, padding, output.dtype, gradients, operations)
+                calls.append(Convolution(*call))
+            return output
+
+    notes = Notes()
+    notes.__enter__()
+    begin = model.register_forward_pre_hook(lambda *_: calls.clear())
+
+    def stop():
+        begin.remove()
+        notes.__exit__(None, None, None)
+
+    return calls, stop
 
 
 def alone(call: Convolution, device: str) -> Callable[[], object]:

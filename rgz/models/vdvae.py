@@ -125,10 +125,18 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width_in, H, W) to (N, width_out, H, W)."""
-        h = x
-        for convolution in (self.c1, self.c2, self.c3, self.c4):
-            h = convolution(F.gelu(h))
+        h = self.after_gelu(F.gelu(x))
         return x + h if self.residual else h
+
+    def after_gelu(self, *inputs: Tensor) -> Tensor:
+        """The convolutions of inputs to which the first GELU was already applied, in parts of the channels."""
+        kernels = torch.split(self.c1.weight, [part.shape[1] for part in inputs], dim=1)
+        h = F.conv2d(inputs[0], kernels[0], self.c1.bias)
+        for part, kernel in zip(inputs[1:], kernels[1:], strict=True):  # a sum takes less memory than joined channels
+            h = h + F.conv2d(part, kernel)
+        for convolution in (self.c2, self.c3, self.c4):
+            h = convolution(F.gelu(h))
+        return h
 
 
 class Stochastic(nn.Module):
@@ -149,7 +157,7 @@ class Stochastic(nn.Module):
 Gaussians = tuple[Tensor, Tensor, Tensor, Tensor]
 """Posterior mean and log-std, prior mean and log-std of one block, each (N, channels, r, r)."""
 Draw = Callable[[Stochastic, Tensor, Tensor, Tensor], Tensor]
-"""Latents of a block, from the block, the residual stream, and the prior mean and log-std."""
+"""Latents of a block, from the block, the residual stream after a GELU, and the prior mean and log-std."""
 
 
 def _rates(gaussians: list[Gaussians]) -> Tensor:
@@ -221,7 +229,7 @@ class VDVAE(nn.Module):
         return self.fine != before
 
     def _bottom_up(self, images: Tensor, smallest: int = 1) -> dict[int, Tensor]:
-        """Encoder activations (N, width, r, r) at each resolution r down to the smallest."""
+        """Encoder activations after a GELU, (N, width, r, r), at each resolution r down to the smallest."""
         if images.shape[1:] != (1, self.config.size, self.config.size):
             raise ValueError(
                 f"images must be (N, 1, {self.config.size}, {self.config.size}), but these are {tuple(images.shape)}: "
@@ -236,7 +244,7 @@ class VDVAE(nn.Module):
                 h = F.avg_pool2d(h, h.shape[-1] // resolution)
             for block in blocks.children():
                 h = block(h)
-            activations[resolution] = h
+            activations[resolution] = F.gelu(h)
         return activations
 
     def _top_down(self, count: int, draw: Draw, until: int | None = None) -> Tensor:
@@ -254,9 +262,10 @@ class VDVAE(nn.Module):
                 if not isinstance(block, Stochastic):
                     h = block(h)
                     continue
-                mean, log_std, features = torch.split(block.prior(h), [z, z, self.config.width], dim=1)
+                active = F.gelu(h)  # once for prior and posterior
+                mean, log_std, features = torch.split(block.prior.after_gelu(active), [z, z, self.config.width], dim=1)
                 h = h.to(features.dtype)
-                latents = draw(block, h, mean.float(), log_std.float())  # (N, channels, r, r)
+                latents = draw(block, active, mean.float(), log_std.float())  # (N, channels, r, r)
                 done += 1
                 if done == until:
                     return h
@@ -287,8 +296,7 @@ class VDVAE(nn.Module):
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             if len(latents) == last:
                 return prior_mean
-            joint = torch.cat((h, activations[h.shape[-1]]), dim=1)  # (N, 2 width, r, r)
-            mean, log_std = block.posterior(joint).float().chunk(2, dim=1)
+            mean, log_std = block.posterior.after_gelu(h, activations[h.shape[-1]]).float().chunk(2, dim=1)
             latents.append(mean if means else mean + log_std.exp() * torch.randn_like(mean))
             gaussians.append((mean, log_std, prior_mean, prior_log_std))
             return latents[-1]
