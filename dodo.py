@@ -25,7 +25,6 @@ SOURCES = (*SAMPLES, datasets.POSITIONS, training_set.FITS_FIELDS, training_set.
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
 CNN = "results/cnn.csv"
-GPU = " --device cuda"
 
 
 def tables(*names: str) -> tuple[str, ...]:

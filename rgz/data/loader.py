@@ -4,8 +4,8 @@ The network should code the galaxy, not the observation. Each pair starts from o
 image is its canonical orientation. The other image is prepared from a field that shows the same source rotated,
 shifted, farther away, with a larger beam, more noise or a higher threshold (:func:`rgz.transforms.perturb.observe`).
 Some pairs show the source as a survey with a beam as large as the galaxy does, such as NVSS. Both are mirrored at
-random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends
-with the same weights as an uninterrupted one.
+random, in the same way. Batch ``n`` depends only on the seed and on ``n``, so a resumed run ends with the same weights
+as an uninterrupted one.
 """
 
 import math

@@ -65,20 +65,15 @@ class PlainVAE(nn.Module):
         mean, log_std = self.encoder(to_unit(images)).float().chunk(2, dim=1)
         return mean, log_std
 
-    def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixel mixture for latents drawn from the posterior, and the rate (N, dimensions) in nats."""
-        mean, log_std = self._posterior(images)
-        parameters: Tensor = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
-        return parameters, _rate(mean, log_std)
-
     def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
         """Training loss of images (N, 1, H, W); other observations ``seen`` are not used.
 
         Returns ``loss`` in bits per dimension, a scalar; ``distortion`` (N,) and ``rate`` (N, 1), in nats.
         """
-        parameters, rates = self._drawn(images)
+        mean, log_std = self._posterior(images)
+        parameters = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = rates.sum(1, keepdim=True)
+        rate = _rate(mean, log_std).sum(1, keepdim=True)
         bits = (distortion + rate.sum(1)) / (images[0].numel() * math.log(2))
         return {"loss": bits.mean(), "distortion": distortion, "rate": rate}
 
