@@ -19,7 +19,7 @@ HOUSE = Path(__file__).parents[1]
 
 
 VERBS = [("look",), ("similar",), ("generate",), ("explorer",), ("train",), ("encode",), ("fit",), ("study",)] + [
-    ("data", verb) for verb in ("fetch", "check", "build", "cutouts")
+    ("data", verb) for verb in ("fetch", "check", "build")
 ]
 
 

@@ -1,7 +1,7 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
 rgz look, similar, generate, explorer      inspect, compare and generate galaxies
-rgz data fetch, check, build, cutouts      the archives and the training set
+rgz data fetch, check, build               the archives and the training set
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
 """

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rgz.errors import BadInput
-
 if TYPE_CHECKING:
     from rgz.data.sample import Sample
 
@@ -58,49 +56,20 @@ def check_files(
 
 
 @app.command("build")
-def build(
-    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = TRAINING_SET,
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of rgz data cutouts, to include them.")] = None,
-) -> None:
+def build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = TRAINING_SET) -> None:
     """Build the training set: unlabelled FIRST sources, none within 30″ of a test galaxy; about two minutes.
 
     Sources are detected in all fields of MiraBest and the Radio Galaxy Dataset.
 
-    Example: rgz data build --cutouts runs/first
+    Example: rgz data build --out runs/train.h5
     """
-    from rgz.data import download, fetch, sample, training_set
+    from rgz.data import sample, training_set
 
-    zoo = fetch.fetch(training_set.ZOO)
-    extra = None if cutouts is None else download.collect(cutouts, download.read_catalogue(zoo))
-    built = training_set.training_sample(extra)
+    built = training_set.training_sample()
     sample.write(out, built)
     held_out = int((built.table["split"] == "valid").sum())
     known = int((built.table["rgz_name"] != "").sum())
     typer.echo(f"{out}: {len(built)} sources, {known} of them in Radio Galaxy Zoo DR1; {held_out} for validation")
-
-
-@app.command("cutouts")
-def download_cutouts(
-    folder: Annotated[Path, typer.Option(help="Folder for the images, one FITS file per source.")] = Path("runs/first"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Number of sources; by default all 50,637.")] = None,
-    service: Annotated[
-        str | None, typer.Option(help="URL of a server with the same interface as the FIRST cut-out server.")
-    ] = None,
-) -> None:
-    """Download FIRST images of the sources in Radio Galaxy Zoo DR1, 4.6′ wide, one at a time; about a day for all.
-
-    You can stop at any time. The same command continues, skips images in the folder, and retries failed ones.
-
-    Example, a minute: rgz data cutouts --limit 30
-    """
-    from rgz.data import download, fetch, training_set
-
-    table = download.read_catalogue(fetch.fetch(training_set.ZOO))[:limit]
-    failures = download.download(table, folder, service or download.SERVICE)
-    listed = f"{len(failures)} could not be downloaded, see {folder / download.FAILURES}"
-    if len(failures) == len(table):
-        raise BadInput(f"{folder}: none of {len(table)} sources: {listed}")
-    typer.echo(f"{folder}: {len(table) - len(failures)} of {len(table)} sources" + (f"; {listed}" if failures else ""))
 
 
 def sources(path: Path) -> "Sample":

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import pooch
-import requests
 
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
@@ -130,7 +129,6 @@ def fetch(name: str) -> Path:
     known = {"registry": {name: f"sha256:{file.sha256}"}, "urls": {name: file.url}}
     try:
         return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=True))
-    except (requests.RequestException, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive
-        raise BadInput(f"{name} cannot be downloaded ({first_line(error)}): try again later, or {hint}") from error
-    except OSError as error:
-        raise BadInput(f"the cache {folder} cannot be used ({error}): set RGZ_CACHE, or {hint}") from error
+    except (OSError, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive
+        reason = f"{name} cannot be downloaded to {folder} ({first_line(error)})"
+        raise BadInput(f"{reason}: try again later, set RGZ_CACHE to another folder, or {hint}") from error

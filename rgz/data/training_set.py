@@ -17,15 +17,14 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
-from rgz.data import archives, datasets, download, fetch
-from rgz.data.detect import EDGE, FIELD, PEAK, Field, cut, find, north_up
+from rgz.data import archives, datasets, fetch
+from rgz.data.detect import FIELD, Field, cut, find, north_up
 from rgz.data.sample import Sample, positions, same_source
 from rgz.errors import BadInput
 from rgz.progress import progress
@@ -48,8 +47,8 @@ def once_each(table: Table, arcsec: float) -> NDArray[np.bool_]:
 
 def _radio_galaxy_zoo() -> Table:
     """Radio Galaxy Zoo DR1: ``rgz_name``, ``ra``, ``dec`` (deg) and ``reach`` (arcsec), each source once."""
-    table = download.read_catalogue(fetch.fetch(ZOO))
-    table["reach"] = np.asarray(table["las"]) / 2 + MARGIN
+    table = Table.read(fetch.fetch(ZOO), format="ascii.csv")
+    table["reach"] = table["las_arcsec"] / 2 + MARGIN
     return table["rgz_name", "ra", "dec", "reach"][once_each(table, SAME_SOURCE)]
 
 
@@ -79,18 +78,16 @@ def apart(table: Table, others: Table) -> NDArray[np.bool_]:
     return clear
 
 
-def _clipped(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
-    """A field clipped at 3 rms, without small islands, and the rms."""
-    median, rms = fields.noise(pixels)
-    return fields.despeckle(fields.clip(pixels, measured=(median, rms))).astype(np.float32), rms
-
-
 def _fits_fields() -> Iterator[Field]:
+    """The FIRST fields behind MiraBest, clipped at 3 rms here."""
     for name, data in archives.members(fetch.fetch(FITS_FIELDS)):
         pixels, wcs = archives.read_fits(data, name)
         if wcs is None:
             raise BadInput(f"{name} has no celestial WCS: it is needed for the positions of its sources")
-        yield Field(PurePosixPath(name).name.removesuffix(".fits.fz"), *_clipped(fields.fill(pixels)), wcs)
+        filled = fields.fill(pixels)
+        median, rms = fields.noise(filled)
+        clipped = fields.despeckle(fields.clip(filled, measured=(median, rms))).astype(np.float32)
+        yield Field(PurePosixPath(name).name.removesuffix(".fits.fz"), clipped, rms, wcs)
 
 
 def _rgd_fields(rgd: Sample) -> Iterator[Field]:
@@ -140,23 +137,8 @@ def _found(mirabest: Sample, rgd: Sample, known: Table) -> Iterator[tuple[Table,
             yield found, cuts / brightest[:, None, None]
 
 
-def _cut_out(known: Sample) -> Iterator[tuple[Table, NDArray[np.float32]]]:
-    """Cut-outs that show a source in their middle, clipped and in units of the brightest pixel."""
-    if not math.isclose(known.pixel, datasets.FIRST_PIXEL, rel_tol=1e-3):
-        raise BadInput(f"the cut-outs have pixels of {known.pixel:g}″: FIRST's are {datasets.FIRST_PIXEL}″ wide")
-    for number, pixels in enumerate(known.images):
-        clipped, rms = _clipped(pixels)
-        if (peak := fields.crop(clipped, 2 * EDGE).max()) > PEAK * rms:
-            table = known.table["name", "ra", "dec"][[number]]
-            table["origin"], table["peak"], table["snr"] = "cut-out", peak, peak / rms
-            table["rms"] = rms / clipped.max()
-            yield table, fields.crop(clipped, FIELD)[None] / clipped.max()
-
-
-def training_sample(more: Sample | None = None) -> Sample:
+def training_sample() -> Sample:
     """All FIRST sources in the images of MiraBest and the Radio Galaxy Dataset, without duplicates and test sources.
-
-    ``more`` adds fields of one source each, in Jy/beam, unclipped (:func:`rgz.data.download.collect`).
 
     Images have 150×150 pixels of 1.8″, float32, in units of the brightest pixel. In addition to the columns of
     :mod:`rgz.data.sample` the table has ``rgz_name`` (empty if no source of Radio Galaxy Zoo DR1 lies within 10″) and
@@ -168,7 +150,7 @@ def training_sample(more: Sample | None = None) -> Sample:
     known = vstack([zoo["ra", "dec", "reach"], catalogue], metadata_conflicts="silent")
     held_out = vstack([catalogue, *map(_placed, ("frdeep-first", "frdeep-nvss"))], metadata_conflicts="silent")
     found = _found(mirabest, rgd, known[once_each(known, SAME_SOURCE)])
-    tables, cuts = zip(_central([mirabest, rgd]), *found, *(_cut_out(more) if more else ()), strict=True)
+    tables, cuts = zip(_central([mirabest, rgd]), *found, strict=True)
     table, pixels = vstack(tables, metadata_conflicts="silent"), np.concatenate(cuts)
     first = same_source(table, SAME_SOURCE)
     for row in np.flatnonzero(np.isfinite(table["snr"]) & np.isnan(table["snr"][first])):
