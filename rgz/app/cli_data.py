@@ -1,4 +1,4 @@
-"""``rgz data``: find, download and check the public archives, and build the training set."""
+"""``rgz data``: find or download the public archives, and build the training set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,20 +39,6 @@ def fetch_files(
         path = fetch.fetch(name)
         size = path.stat().st_size / 1e6
         typer.echo(f"{name}\n    {path} ({size:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}")
-
-
-@app.command("check")
-def check_files(
-    files: Annotated[list[Path], typer.Argument(help="FITS images, tar archives, samples or codes (.h5), or weights.")],
-) -> None:
-    """Describe each file in one line; stops with exit status 1 at the first file that rgz cannot use.
-
-    Example: rgz data check galaxy.fits runs/deep/vdvae.safetensors
-    """
-    from rgz.app import check
-
-    for path in files:
-        typer.echo(f"{path}: {check.describe(path)}")
 
 
 @app.command("build")
