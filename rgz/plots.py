@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "PALETTE", "colours", "dots", "gallery", "lookalikes", "reconstructions"]
+__all__ = ["COLOURS", "PALETTE", "colours", "dots", "gallery", "lookalikes"]
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
@@ -39,18 +39,6 @@ def gallery(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for ax, title in zip(axes[0], [] if titles is None else titles, strict=False):
         ax.set_title(title, fontsize=9)
-    return axes
-
-
-def reconstructions(truth: NDArray[Any], made: NDArray[Any]) -> NDArray[np.object_]:
-    """Images, their reconstructions and the differences, (N, H, W) grey levels each, one column per galaxy.
-
-    Differences run from −64 grey levels (blue, too faint) to 64 (red, too bright).
-    """
-    difference = np.asarray(made, dtype=float) - truth
-    axes = gallery({"image": truth, "reconstruction": made, "difference": np.abs(difference)})
-    for ax, picture in zip(axes[2], difference, strict=True):
-        ax.images[0].set(cmap="RdBu_r", clim=(-64, 64), data=picture)
     return axes
 
 

@@ -26,13 +26,6 @@ def test_a_gallery_has_one_row_per_name_and_leaves_missing_images_out():
     assert [ax.get_title() for ax in axes[0]] == ["a", "b", "c"]
 
 
-def test_reconstructions_show_the_signed_difference():
-    truth = RNG.integers(0, 255, (2, 8, 8)).astype(np.uint8)
-    axes = plots.reconstructions(truth, truth + 10.0)
-    assert np.allclose(axes[2, 1].images[0].get_array(), 10)
-    assert axes[2, 1].images[0].get_clim() == (-64, 64)
-
-
 def test_dots_draws_each_item_on_its_own_line():
     groups = {"one": {"a": [0.5, 0.1], "b": [0.6, 0.1]}, "two": {"b": [0.7, 0.1]}}
     ax = plots.dots(groups, "score")

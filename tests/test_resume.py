@@ -28,7 +28,7 @@ def batch(step):
 
 def run(folder, schedule=SCHEDULE, batch=batch, **options):
     torch.manual_seed(0)
-    model, _ = train.fit(vdvae.VDVAE(vdvae.PRESETS["tiny"]), batch, schedule, folder, every=2, **options)
+    model = train.fit(vdvae.VDVAE(vdvae.PRESETS["tiny"]), batch, schedule, folder, every=2, **options)
     return model.state_dict()
 
 

@@ -113,8 +113,7 @@ def test_noise_has_the_rms_asked_for_and_makes_no_emission_out_of_nothing():
 
 
 def test_resumed_training_ends_where_uninterrupted_training_does(tmp_path, batch, monkeypatch):
-    whole, steps = train.fit(fresh(), batch, SCHEDULE, tmp_path / "whole", every=3)
-    assert steps == 6
+    whole = train.fit(fresh(), batch, SCHEDULE, tmp_path / "whole", every=3)
 
     def stop(step):
         if step == 4:
@@ -124,14 +123,8 @@ def test_resumed_training_ends_where_uninterrupted_training_does(tmp_path, batch
     with pytest.raises(KeyboardInterrupt):
         train.fit(fresh(), stop, SCHEDULE, tmp_path / "broken", every=3)
     torch.manual_seed(99)
-    resumed, _ = train.fit(fresh(), batch, SCHEDULE, tmp_path / "broken", every=3)
+    resumed = train.fit(fresh(), batch, SCHEDULE, tmp_path / "broken", every=3)
     assert same(whole, resumed)
-
-
-def test_no_minutes_means_no_step(tmp_path, batch):
-    model, steps = train.fit(fresh(), batch, SCHEDULE, tmp_path, minutes=0)
-    assert steps == 0
-    assert same(model, fresh())
 
 
 def test_the_log_has_validation_rate_and_distortion(tmp_path, batch, pixels):
@@ -145,16 +138,6 @@ def test_the_log_has_validation_rate_and_distortion(tmp_path, batch, pixels):
     )
     for row in rows:
         assert float(row["rate_1"]) + float(row["rate_8"]) == pytest.approx(float(row["rate"]), rel=1e-4)
-
-
-def test_one_may_look_at_the_averaged_model_without_changing_it(tmp_path, batch):
-    seen = []
-    looked, _ = train.fit(
-        fresh(), batch, SCHEDULE, tmp_path / "a", every=4, look=lambda m, step: seen.append((step, m.sample(2).shape))
-    )
-    alone, _ = train.fit(fresh(), batch, SCHEDULE, tmp_path / "b", every=4)
-    assert seen == [(4, (2, 1, 32, 32)), (6, (2, 1, 32, 32))]
-    assert same(looked, alone)
 
 
 class Line(nn.Module):
@@ -213,15 +196,13 @@ class Spoilt(Line):
 def test_no_step_takes_what_is_not_finite(tmp_path, spoil):
     schedule = train.Schedule(steps=20, batch=1, warmup=1, patience=3)
     model, snapshots = Spoilt(spoil), {}
+
+    def batch(step):
+        snapshots[step] = model.w.detach().clone()
+        return (torch.ones(1, 5),)
+
     with pytest.raises(BadInput, match=r"4 steps in a row .* step 8 .* lower learning rate"):
-        train.fit(
-            model,
-            lambda step: (torch.ones(1, 5),),
-            schedule,
-            tmp_path,
-            every=2,
-            look=lambda _, step: snapshots.update({step: model.w.detach().clone()}),
-        )
+        train.fit(model, batch, schedule, tmp_path, every=2)
     assert torch.equal(model.w, snapshots[4])
     state = torch.load(tmp_path / "checkpoint.pt")
     assert state["log"][-1]["skipped"] == 2
@@ -260,8 +241,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, batch, room):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     assert torch.load(tmp_path / "checkpoint.pt")["log"][-1]["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv"]
-    whole, _ = train.fit(fresh(), batch, SCHEDULE, tmp_path / "whole")
-    assert same(train.fit(fresh(), batch, SCHEDULE, tmp_path)[0], whole)
+    whole = train.fit(fresh(), batch, SCHEDULE, tmp_path / "whole")
+    assert same(train.fit(fresh(), batch, SCHEDULE, tmp_path), whole)
 
 
 def test_weights_come_back_with_config_recipe_and_provenance(tmp_path, tiny, pixels):
@@ -273,7 +254,7 @@ def test_weights_come_back_with_config_recipe_and_provenance(tmp_path, tiny, pix
     torch.testing.assert_close(model.encode(pixels)[0], tiny.encode(pixels)[0])
 
 
-def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
+def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny):
     path = tmp_path / "m.safetensors"
     checkpoint.save(path, tiny, RECIPE, {})
     whole = path.read_bytes()
@@ -287,8 +268,8 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, tiny, run):
         whole[:8] + b"x" + whole[9:],
     ):
         path.write_bytes(damaged)
-        status, out, err = run("data", "check", path)
-        assert (status, out, err.count("\n")) == (1, "", 1)
+        with pytest.raises(BadInput, match=r"m\.safetensors is"):
+            checkpoint.load(path)
     save_file({"a": torch.zeros(2)}, path, metadata={"rgz": json.dumps({"config": {}})})
     with pytest.raises(BadInput, match="not a model of rgz"):
         checkpoint.load(path)

@@ -4,11 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
-from torch import Tensor
 
-from rgz import artifacts, plots
+from rgz import artifacts
 from rgz.app import cli_data
 from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
@@ -16,14 +14,12 @@ from rgz.errors import BadInput
 from rgz.models import checkpoint, train, vae, vdvae
 from rgz.transforms.prepare import Recipe, prepare
 
-__all__ = ["PRESETS", "figure", "run"]
+__all__ = ["PRESETS", "run"]
 
 PRESETS: dict[str, vdvae.Config | vae.Config] = {**vdvae.PRESETS, "plain": vae.Config()}
 
 
-def run(
-    preset: str, path: Path, folder: Path, schedule: train.Schedule, device: str = "cpu", **options: Any
-) -> tuple[Path, int, dict[str, Any]]:
+def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device: str = "cpu") -> tuple[Path, float]:
     """Train a network, or resume a run, and write its weights.
 
     Parameters
@@ -31,14 +27,12 @@ def run(
     path
         The training set, built if missing.
     folder
-        Gets the checkpoint, the log, a figure of held-out images with their reconstructions, and the weights.
-    options
-        ``minutes`` and ``every`` of :func:`rgz.models.train.fit`.
+        Gets the checkpoint, the log and the weights.
 
     Returns
     -------
-    weights, steps, provenance
-        The file, the number of steps done, and the provenance in the file.
+    weights, bits
+        The file, and the bits per dimension of the validation images.
     """
     if preset not in PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
@@ -50,7 +44,7 @@ def run(
     config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)
-    model, steps = train.fit(
+    model = train.fit(
         checkpoint.MODELS[type(config)](config),
         loader.batches(seen, recipe, schedule.batch, schedule.seed, device),
         schedule,
@@ -58,14 +52,12 @@ def run(
         validation=pixels,
         device=device,
         inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
-        look=lambda mean, _: figure(mean, pixels[:12], folder / "reconstructions.png"),
-        **options,
     )
     weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
     validation = train.describe(model.to("cpu"), pixels)
-    about |= {"steps": steps, "schedule": asdict(schedule), "validation": validation}
+    about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
-    return weights, steps, about
+    return weights, validation["bits_per_dimension"]
 
 
 def _splits(path: Path) -> tuple[sample.Sample, sample.Sample]:
@@ -90,13 +82,3 @@ def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[st
         "training_set_sha256": artifacts.sha256(path),
         "data": {name: fetch.REGISTRY[archive].sha256 for name, archive in names.items()},
     }
-
-
-def figure(model: Any, pixels: Tensor, path: Path) -> None:
-    """Save images (N, 1, H, W), their reconstructions and the differences as a PNG, atomically."""
-    device = next(model.parameters()).device
-    made = model.decode(model.encode(pixels.to(device))[0])[:, 0].float().cpu().numpy()
-    canvas = plots.reconstructions(pixels[:, 0].numpy(), made)[0, 0].figure
-    with artifacts.atomic(path) as partial:
-        canvas.savefig(partial, format="png", dpi=110)
-    plt.close(canvas)

@@ -15,7 +15,7 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,13 +81,11 @@ def fit(
     folder: Path,
     *,
     validation: Tensor | None = None,
-    minutes: float = math.inf,
     every: int = 100,
     device: str = "cpu",
     inputs: dict[str, Any] | None = None,
-    look: Callable[[nn.Module, int], None] | None = None,
-) -> tuple[Any, int]:
-    """Train a model, resuming from ``folder``; returns the averaged model and the number of steps done.
+) -> Any:
+    """Train a model, resuming from ``folder``; returns the averaged model.
 
     Parameters
     ----------
@@ -100,13 +98,9 @@ def fit(
         Step number to the arguments of the model.
     folder
         Gets ``checkpoint.pt`` and ``log.csv``, each replaced atomically every ``every`` steps.
-    minutes
-        Checkpoint and stop after this time; a later call continues from there.
     inputs
         Everything else that affects the result, such as the hash of the training set: a run with other inputs is not
         resumed.
-    look
-        Called with the averaged model and the step whenever a row is logged.
 
     Raises
     ------
@@ -115,10 +109,8 @@ def fit(
         skipped.
     """
     run = _Run(model, schedule, folder, device, inputs or {})
-    for _ in run.train(batch, validation, minutes, every):
-        if look:
-            look(run.ema, run.step)
-    return run.ema, run.step
+    run.train(batch, validation, every)
+    return run.ema
 
 
 class _Run:
@@ -145,25 +137,21 @@ class _Run:
         """bfloat16 on a GPU; on processors without matrix units it is slower than float32."""
         return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.device == "cuda" else nullcontext()
 
-    def train(
-        self, batch: Callable[[int], tuple[Tensor, ...]], validation: Tensor | None, minutes: float, every: int
-    ) -> Iterator[dict[str, Any]]:
-        """Take all steps, or stop after some minutes; yields each row of the log after it is saved."""
+    def train(self, batch: Callable[[int], tuple[Tensor, ...]], validation: Tensor | None, every: int) -> None:
+        """Take all steps; every ``every`` steps, and at the end, write the log and the checkpoint."""
         logged, since = self.step, time.monotonic()
-        end, late = since + 60 * minutes, not minutes > 0
         with progress(total=self.schedule.steps, initial=self.step, unit="step") as bar:
-            while self.step < self.schedule.steps and not late:
+            while self.step < self.schedule.steps:
                 figures = self.advance(batch(self.step))
-                late = time.monotonic() >= end
                 bar.update()
                 bar.set_postfix(loss=f"{figures['loss']:.3f}", refresh=False)
-                if self.step % every == 0 or self.step == self.schedule.steps or late:
+                if self.step % every == 0 or self.step == self.schedule.steps:
                     held_out = math.nan
                     if validation is not None:
                         with self.autocast():
                             held_out = validation_loss(self.ema, validation.to(self.device))
                     speed = self.schedule.batch * (self.step - logged) / (time.monotonic() - since)
-                    yield self.record(figures, held_out, speed)
+                    self.record(figures, held_out, speed)
                     logged, since = self.step, time.monotonic()
 
     def advance(self, images: tuple[Tensor, ...]) -> dict[str, float]:
@@ -234,14 +222,13 @@ class _Run:
                 "lower learning rate, a longer warm-up or, if all values were finite, a higher threshold"
             )
 
-    def record(self, figures: dict[str, float], held_out: float, speed: float) -> dict[str, Any]:
-        """Write the log, with a new row, and the checkpoint; returns the row."""
+    def record(self, figures: dict[str, float], held_out: float, speed: float) -> None:
+        """Write the log, with a new row, and the checkpoint."""
         row = {"step": self.step, "loss": figures["loss"], "validation": held_out}
         row |= {"gradient_norm": figures["gradient_norm"], "skipped": self.skipped, "in_a_row": self.in_a_row}
         self.log.append(row | {"examples_per_s": speed} | {k: v for k, v in figures.items() if k not in row})
         _write_log(self.folder / "log.csv", self.log)
         _write_checkpoint(self.folder / "checkpoint.pt", self.recipe, self.state, self.log)
-        return self.log[-1]
 
 
 def _learning_rate(step: int, schedule: Schedule) -> float:
