@@ -54,7 +54,7 @@ def augmented(sample: Sample, recipe: prepare.Recipe, seed: int) -> tuple[NDArra
     resolved = prepare.lengths(sample.images, sample.pixel) > loader.EXTENDED
     parts = []
     for row in progress(range(len(sample)), desc="augmenting", unit="source"):
-        batch = loader.batches(sample[[row]], recipe, len(loader.BOTH), seed + row)
+        batch = loader.batches(sample[[row]], recipe, len(prepare.FRAMES), seed + row)
         times = loader.REPEATS if resolved[row] else 1
         parts.append(np.concatenate([batch(step)[0][:, 0].numpy() for step in range(times)]).astype(np.uint8))
     return np.concatenate(parts), np.repeat(np.arange(len(sample)), [len(part) for part in parts])

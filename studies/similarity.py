@@ -27,13 +27,13 @@ from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import Sample, positions, usable
 from rgz.data.training_set import SAME_SOURCE
 from rgz.features import metric
-from rgz.features.embed import FRAMES, PARTS, Embed, Encoder
+from rgz.features.embed import PARTS, Embed, Encoder
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
 from rgz.tasks.classify import confident
 from rgz.tasks.encode import changes
 from rgz.transforms import fields, perturb
-from rgz.transforms.prepare import Recipe, gaussian, prepare, stretch
+from rgz.transforms.prepare import FRAMES, Recipe, gaussian, prepare, stretch
 from studies import inputs, results
 from studies.results import Row
 

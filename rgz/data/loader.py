@@ -18,16 +18,15 @@ from torch import Tensor
 
 from rgz.data.sample import Sample
 from rgz.transforms import perturb
-from rgz.transforms.prepare import Pose, Prepare, Recipe, gaussian
+from rgz.transforms.prepare import FRAMES, Pose, Prepare, Recipe, gaussian
 
-__all__ = ["BOTH", "EXTENDED", "REPEATS", "batches"]
+__all__ = ["EXTENDED", "REPEATS", "batches"]
 
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
 REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
 OTHER = 0.5  # share of pairs of two observations; the others are twice the clean image
 SURVEY = 0.15  # share of pairs with the large beam of another survey, relative to the size of the galaxy
 TOGETHER = 4  # batches made at once
-BOTH = (False, True)  # frames: about the middle of the field, and about the centroid of the emission
 
 Pair = tuple[Tensor, Tensor]
 """A clean image and another observation of the same galaxy, (N, 1, H, W) grey levels each."""
@@ -46,7 +45,7 @@ def batches(sample: Sample, recipe: Recipe, size: int, seed: int, device: str = 
     lengths = torch.cat([prepared(part.float(), sample.pixel)[1][0].length for part in torch.split(fields, 64)])
     resolved = (lengths * sample.pixel > EXTENDED).cpu().numpy()
     rows = np.repeat(np.arange(len(sample)), np.where(resolved, REPEATS, 1))
-    count = size // len(BOTH) * TOGETHER
+    count = size // len(FRAMES) * TOGETHER
 
     @lru_cache(1)
     def several(block: int) -> Pair:
@@ -97,8 +96,8 @@ def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair
     """Clean images and other observations (frames × N, 1, H, W) of N sources."""
     clean, drawn = _drawn(fields, rms)
     seen, turned = perturb.observe(fields, pixel, *drawn)
-    target, poses = prepared(clean, pixel, BOTH)  # (frames, N, 1, H, W)
-    view, others = prepared(seen, pixel, BOTH)
+    target, poses = prepared(clean, pixel, FRAMES)  # (frames, N, 1, H, W)
+    view, others = prepared(seen, pixel, FRAMES)
     view = torch.stack([_matched(*one, turned) for one in zip(view, poses, others, strict=True)])
     usual = (view.amax((2, 3, 4), keepdim=True) > 0) & (torch.rand_like(view[:, :, :1, :1, :1]) < OTHER)
     view = torch.where(usual, view, target)

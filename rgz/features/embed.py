@@ -37,12 +37,11 @@ from rgz.models import checkpoint
 from rgz.models.checkpoint import Model
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms.prepare import Prepare, Recipe, prepare
+from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
 
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
 
-FRAMES = (False, True)  # about the middle of the field, and about the centroid of the emission
 PARTS = 4  # of a code
 UNCERTAIN = 0.2  # s above: difference of the fluxes of two halves at which the brighter one is fairly certain
 BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and fields encoded together

@@ -30,8 +30,9 @@ from rgz.errors import BadInput
 from rgz.progress import progress
 from rgz.transforms.fields import RADIUS, SMALLEST_ISLAND
 
-__all__ = ["Pose", "Prepare", "Recipe", "gaussian", "lengths", "prepare", "stretch"]
+__all__ = ["FRAMES", "Pose", "Prepare", "Recipe", "gaussian", "lengths", "prepare", "stretch"]
 
+FRAMES = (False, True)  # about the middle of the field, and about the centroid of the emission
 BATCH = 32  # fields prepared at once
 ROUNDS = 12  # at most, steps of the centroid, which then moves by less than a twentieth of a pixel
 FAINTEST = 1e-9  # of a kernel's peak, far below a grey level
