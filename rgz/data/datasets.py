@@ -6,6 +6,7 @@ Three of them are stored as Python pickles, which are read without running any c
 
 import io
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -14,7 +15,7 @@ from astropy.table import Table
 
 from rgz.data import fetch
 from rgz.data.archives import members, read_batches
-from rgz.data.sample import Sample, source_table, unique
+from rgz.data.sample import Sample, source_table
 from rgz.errors import BadInput, as_bad_input
 
 __all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "POSITIONS", "SAMPLES", "load_dataset"]
@@ -58,7 +59,11 @@ def _frdeep(path: Path, name: str, pixel: float) -> Sample:
     The archive gives no positions; those of another file are used where it is on this machine (:data:`POSITIONS`).
     """
     images, classes, files, splits = read_batches(path)
-    stems = unique(PurePosixPath(file).stem.rstrip("_") for file in files)
+    stems, count = [], Counter[str]()
+    for file in files:
+        stem = PurePosixPath(file).stem.rstrip("_")
+        count[stem] += 1
+        stems.append(stem if count[stem] == 1 else f"{stem}-{count[stem]}")
     ra, dec = np.full((2, len(stems)), np.nan)
     if (known := fetch.locate(POSITIONS)) is not None:
         places = Table.read(known, format="ascii.csv")

@@ -81,24 +81,6 @@ def source_table(
     return Table(columns, names=COLUMNS, units={"ra": "deg", "dec": "deg"})
 
 
-def unique(names: Iterable[str]) -> list[str]:
-    """Names made unique, in order.
-
-    >>> unique(["a", "b", "a", "a-2", "a"])
-    ['a', 'b', 'a-2', 'a-2-2', 'a-3']
-    """
-    given: dict[str, int] = {}
-    found = []
-    for name in names:
-        one = name
-        while one in given:
-            given[name] += 1
-            one = f"{name}-{given[name]}"
-        given[one] = 1
-        found.append(one)
-    return found
-
-
 def positions(table: Table) -> SkyCoord:
     """The columns ``ra`` and ``dec`` as sky coordinates."""
     return SkyCoord(table["ra"], table["dec"], unit="deg")
