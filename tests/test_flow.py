@@ -106,10 +106,9 @@ def test_another_library_fits_as_well(bent):
             loss.backward()
             optimizer.step()
         schedule.step()
-    flow, reached = flows.fit_flow(fitting.numpy(), stopping.numpy(), BENT)
+    flow = flows.fit_flow(fitting.numpy(), stopping.numpy(), BENT)
     with torch.no_grad():
         ours, theirs = (said(torch.from_numpy(asked)).mean().item() for said in (flow, other().log_prob))
-        assert reached == pytest.approx(flow(stopping).mean().item(), abs=1e-4)
     assert ours == pytest.approx(theirs, abs=0.05)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rgz import artifacts
 from rgz.data.sample import CHECKED, read_columns, write_columns
-from rgz.errors import BadInput, first_line
+from rgz.errors import BadInput, as_bad_input
 from rgz.features import metric
 
 SPACE = "space"
@@ -64,14 +64,9 @@ def _set_attributes(place: h5py.Group, attributes: dict[str, Any]) -> None:
 def _opened(path: Path | None) -> Iterator[h5py.File]:
     """A codes file, by default that of the repository; any error while reading it becomes a :class:`BadInput`."""
     path = artifacts.artifact("codes.h5") if path is None else path
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except BadInput:
-        raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and more on damaged files
-        reason = f"is not a readable codes file ({first_line(error)})"
-        raise BadInput(f"{path} {reason}: make it again with rgz encode") from error
+    problem = as_bad_input(f"{path} is not a readable codes file", "make it again with rgz encode")
+    with problem, h5py.File(path, "r") as file:
+        yield file
 
 
 def chosen(path: Path | None = None) -> NDArray[np.intp]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from rgz import artifacts
-from rgz.errors import BadInput, first_line
+from rgz.errors import as_bad_input
 from rgz.models import vae
 from rgz.models.vdvae import VDVAE, Config
 from rgz.transforms.prepare import Recipe
@@ -26,18 +26,45 @@ MODELS: dict[type[Any], type[Any]] = {Config: VDVAE, vae.Config: vae.PlainVAE}
 def save(path: Path, model: Model, recipe: Recipe, provenance: dict[str, Any]) -> None:
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
     tensors = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
-    about = {
-        "model": type(model).__name__,
-        "config": asdict(model.config),
-        "recipe": asdict(recipe),
-        "provenance": provenance,
-        "sha256": digest(tensors),
-    }
+    about = {"model": type(model).__name__, "config": asdict(model.config), "recipe": asdict(recipe)}
+    write(path, "rgz", tensors, about | {"provenance": provenance})
+
+
+def load(path: Path) -> tuple[Any, Recipe, dict[str, Any]]:
+    """A model (:data:`Model`), its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
+
+    Raises
+    ------
+    BadInput
+        The file is missing or damaged, or not a model of this library.
+    """
+    with as_bad_input(f"{path} is not a model of rgz", "fetch or train it again"):
+        tensors, about = read(path, "rgz")
+        (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
+        model = MODELS[kind](kind(**_frozen(about["config"]))).eval().requires_grad_(False)
+        model = model.to(memory_format=torch.channels_last)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        return model, Recipe(**about["recipe"]), about["provenance"]
+
+
+def write(path: Path, key: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors, and what is ``about`` them, to one safetensors file, atomically."""
+    described = about | {"sha256": _digest(tensors)}
     with artifacts.atomic(path) as partial:
-        partial.write_bytes(to_bytes(tensors, metadata={"rgz": json.dumps(about)}))
+        partial.write_bytes(to_bytes(tensors, metadata={key: json.dumps(described)}))
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
+def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`write` wrote; an exception of any kind if the file is missing or damaged."""
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()[key])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    if _digest(tensors) != about["sha256"]:
+        raise ValueError("its values do not have the sha256 recorded with them")
+    return tensors, about
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
     """sha256 of all values in order of name, to detect damaged weights."""
     found = hashlib.sha256()
     for name in sorted(tensors):
@@ -50,28 +77,3 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _frozen(entry) for key, entry in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def load(path: Path) -> tuple[Any, Recipe, dict[str, Any]]:
-    """A model (:data:`Model`), its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
-
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged, or not a model of this library.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["rgz"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if digest(tensors) != about["sha256"]:
-            raise BadInput(f"{path} is damaged, the sha256 of its weights does not match: fetch it again")
-        (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
-        model = MODELS[kind](kind(**_frozen(about["config"]))).eval().requires_grad_(False)
-        model = model.to(memory_format=torch.channels_last)
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        return model, Recipe(**about["recipe"]), about["provenance"]
-    except BadInput:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{path} is not a model of rgz ({first_line(error)}): fetch or train it again") from error

@@ -13,7 +13,6 @@ of network and flows. If a flow gives no finite value, the log-likelihood is set
 """
 
 import copy
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -29,12 +28,10 @@ from nflows.transforms import (
     ReversePermutation,
 )
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from rgz import artifacts
-from rgz.errors import BadInput, first_line
+from rgz.errors import BadInput, as_bad_input
 from rgz.models import checkpoint
 from rgz.progress import progress
 
@@ -174,50 +171,39 @@ def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDAr
     return centre, directions[:, order] / np.sqrt(variance[order])
 
 
-def fit_flow(values: NDArray[Any], held_out: NDArray[Any], config: Config, seed: int = 0) -> tuple[Flow, float]:
-    """One flow fitted to whitened codes (N, kept), and its best mean log-likelihood, nats, on ``held_out`` codes.
+def fit_flow(values: NDArray[Any], held_out: NDArray[Any], config: Config, seed: int = 0) -> Flow:
+    """One flow fitted to whitened codes (N, kept), and stopped early on ``held_out`` ones.
 
     AdamW with a cosine schedule; the weights of the best epoch on the held-out codes are kept.
     """
     fitted, checked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # matrices this small gain nothing from more threads
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            flow = Flow(config)
-            best = _fit(flow, fitted, checked, config)
-    finally:
-        torch.set_num_threads(threads)
-    return flow.eval().requires_grad_(False), best
-
-
-def _fit(flow: Flow, fitted: Tensor, checked: Tensor, config: Config) -> float:
-    """Fit a flow in place, to its best epoch; returns the mean log-likelihood of ``checked`` codes there."""
-    optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-    best, waited, kept = -math.inf, 0, flow.state_dict()
-    for _ in range(config.epochs):
-        flow.train()
-        for rows in torch.split(torch.randperm(len(fitted)), config.batch):
-            loss = -flow(fitted[rows]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-            optimizer.step()
-        schedule.step()
-        flow.eval()
-        with torch.no_grad():
-            reached = float(flow(checked).mean().item())
-        waited += 1
-        if reached > best:
-            best, waited, kept = reached, 0, copy.deepcopy(flow.state_dict())
-        if waited >= config.patience:
-            break
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = Flow(config)
+        optimizer = torch.optim.AdamW(flow.parameters(), config.learning_rate, weight_decay=config.decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
+        best, waited, kept = -math.inf, 0, flow.state_dict()
+        for _ in range(config.epochs):
+            flow.train()
+            for rows in torch.split(torch.randperm(len(fitted)), config.batch):
+                loss = -flow(fitted[rows]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
+                optimizer.step()
+            schedule.step()
+            flow.eval()
+            with torch.no_grad():
+                reached = float(flow(checked).mean().item())
+            waited += 1
+            if reached > best:
+                best, waited, kept = reached, 0, copy.deepcopy(flow.state_dict())
+            if waited >= config.patience:
+                break
     if not math.isfinite(best):
         raise BadInput("no flow could be fitted: the held-out codes never had a finite likelihood")
     flow.load_state_dict(kept)
-    return best
+    return flow.eval().requires_grad_(False)
 
 
 def folds(
@@ -253,7 +239,7 @@ def fit_ensemble(
         for seed, (fitted, stopping) in enumerate(folds(values, groups, members))
     )
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
-    flows, _ = zip(*progress(done, desc="fitting flows", total=members, unit="flow"), strict=True)
+    flows = tuple(progress(done, desc="fitting flows", total=members, unit="flow"))
     return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
 
 
@@ -272,9 +258,7 @@ def save(path: Path, density: FlowEnsemble, about: dict[str, Any]) -> None:
         for name, value in flow.named_parameters():
             tensors[f"{number}.{name}"] = (value[masks[name]] if name in masks else value).detach().half()
     tensors = {name: value.contiguous() for name, value in tensors.items()}
-    described = {"config": asdict(density.config), "provenance": about, "sha256": checkpoint.digest(tensors)}
-    with artifacts.atomic(path) as partial:
-        partial.write_bytes(to_bytes(tensors, metadata={"density": json.dumps(described)}))
+    checkpoint.write(path, "density", tensors, {"config": asdict(density.config), "provenance": about})
 
 
 def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
@@ -285,13 +269,9 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
     BadInput
         The file is missing or damaged, or not a density of this library.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["density"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if checkpoint.digest(tensors) != about["sha256"]:
-            raise ValueError("its sha256 does not match")
-        tensors = {name: value.float() for name, value in tensors.items()}
+    with as_bad_input(f"{path} is not a density of rgz", "rgz fit makes it"):
+        stored, about = checkpoint.read(path, "density")
+        tensors = {name: value.float() for name, value in stored.items()}
         config = Config(**about["config"])
         centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
         members = 1 + max(int(name.split(".")[0]) for name in tensors)
@@ -299,8 +279,6 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
         if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
             raise ValueError(f"a whitening of shape {matrix.shape}")
         return FlowEnsemble(config, centre, matrix, flows, known), about["provenance"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise BadInput(f"{path} is not a density of rgz ({first_line(error)}): rgz fit makes it") from error
 
 
 def _rebuilt(config: Config, number: int, tensors: dict[str, Tensor]) -> Flow:

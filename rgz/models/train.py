@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from rgz import artifacts
-from rgz.errors import BadInput, first_line
+from rgz.errors import BadInput, as_bad_input
 from rgz.progress import progress
 
 
@@ -267,7 +267,7 @@ def _write_checkpoint(path: Path, recipe: dict[str, Any], state: dict[str, Any],
 
 def _resume(path: Path, recipe: dict[str, Any], state: dict[str, Any]) -> list[dict[str, Any]]:
     """Load a checkpoint into model, averaged model and optimizer; returns the log so far."""
-    try:
+    with as_bad_input(f"{path} is not a checkpoint of this model", "remove it to start again"):
         found = torch.load(path, map_location="cpu", weights_only=True)
         was = found["schedule"]
         changed = [f"{key} was {was.get(key)}, now {value}" for key, value in recipe.items() if was.get(key) != value]
@@ -279,9 +279,3 @@ def _resume(path: Path, recipe: dict[str, Any], state: dict[str, Any]) -> list[d
             part.load_state_dict(found[name])
         log: list[dict[str, Any]] = found["log"]
         return log
-    except BadInput:
-        raise
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, KeyError, EOFError and more
-        raise BadInput(
-            f"{path} is not a checkpoint of this model ({first_line(error)}): remove it to start again"
-        ) from error
