@@ -14,6 +14,7 @@ from rgz.features import embed
 from rgz.models import checkpoint
 from rgz.tasks import generate
 from rgz.transforms import prepare
+from studies import variations
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_the_global_random_numbers_stay_as_they_are(stirred, three):
     expected = torch.rand(3)
     torch.manual_seed(5)
     generate.generate(2, seed=1, model=stirred)
-    generate.resample_fine_latents(stirred, three, 1, seed=1)
+    variations.resample_fine_latents(stirred, three, 1, seed=1)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
@@ -125,7 +126,7 @@ def test_a_model_of_blank_images_is_refused(tiny, monkeypatch):
 
 
 def test_with_all_blocks_kept_a_variation_is_the_reconstruction(stirred, three):
-    again = generate.resample_fine_latents(stirred, three, len(stirred.levels), times=2)
+    again = variations.resample_fine_latents(stirred, three, len(stirred.levels), times=2)
     assert again.shape == (2, 3, 32, 32)
     expected = generate.full_peak(embed.reconstruct(stirred, three))
     assert (np.abs(again.astype(int) - expected) <= 1).all()
@@ -134,7 +135,7 @@ def test_with_all_blocks_kept_a_variation_is_the_reconstruction(stirred, three):
 def test_variations_keep_the_coarse_latents(stirred, three):
     code, _ = embed.full_codes(stirred, three)
     received = drawn(stirred)
-    one, another = generate.resample_fine_latents(stirred, three, 1, times=2)
+    one, another = variations.resample_fine_latents(stirred, three, 1, times=2)
     assert (one != another).any((1, 2)).all()
     received = received[-6:]  # of the two variations; before them, the images were encoded
     for coarse in (received[0], received[3]):
@@ -144,18 +145,18 @@ def test_variations_keep_the_coarse_latents(stirred, three):
 
 def test_more_blocks_than_there_are_cannot_be_kept(stirred, three):
     with pytest.raises(BadInput, match="3 stochastic blocks; 32 of them"):
-        generate.resample_fine_latents(stirred, three, 32)
+        variations.resample_fine_latents(stirred, three, 32)
 
 
 def test_an_interpolation_begins_and_ends_with_the_two_galaxies(tiny, three):
     stirred = stir(tiny, 0.3).eval()
-    way = generate.interpolate(stirred, three[0], three[1], steps=5)
+    way = variations.interpolate(stirred, three[0], three[1], steps=5)
     assert way.shape == (5, 32, 32)
     ends = generate.full_peak(embed.reconstruct(stirred, three[:2]))
     assert (np.abs(way[[0, -1]].astype(int) - ends) <= 1).all()
     far = np.abs(way.astype(float) - way[0]).mean((1, 2))
     assert (np.diff(far) > 0).all()
-    nowhere = generate.interpolate(stirred, three[0], three[0], steps=3).astype(int)
+    nowhere = variations.interpolate(stirred, three[0], three[0], steps=3).astype(int)
     assert np.ptp(nowhere, axis=0).max() <= 1
 
 

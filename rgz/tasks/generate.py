@@ -1,4 +1,4 @@
-r"""New galaxies, variations of real ones, and interpolations between two.
+r"""New galaxies, drawn from the prior of the network.
 
 The network itself generates: the decoder runs top-down with latents sampled from the priors, coarse to fine,
 :math:`z_i \sim p(z_i \mid z_{<i})`. A *temperature* below one narrows the noise, and a *truncation* removes its tails:
@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 
 from rgz import artifacts
 from rgz.errors import BadInput
-from rgz.features import embed
 from rgz.models import checkpoint
-from rgz.models.checkpoint import Model
-from rgz.models.likelihood import mixture_mean
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 
@@ -77,32 +74,3 @@ def generate(
                 raise BadInput("this model generates almost only blank images: train it longer")
             bar.update(min(len(kept), count) - bar.n)
     return full_peak(kept[:count])
-
-
-def resample_fine_latents(
-    model: VDVAE, pixels: NDArray[Any], blocks: int, times: int = 1, seed: int = 0
-) -> NDArray[np.uint8]:
-    """Variations (times, N, H, W) of prepared images (N, H, W): latents after the first ``blocks`` blocks are
-    resampled.
-
-    Raises
-    ------
-    BadInput
-        The model has fewer blocks.
-    """
-    if not 0 <= blocks <= len(model.levels):
-        raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
-    means, _ = embed.full_codes(model, pixels)
-    means[:, embed.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
-    parts = torch.split(torch.from_numpy(means), BATCH)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        varied = [torch.cat([mixture_mean(model.mixture(part, 1.0)) for part in parts]) for _ in range(times)]
-    return np.stack([full_peak(grey[:, 0].numpy()) for grey in varied])
-
-
-def interpolate(model: Model, first: NDArray[Any], second: NDArray[Any], steps: int = 9) -> NDArray[np.uint8]:
-    """Images (steps, H, W) from one prepared image (H, W) to another, on the straight line between their codes."""
-    ends, _ = embed.full_codes(model, np.stack([first, second]))
-    share = np.linspace(0, 1, steps)[:, None]
-    return full_peak(embed.decode(model, (1 - share) * ends[0] + share * ends[1], np.arange(model.dimensions)))
