@@ -22,8 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 import rgz
 from rgz.errors import BadInput
 
@@ -49,7 +47,9 @@ def mirror() -> Path | None:
 
 def cache() -> Path:
     """The folder that downloads go to; it need not exist yet."""
-    return Path(os.environ.get("RGZ_CACHE") or platformdirs.user_cache_dir("rgz"))
+    import pooch  # its import takes a tenth of a second
+
+    return Path(os.environ.get("RGZ_CACHE") or pooch.os_cache("rgz"))
 
 
 def clone() -> Path | None:
