@@ -80,7 +80,6 @@ STEPS = {
     ),
     "map": Step("studies.map", (), (CODES,), tables("map")),
 }
-STUDIES = ("classification", "reconstruction", "similarity", "generation", "anomalies", "map")
 
 
 class Reporter(ConsoleReporter):
@@ -131,7 +130,7 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": list(STUDIES),
+    "default_tasks": ["classification", "reconstruction", "similarity", "generation", "anomalies", "map"],
     "reporter": Reporter,
     "verbosity": 2,
 }

@@ -20,7 +20,6 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
-STUDIES = ("classification", "reconstruction", "similarity", "generation", "anomalies", "map")
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -58,7 +57,7 @@ def execute(session):
     _install(session)
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
-    _run(session, "rgz", "study", *STUDIES, *session.posargs)
+    _run(session, "rgz", "study", *session.posargs)
     _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))

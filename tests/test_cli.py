@@ -124,7 +124,8 @@ def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
     monkeypatch.setattr(subprocess, "run", doit)
     assert run("study", "classification", "--fresh")[0] == 3
     assert called == [
-        (["-m", "doit", *step], HOUSE) for step in (["forget", "classification"], ["run", "-n", "1", "classification"])
+        (["-m", "doit", *step], HOUSE)
+        for step in (["forget", "classification"], ["run", "-n", str(os.cpu_count()), "classification"])
     ]
 
 

@@ -13,7 +13,6 @@ import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from re import fullmatch
 from typing import Annotated, Literal
 
 import typer
@@ -135,7 +134,10 @@ def fit(
 
 @app.command()
 def study(
-    names: Annotated[list[str], typer.Argument(help="Names of steps in dodo.py, such as classification.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of steps in dodo.py, such as classification; by default all studies."),
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Run them even if their inputs have not changed.")] = False,
 ) -> None:
     """Run studies of the book in a clone of the repository, one a core; seconds to half an hour each.
@@ -147,18 +149,14 @@ def study(
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    for name in names:
-        if not fullmatch("[a-z][a-z-]*", name):
-            raise BadInput(f"no study is called {name!r}: python -m doit list --all shows the names")
     record = root / "results" / "steps.json"
     try:
         before, status = json.loads(record.read_text()), 1
     except (OSError, ValueError) as error:
         raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
     try:
-        run = ["run", "-n", str(min(len(names), os.cpu_count() or 1))]
-        for command in (["forget"],) * fresh + (run,):
-            status = subprocess.run([sys.executable, "-m", "doit", *command, *names], cwd=root).returncode
+        for command in (["forget"],) * fresh + (["run", "-n", str(os.cpu_count() or 1)],):
+            status = subprocess.run([sys.executable, "-m", "doit", *command, *(names or ())], cwd=root).returncode
             if status:
                 raise typer.Exit(status)
     finally:
