@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 __all__ = ["METRICS", "auc", "bootstrap", "difference", "interval", "scores"]
 
 METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
-SEED = 0
+SEED, DRAWS = 0, 1000
 
 
 def scores(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, float]:
@@ -46,26 +46,24 @@ def _weighted(truth: NDArray[Any], probability: NDArray[Any], weights: NDArray[A
         }
 
 
-def _draws(count: int, draws: int) -> NDArray[np.int64]:
+def _draws(count: int) -> NDArray[np.int64]:
     """How often each of ``count`` galaxies is drawn, with replacement, in each draw: (draws, count)."""
-    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), draws)
+    return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), DRAWS)
 
 
 def _limits(values: NDArray[Any]) -> list[float]:
     return [float(v) for v in np.nanpercentile(values, (2.5, 97.5))]
 
 
-def bootstrap(truth: NDArray[Any], probability: NDArray[Any], draws: int = 1000) -> dict[str, list[float]]:
+def bootstrap(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, list[float]]:
     """Each of the :func:`scores` with its 95 % interval: ``[value, low, high]``."""
-    drawn = _weighted(truth, probability, _draws(len(truth), draws))
+    drawn = _weighted(truth, probability, _draws(len(truth)))
     return {name: [value, *_limits(drawn[name])] for name, value in scores(truth, probability).items()}
 
 
-def difference(
-    truth: NDArray[Any], one: NDArray[Any], other: NDArray[Any], draws: int = 1000
-) -> dict[str, list[float]]:
+def difference(truth: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> dict[str, list[float]]:
     """Difference of the scores of two methods on the same galaxies, each with its 95 % interval."""
-    weights = np.vstack([np.ones(len(truth)), _draws(len(truth), draws)])  # the same galaxies for both
+    weights = np.vstack([np.ones(len(truth)), _draws(len(truth))])  # the same galaxies for both
     first, second = (_weighted(truth, probability, weights) for probability in (one, other))
     found = {name: first[name] - second[name] for name in METRICS}
     return {name: [float(value[0]), *_limits(value[1:])] for name, value in found.items()}

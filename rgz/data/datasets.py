@@ -26,7 +26,7 @@ POSITIONS = "frdeep_positions.csv.gz"
 """File with the positions of the galaxies of FR-DEEP."""
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 MIRABEST_NAME = re.compile(
-    r"(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$"
+    r"^(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$", re.M
 )
 
 
@@ -40,11 +40,7 @@ def _mirabest(path: Path) -> Sample:
     """
     images, _, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem for file in files]
-    found = [match for stem in stems if (match := MIRABEST_NAME.match(stem))]
-    if len(found) < len(stems):
-        wrong = next(stem for stem in stems if not MIRABEST_NAME.match(stem))
-        raise BadInput(f"{path.name}: {wrong!r} does not have the form code_RA±Dec_redshift_size")
-    code, ra, dec, redshift, size = zip(*(match.groups() for match in found), strict=True)
+    code, ra, dec, redshift, size = zip(*MIRABEST_NAME.findall("\n".join(stems)), strict=True)
     labels = [{"1": "FRI", "2": "FRII", "3": "hybrid"}[one[0]] for one in code]
     table = source_table(stems, ra, dec, labels, [one[1] == "0" for one in code], splits)
     table["redshift"], table["size"] = np.array(redshift, float), np.array(size, float)

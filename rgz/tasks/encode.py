@@ -35,6 +35,7 @@ RULE = (
     "code, and to multiply it with, before two codes are compared"
 )
 SOURCES, OBSERVATIONS = 1000, 4  # training sources for the metric, and other observations of each
+SEED = 0
 
 
 def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> dict[str, int]:
@@ -92,18 +93,17 @@ def _encoded(encoder: embed.Encoder, name: str) -> tuple[Table, NDArray[np.float
     return table, encoder.transform(kept), {"left_out": list(map(str, sample.table["name"][~found]))}
 
 
-def changes(encoder: embed.Encoder, sample: Sample, count: int = SOURCES, seed: int = 0) -> NDArray[np.float32]:
-    """Changes (M, 4 D) of the codes of ``count`` random sources when they are observed again.
+def changes(encoder: embed.Encoder, sample: Sample) -> NDArray[np.float32]:
+    """Changes (M, 4 D) of the codes of 1,000 random sources when they are observed again.
 
     One row per source and observation; an observation that does not show the source is left out.
     """
-    rng = np.random.default_rng(seed)
-    drawn = sample[np.sort(rng.permutation(len(sample))[:count])]
+    drawn = sample[np.sort(np.random.default_rng(SEED).permutation(len(sample))[:SOURCES])]
     before, images = encoder.transform(drawn), torch.from_numpy(np.asarray(drawn.images, np.float32))
     same, still = torch.eye(2).expand(len(drawn), 2, 2), torch.zeros(len(drawn), 2)
     faintest, found = perturb.LIT * perturb.threshold(images), []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(SEED)
         for _ in range(OBSERVATIONS):
             seen = perturb.observe(images, drawn.pixel, same, still, still[:, 0], faintest)[0].numpy()
             kept = fields.has_source(seen, drawn.pixel)
