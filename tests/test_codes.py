@@ -1,5 +1,7 @@
 """A codes file gives back tables, codes and the metric, and says what is wrong with a damaged one."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def test_codes_come_back_from_their_file(tmp_path, simulated, codes):
 
 def test_the_metric_of_the_search_comes_back_from_its_file(tmp_path, simulated, codes):
     path = tmp_path / "c.h5"
-    space = metric.invariant(codes, np.random.default_rng(1).normal(size=(40, 8)), cosine=False)
+    space = replace(metric.invariant(codes, np.random.default_rng(1).normal(size=(40, 8))), cosine=False)
     groups = dict.fromkeys(datasets.SAMPLES, (simulated.table, codes, {}))
     codefile.write_codes(path, groups, {}, space)
     table, found, read = search.for_search(path)
