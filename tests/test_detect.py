@@ -85,17 +85,3 @@ def test_apart_keeps_images_free_of_the_others():
 def test_neighbours_share_a_split():
     assert len({training_set._split(150 + k / 3600, 20.5) for k in range(60)}) == 1
     assert 0.03 < np.mean([training_set._split(ra, dec) == "valid" for ra in range(360) for dec in range(0, 60)]) < 0.07
-
-
-def test_cut_outs_become_training_images_and_the_faint_do_not():
-    rng = np.random.default_rng(0)
-    loud, faint = (simulate.source("FRII", rng, size=160, snr=snr) * 1e-4 for snr in (60, 2))
-    table = simulate.sources(2).table
-    table["ra"], table["dec"] = (10.0, 11.0), (1.0, 2.0)
-    ((row, pixels),) = training_set._cut_out(sample.Sample(np.stack([loud, faint]), table, 1.8))
-    assert pixels.shape == (1, 150, 150)
-    assert pixels.max() == 1
-    assert row["name"][0] == table["name"][0]
-    assert row["snr"][0] == pytest.approx(60, rel=0.2)
-    assert row["rms"][0] * row["snr"][0] == pytest.approx(1)
-    assert row["peak"][0] == pytest.approx(60e-4, rel=0.2)
