@@ -5,7 +5,7 @@ import pytest
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from rgz.data import detect, sample, simulate, training_set
+from rgz.data import detect, training_set
 
 RMS = 0.1
 
