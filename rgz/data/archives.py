@@ -216,7 +216,8 @@ def read_plane(
         as_bad_input(f"{origin} is not a readable FITS image", "fetch or export it again"),
         warnings.catch_warnings(record=True, action="always") as caught,
         np.errstate(all="ignore"),  # of scaled pixels that overflow
-        fits.open(data if isinstance(data, Path) else io.BytesIO(data), checksum=True) as units,
+        data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as stream,
+        fits.open(stream, checksum=True) as units,
     ):
         images = _images(units)
         if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:

@@ -347,10 +347,11 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
     x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
     sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
-    smooth = ndimage.gaussian_filter(fields.fill(pixels), (sigma / widths)[::-1])
+    blank = ~np.isfinite(pixels)
+    level = np.median(pixels[~blank]) if not blank.all() else 0.0  # of the sky, which need not be zero
+    smooth = ndimage.gaussian_filter(np.where(blank, level, pixels).astype(float), (sigma / widths)[::-1])
     made = ndimage.map_coordinates(smooth, [y, x], order=1)
-    blank = (~np.isfinite(pixels)).astype(float)
-    made[ndimage.map_coordinates(blank, [y, x], order=1, cval=1.0) > 0.5] = np.nan
+    made[ndimage.map_coordinates(blank.astype(float), [y, x], order=1, cval=1.0) > 0.5] = np.nan
     variance = np.mean(sigma**2 + widths**2 / 6)  # arcsec², of the smoothing and of the linear interpolation
     return replace(image, pixels=made, beam=float(np.sqrt(image.beam**2 + 8 * np.log(2) * variance))), new
 
