@@ -320,7 +320,9 @@ def test_cards_beside_the_standard_do_not_matter(card):
     assert wcs is not None
 
 
-@pytest.mark.parametrize(("key", "value"), [("CRVAL1", "NaN"), ("CRVAL2", "'north'"), ("CTYPE1", "'RA---QQQ'")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("CRVAL1", "NaN"), ("CRVAL2", "'north'"), ("CTYPE1", "'RA---QQQ'"), ("CTYPE1", "'ELON-TAN'")]
+)
 def test_coordinates_without_a_place_are_none(key, value):
     data = written(fits.PrimaryHDU(image_hdu().data, image_hdu().header))
     start = data.find(key.encode())

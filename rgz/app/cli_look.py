@@ -42,13 +42,15 @@ def look(
     """
     from astropy.table import vstack
 
-    from rgz.tasks import inspect, search
+    from rgz.tasks import search
 
     if table:
         search.ending(table)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
     cutouts, refused = _cutouts(files or [], at, pixel, hdu, plane)
+    from rgz.tasks import inspect  # torch, which takes seconds
+
     found = inspect.inspect_all(cutouts, k) if cutouts else []
     if found and table:
         tables = [one.neighbours.copy() for one in found]

@@ -276,15 +276,18 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     """The celestial WCS of a header, and its axes (y, x) as numpy counts those of the image; None if not usable."""
     with suppress(Exception):  # wcslib and astropy raise almost anything
         whole = WCS(header)
-        wcs, sky = whole.celestial, (whole.wcs.lng, whole.wcs.lat)
+        wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
         if (frame := wcs.wcs.radesys.strip().upper()) not in FRAMES:
             notes.append(f"the celestial frame {frame} is unknown: that of the equinox was assumed, else ICRS")
-        wcs.wcs.radesys = frame if frame in FRAMES else ""
+        wcs.wcs.radesys = (
+            frame if kind == "RA" and frame in FRAMES else ""
+        )  # astropy takes FK5 for galactic axes' frame
         given = [
             float(header[f"{key}{axis + 1}"]) for key in ("CRVAL", "CRPIX") for axis in sky
         ]  # else zero for wcslib
         place = wcs.pixel_to_world(*(wcs.wcs.crpix - 1)).icrs
-        if 0 <= min(sky) <= max(sky) < axes and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
+        known = kind in ("RA", "GLON") and 0 <= min(sky) <= max(sky) < axes
+        if known and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
             return wcs, (axes - 1 - max(sky), axes - 1 - min(sky))
     return None, ()
 
