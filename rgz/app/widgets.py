@@ -55,7 +55,7 @@ class _Browser:
             style=wide,
         )
         self.upload = controls.FileUpload(
-            accept=".fits,.fit,.fz,.gz,.bz2,.zip,.png,.jpg,.jpeg", description="or your own (FITS, PNG)"
+            accept=".fits,.fit,.fz,.gz,.bz2,.zip,.png,.jpg,.jpeg", description="or your own image"
         )
         self.count = controls.IntSlider(6, 1, 30, description="how many", continuous_update=False, style=wide)
         self.sample = controls.Dropdown(options=[ALL, *datasets.SAMPLES], description="search in", style=wide)
