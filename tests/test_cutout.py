@@ -325,7 +325,7 @@ def test_a_jpeg_is_read_like_a_png(source):
 
 def test_what_a_picture_does_not_say_is_noted(source):
     field = cutout.read_cutout(picture(grey(source)), "a.png")
-    assert noted(field, "1.8″ was assumed")
+    assert noted(field, "pixels of 1.8″ were assumed")
     assert noted(field, "stretched")
     assert not noted(cutout.read_cutout(picture(grey(source)), "a.png", None, 1.8), "assumed")
 
@@ -336,6 +336,15 @@ def test_a_frame_around_a_picture_is_blank(source):
     plain, field = (cutout.read_cutout(picture(one), "a.png") for one in (levels, framed))
     assert noted(field, "value 200 were treated as blank")
     assert alike(plain, field) > 0.99
+
+
+@pytest.mark.parametrize("snr", [400, 1500])
+def test_a_sky_of_few_grey_levels_is_still_a_sky(source, snr):
+    bright = simulate.source("FRII", np.random.default_rng(4), size=300, snr=snr)
+    plain, field = (cutout.read_cutout(picture(grey(one)), "a.png") for one in (source, bright))
+    assert not noted(field, "treated as blank")
+    assert np.isfinite(field.snr)
+    assert alike(plain, field) > 0.95
 
 
 def test_the_noise_of_a_picture_with_half_a_sky_is_clipped(source):

@@ -253,7 +253,7 @@ def _images(units: fits.HDUList) -> dict[int, _Image]:
         shape, header, notes = unit.shape if unit.is_image else (), _legible(unit.header), list[str]()
         wcs, axes = _celestial(header, len(shape), notes)
         if wcs is None and not primary.get("NAXIS") and header.get("INHERIT", True):
-            header = fits.Header([*primary.cards, *header.cards])
+            header = fits.Header([*header.cards, *(card for card in primary.cards if card.keyword not in header)])
             wcs, axes = _celestial(header, len(shape), notes)
         axes = axes or tuple(axis for axis, n in enumerate(shape) if n > 1)[-2:]
         if len(axes) == 2 and min(shape[axis] for axis in axes) > 1:
@@ -277,17 +277,14 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     with suppress(Exception):  # wcslib and astropy raise almost anything
         whole = WCS(header)
         wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
-        if (frame := wcs.wcs.radesys.strip().upper()) not in FRAMES:
-            notes.append(f"the celestial frame {frame} is unknown: that of the equinox was assumed, else ICRS")
-        wcs.wcs.radesys = (
-            frame if kind == "RA" and frame in FRAMES else ""
-        )  # astropy takes FK5 for galactic axes' frame
-        given = [
-            float(header[f"{key}{axis + 1}"]) for key in ("CRVAL", "CRPIX") for axis in sky
-        ]  # else zero for wcslib
+        frame = wcs.wcs.radesys.strip().upper()
+        wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
         place = wcs.pixel_to_world(*(wcs.wcs.crpix - 1)).icrs
-        known = kind in ("RA", "GLON") and 0 <= min(sky) <= max(sky) < axes
-        if known and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
+        given = [float(header[f"{key}{n + 1}"]) for key in ("CRVAL", "CRPIX") for n in sky]  # wcslib takes zero if not
+        usable = kind in ("RA", "GLON") and 0 <= min(sky) <= max(sky) < axes
+        if usable and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
+            if frame not in FRAMES:
+                notes.append(f"the celestial frame {frame} is unknown: that of the equinox was assumed, else ICRS")
             return wcs, (axes - 1 - max(sky), axes - 1 - min(sky))
     return None, ()
 
@@ -297,15 +294,12 @@ def _section(
 ) -> tuple[NDArray[np.float32], WCS | None]:
     """Pixels (H, W) of a plane, at most ``side`` along an axis, and their WCS."""
     unit, _, wcs, axes, others, _ = image
-    count, size = math.prod(others), unit.size
+    count = math.prod(others)
     if (plane is None and count > 1) or not 0 <= (plane or 0) < count:
         raise BadInput(f"{origin} holds an image of shape {unit.shape}: choose one plane with --plane 0 to {count - 1}")
-    if isinstance(unit, fits.CompImageHDU):
-        truncated = size > LARGEST  # decompressed
-    else:
-        truncated = unit.fileinfo()["datLoc"] + size > length
-    if truncated:
-        raise ValueError(f"its header claims {size} bytes of pixels, more than there are, or over 1 GiB")
+    room = LARGEST if isinstance(unit, fits.CompImageHDU) else length - unit.fileinfo()["datLoc"]
+    if unit.size > room:
+        raise ValueError(f"its header claims {unit.size} bytes of pixels, more than there are, or over 1 GiB")
     height, width = shape = [unit.shape[axis] for axis in axes]
     window = [slice(0, height), slice(0, width)]
     if side and max(shape) > side:

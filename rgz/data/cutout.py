@@ -45,7 +45,7 @@ FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 TIMEOUT = 60  # seconds
 
-Place = tuple[float, float]  # RA and Dec, degrees
+Sky = tuple[float, float] | None  # RA and Dec, degrees
 Pixel = tuple[float, float]  # x, y
 Hdu = int | str | None  # number or name
 
@@ -77,7 +77,7 @@ class Cutout:
 
 
 def open_cutout(
-    path: str | Path, at: Place | None = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
+    path: str | Path, at: Sky = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
 ) -> Cutout:
     """The source in the middle of a FITS, PNG or JPEG file, or at the position ``at`` (RA and Dec in degrees).
 
@@ -89,7 +89,7 @@ def open_cutout(
     return read_cutout(Path(path), str(path), at, pixel, hdu, plane)
 
 
-def read_cutout(data: Path | bytes, name: str, at: Place | None = None, *choice: Any) -> Cutout:
+def read_cutout(data: Path | bytes, name: str, at: Sky = None, *choice: Any) -> Cutout:
     """Like :func:`open_cutout`, for a path or content of a file; ``choice`` is ``pixel``, ``hdu`` and ``plane``."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of headers that do not follow the standard
@@ -97,12 +97,7 @@ def read_cutout(data: Path | bytes, name: str, at: Place | None = None, *choice:
 
 
 def read_image(
-    data: Path | bytes,
-    name: str,
-    at: Place | None = None,
-    pixel: float | None = None,
-    hdu: Hdu = None,
-    plane: int | None = None,
+    data: Path | bytes, name: str, at: Sky = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
 ) -> Observation:
     """The image in a path or in the content of a file; of an image over 4000 pixels wide, 4000 pixels around ``at``."""
     if pixel is not None and not 0 < pixel <= COARSEST:
@@ -110,9 +105,7 @@ def read_image(
     data = archives.content(data, name)
     if isinstance(data, bytes) and data.startswith(PICTURES):
         if hdu is not None or plane is not None:
-            raise BadInput(
-                f"{name} is a PNG or JPEG picture: --hdu and --plane choose an image of a FITS file, omit them"
-            )
+            raise BadInput(f"{name} is a PNG or JPEG picture: omit --hdu and --plane, which are for FITS files")
         return _read_picture(data, name, pixel)
     if isinstance(data, bytes) and not data.startswith(archives.FITS):
         raise BadInput(f"{name} is not a readable FITS, PNG or JPEG image (it begins {data[:12]!r}): save it as one")
@@ -152,25 +145,20 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
     """
     pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
-    for _ in range(4):  # several values
-        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        finite = pixels[np.isfinite(pixels)]
-        if not finite.size:
-            break
-        values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
-        repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
-        for value in (finite.min(), finite.max(), *repeated):
-            rest = finite[finite != value]
-            if not 1 < finite.size - rest.size < finite.size:
-                continue
-            sky, beyond = np.median(rest), max(rest.min() - value, value - rest.max())
-            off = abs(value - sky) > 5 * 1.4826 * np.median(np.abs(rest - sky)) and rest.size > CLIPPED * finite.size
-            if beyond > 10 * np.ptp(rest) > 0 or (value in repeated and off):
+    edge = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+    finite = pixels[np.isfinite(pixels)]
+    values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
+    repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
+    step = np.diff(values).min() if values.size > 1 else 0.0  # between the levels of a picture
+    for value in (finite.min(), finite.max(), *repeated) if finite.size else ():
+        rest = finite[finite != value]
+        if 1 < finite.size - rest.size < finite.size:
+            away = np.abs(rest - (sky := np.median(rest)))
+            beyond = max(rest.min() - value, value - rest.max()) > 10 * np.ptp(rest) > 0
+            unlike = abs(value - sky) > 5 * 1.4826 * max(np.median(away), step) and rest.size > CLIPPED * finite.size
+            if beyond or (value in repeated and unlike):
                 notes.append(f"{finite.size - rest.size} pixels of the value {value:g} were treated as blank")
-                pixels = np.where(pixels == value, np.nan, pixels)
-                break
-        else:
-            break
+                return _without_sentinels(np.where(pixels == value, np.nan, pixels), notes)  # there may be others
     return pixels
 
 
@@ -180,9 +168,7 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
 
     notes = ["the brightness in a picture may have been stretched (to its square root, say): a FITS image is safer"]
     if pixel is None:
-        notes.append(
-            f"the picture does not give the width of its pixels: {FIRST_PIXEL}″ was assumed; --pixel changes it"
-        )
+        notes.append(f"pixels of {FIRST_PIXEL}″ were assumed, because a picture does not say; --pixel changes it")
     with (
         as_bad_input(f"{name} is not a complete PNG or JPEG picture", "save or fetch it again"),
         Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as picture,
@@ -262,7 +248,7 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
     return round(float(sky.ra.deg), 9), round(float(sky.dec.deg), 9)
 
 
-def centre(image: Observation, at: Place | None = None) -> Cutout:
+def centre(image: Observation, at: Sky = None) -> Cutout:
     """The field around the source in the middle of an image, or at a position in degrees, or nearest to it.
 
     Raises :class:`BadInput` if nothing in the image reaches five times the rms, if the source reaches far into
@@ -299,7 +285,7 @@ def centre(image: Observation, at: Place | None = None) -> Cutout:
     return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes), image.beam)
 
 
-def _square_pixels(image: Observation, at: Place | None, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
+def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
     """The image with square pixels not finer than FIRST's, cropped around ``at``, its WCS, and the pixel to look at."""
     pixels, wcs = image.pixels, image.wcs
     height, width = pixels.shape
@@ -368,6 +354,7 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
         notes.append("the image had been clipped before: its rms and the S/N of the source are not known")
         return fields.despeckle(fields.fill(pixels - lowest)), np.nan
     median, rms = fields.noise(fields.fill(pixels))
+    rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
     clipped = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
     return fields.despeckle(np.where(blank, 0.0, clipped)), rms
 
