@@ -221,7 +221,7 @@ def read_plane(
     ):
         images = _images(units)
         if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
-            raise ValueError(failed[0])
+            raise ValueError(failed[0].strip(".\n"))
         if not images:
             raise BadInput(f"{origin} has no image in any of its HDUs: give a file with an image of two axes")
         number, known = next(iter(images)), ", ".join(f"{one} {units[one].name}".strip() for one in sorted(images))
