@@ -6,6 +6,7 @@ command line prints its message in one line and exits with status 1; any other e
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 
 __all__ = ["BadInput", "as_bad_input", "first_line"]
 
@@ -15,8 +16,8 @@ class BadInput(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's message, at most 120 characters; its type if it has no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    """The first line of an exception's message, its words up to 120 characters; its type if it has no message."""
+    return shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """Archives are read completely and correctly, or refused in one line; no code in them runs."""
 
+import bz2
+import gzip
 import io
 import os
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +198,163 @@ def test_fits_cube_is_refused(tmp_path):
     fits.PrimaryHDU(np.zeros((3, 30, 20), np.float32)).writeto(tmp_path / "cube.fits")
     with pytest.raises(BadInput, match="one plane"):
         archives.read_fits(tmp_path / "cube.fits")
+
+
+FIVE = ("CTYPE", "CRVAL", "CRPIX", "CDELT")  # first five letters of the WCS keywords
+
+
+def written(*units, **options):
+    stream = io.BytesIO()
+    fits.HDUList(list(units)).writeto(stream, **options)
+    return stream.getvalue()
+
+
+def zipped(**files):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "zip": lambda data: zipped(a=data)}
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_packed_fits_has_the_same_pixels(tmp_path, kind):
+    unit = image_hdu()
+    (tmp_path / "a").write_bytes(PACK[kind](written(fits.PrimaryHDU(), unit)))
+    np.testing.assert_array_equal(archives.read_fits(tmp_path / "a")[0], unit.data)
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("keep", [0.5, 0.99])
+def test_truncated_packed_files_are_refused(kind, keep):
+    data = PACK[kind](written(fits.PrimaryHDU(), image_hdu()))
+    with pytest.raises(BadInput, match=r"not a complete (gzip|bzip2|zip) file"):
+        archives.content(data[: int(len(data) * keep)], "a")
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_what_unpacks_to_too_much_is_refused(kind, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST", 1 << 16)
+    with pytest.raises(BadInput, match=r"1 GiB .*unpack it"):
+        archives.content(PACK[kind](bytes(1 << 17)), "a")
+
+
+def test_a_zip_of_two_images_is_refused():
+    with pytest.raises(BadInput, match="holds 2 files"):
+        archives.content(zipped(a=b"1", b=b"2"), "a.zip")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/"])
+def test_devices_and_folders_are_not_read(path):
+    with pytest.raises(BadInput, match="folder or a device"):
+        archives.content(Path(path), path)
+
+
+def test_the_first_celestial_image_is_read_and_said():
+    data = written(fits.PrimaryHDU(np.arange(8)), fits.ImageHDU(np.ones((9, 9))), image_hdu())
+    pixels, wcs, _, notes = archives.read_plane(data)
+    assert pixels.shape == (40, 50)
+    assert wcs is not None
+    assert "--hdu" in notes[0]
+
+
+@pytest.mark.parametrize("hdu", [2, "2", "err", "ERR"])
+def test_an_hdu_is_chosen_by_number_or_name(hdu):
+    other = image_hdu((30, 30))
+    other.name = "ERR"
+    pixels, _, _, notes = archives.read_plane(written(fits.PrimaryHDU(), image_hdu(), other), hdu=hdu)
+    assert (pixels.shape, notes) == ((30, 30), [])
+
+
+@pytest.mark.parametrize("hdu", [0, 7, "-1", "SCI"])
+def test_a_missing_hdu_is_named_with_the_option(hdu):
+    with pytest.raises(BadInput, match=r"HDU .*\(1\) with --hdu"):
+        archives.read_plane(written(fits.PrimaryHDU(), image_hdu()), hdu=hdu)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_plane_is_chosen_along_the_axis_that_is_not_of_the_sky(first):
+    cube, header = np.arange(3)[:, None, None] * np.ones((40, 50)), image_hdu().header
+    if first:  # FREQ is axis 1
+        header = fits.Header({key[:5] + str(int(key[5]) + 1): header[key] for key in header if key[:5] in FIVE})
+        cube = np.moveaxis(cube, 0, -1)
+    data = written(fits.PrimaryHDU(cube.astype(np.float32), header))
+    pixels, wcs, *_ = archives.read_plane(data, plane=2)
+    assert wcs is not None
+    np.testing.assert_array_equal(pixels, np.full((40, 50), 2))
+    for plane in (None, 3, -1):
+        with pytest.raises(BadInput, match="--plane 0 to 2"):
+            archives.read_plane(data, plane=plane)
+
+
+@pytest.mark.parametrize("inherit", [None, True, False])
+def test_an_empty_primary_gives_its_wcs_to_an_extension(inherit):
+    header = image_hdu().header
+    bare = fits.ImageHDU(image_hdu().data)
+    if inherit is not None:
+        bare.header["INHERIT"] = inherit
+    primary = fits.PrimaryHDU(header=fits.Header({key: header[key] for key in header if key[:5] in FIVE}))
+    wcs = archives.read_fits(written(primary, bare))[1]
+    assert (wcs is None) == (inherit is False)
+
+
+def with_card(text):
+    """A FITS image with a card of any characters before END."""
+    data = bytearray(written(fits.PrimaryHDU(image_hdu().data, image_hdu().header)))
+    end = data.find(b"END".ljust(80))
+    data[end : end + 160] = text.ljust(80).encode("latin1") + b"END".ljust(80)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("card", ["ORIGIN  = 'CASA\n'", "COMMENT \t\x01 caf\xe9", "OBJECT  = 'no end", "BMAJ    = 1.x"])
+def test_cards_beside_the_standard_do_not_matter(card):
+    pixels, wcs = archives.read_fits(with_card(card))
+    np.testing.assert_array_equal(pixels, image_hdu().data)
+    assert wcs is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("CRVAL1", "NaN"), ("CRVAL2", "'north'"), ("CTYPE1", "'RA---QQQ'"), ("CTYPE1", "'ELON-TAN'")]
+)
+def test_coordinates_without_a_place_are_none(key, value):
+    data = written(fits.PrimaryHDU(image_hdu().data, image_hdu().header))
+    start = data.find(key.encode())
+    data = data[:start] + f"{key:8}= {value}".ljust(80).encode() + data[start + 80 :]
+    assert archives.read_fits(data)[1] is None
+
+
+def test_an_unknown_frame_is_noted():
+    unit = image_hdu()
+    unit.header["RADESYS"] = "J2000"
+    _, wcs, _, notes = archives.read_plane(written(fits.PrimaryHDU(), unit))
+    assert wcs.pixel_to_world(24, 19).icrs.ra.deg == pytest.approx(150.0)
+    assert "J2000 is unknown" in notes[0]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_header_that_claims_more_pixels_than_there_are(compressed):
+    unit = image_hdu()
+    unit = fits.CompImageHDU(unit.data, unit.header) if compressed else fits.ImageHDU(unit.data, unit.header)
+    data = written(fits.PrimaryHDU(), unit)
+    for axis, n in enumerate((50, 40), 1):
+        key = f"{'Z' * compressed}NAXIS{axis}"
+        data = data.replace(f"{key:8}= {n:20}".encode(), f"{key:8}= {31623:20}".encode())
+    with pytest.raises(BadInput, match="claims"):
+        archives.read_fits(data)
+
+
+def test_of_a_large_image_the_surroundings_of_a_position_are_read(tmp_path):
+    unit = image_hdu((400, 300))
+    unit.writeto(tmp_path / "a.fits")
+    there = WCS(unit.header).pixel_to_world(250, 180)
+    pixels, wcs, *_ = archives.read_plane(tmp_path / "a.fits", at=there, side=100)
+    np.testing.assert_array_equal(pixels, unit.data[130:230, 200:300])
+    np.testing.assert_allclose(wcs.world_to_pixel(there), (50, 50), atol=1e-6)
+    with pytest.raises(BadInput, match="--at"):
+        archives.read_plane(tmp_path / "a.fits", side=100)
 
 
 def test_fits_table_only_is_refused(tmp_path):

@@ -1,11 +1,16 @@
 """The command line, from images to codes, on simulated galaxies."""
 
+import gzip
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 from safetensors.numpy import load_file
 
 import rgz
@@ -198,3 +203,70 @@ def test_help_is_readable_without_unicode():
         check=True,
     )
     assert b"Usage" in shown.stdout
+
+
+def looked(*arguments):
+    """Exit status, stdout and stderr of ``rgz look`` as a user sees them, without pytest's warning filters."""
+    command = [sys.executable, "-m", "rgz", "look", "-k", "1", "--json", *map(str, arguments)]
+    shown = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    return shown.returncode, shown.stdout, shown.stderr
+
+
+def spoilt(path, kind):
+    """Damage the FITS image at a path in one way."""
+    if kind == "flipped bit":
+        fits.writeto(path, *fits.getdata(path, header=True), checksum=True, overwrite=True)
+    data = bytearray(path.read_bytes())
+    if kind == "flipped bit":
+        data[-3000] ^= 64
+    end = data.find(b"END".ljust(80))
+    card = {"NaN": b"CRVAL1  = NaN", "1e300": b"BSCALE  = 1E300", "frame": b"CTYPE1  = 'HPLN-TAN'"}.get(kind, b"")
+    if card and card[:8] in data:
+        start = data.find(card[:8])
+        data[start : start + 80] = card.ljust(80)
+    elif card:
+        data[end : end + 160] = card.ljust(80) + b"END".ljust(80)
+    path.write_bytes(bytes(data[: len(data) // 2] if kind == "truncated" else data))
+
+
+@pytest.mark.parametrize("kind", ["flipped bit", "truncated", "NaN", "1e300", "frame"])
+@pytest.mark.slow
+def test_a_damaged_image_is_one_line_and_status_1(fits_galaxy, kind):
+    spoilt(fits_galaxy, kind)
+    status, out, err = looked(fits_galaxy)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"rgz: {fits_galaxy} ")
+
+
+@pytest.mark.slow
+def test_a_header_beside_the_standard_gives_no_warnings(fits_galaxy, tmp_path):
+    data = fits_galaxy.read_bytes()
+    end = data.find(b"END".ljust(80))
+    cards = [b"ORIGIN  = 'CASA\n'", b"COMMENT \t\x01", b"RADESYS = 'J2000'", b"DATE-OBS= '01/02/93'", b"BLANK   = 5"]
+    lines = b"".join(card.ljust(80) for card in (*cards, b"END"))
+    (tmp_path / "a.fits").write_bytes(data[:end] + lines + data[end + len(lines) :])
+    status, out, err = looked(tmp_path / "a.fits")
+    assert (status, err) == (0, "")
+    assert "J2000 is unknown" in out
+
+
+@pytest.mark.slow
+def test_files_of_one_name_are_told_apart(fits_galaxy, tmp_path):
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other" / fits_galaxy.name
+    copy.write_bytes(gzip.compress(fits_galaxy.read_bytes()))
+    status, out, _ = looked(fits_galaxy, copy, "--table", tmp_path / "near.csv")
+    assert status == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == [str(fits_galaxy), str(copy)]
+    assert list(Table.read(tmp_path / "near.csv")["query"]) == [str(fits_galaxy), str(copy)]
+
+
+@pytest.mark.slow
+def test_hdu_and_plane_are_chosen(fits_galaxy, tmp_path):
+    pixels, header = fits.getdata(fits_galaxy, header=True)
+    cube = fits.ImageHDU(np.stack([0 * pixels, pixels]), header, "CUBE")
+    fits.HDUList([fits.PrimaryHDU(), cube]).writeto(tmp_path / "a.fits")
+    assert looked(tmp_path / "a.fits", "--hdu", "cube", "--plane", "1")[0] == 0
+    status, _, err = looked(tmp_path / "a.fits", "--hdu", "cube")
+    assert status == 1
+    assert "--plane 0 to 1" in err

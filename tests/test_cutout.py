@@ -1,6 +1,7 @@
 """Images of every kind become cut-outs, with notes, or are refused."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,252 @@ def test_the_second_survey_is_asked_where_the_first_has_nothing(source, monkeypa
     assert found.pixel == pytest.approx(15.0)
     monkeypatch.setattr(First, "get_images", image)
     assert cutout.download_cutout(*SKY).name.endswith("(FIRST)")
+
+
+def noted(field, words):
+    return any(words in note for note in field.notes)
+
+
+def seen_in(source, wcs, shape):
+    """The source, drawn north up on 1.8″ around SKY, as an image with another WCS shows it."""
+    down, across = np.mgrid[: shape[0], : shape[1]]
+    x, y = wcs_of(source.shape, 1.8).world_to_pixel(wcs.pixel_to_world(across, down))
+    return ndimage.map_coordinates(source, [y, x], order=3)
+
+
+def test_the_scale_is_that_of_the_place_in_a_plate_carree(source, tmp_path):
+    """Far from its reference point a plate carrée's pixels are narrower in right ascension than CDELT says."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ("RA---CAR", "DEC--CAR"), (150.0, 0.0), (-1.8 / 3600, 1.8 / 3600)
+    wcs.wcs.crpix = 160.5, 150.5 - 20 * 2000
+    plain = cutout.open_cutout(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8)))
+    field = cutout.open_cutout(fits_file(tmp_path / "b.fits", seen_in(source, wcs, (300, 320)), wcs))
+    assert noted(field, "1.69″ × 1.80″ were resampled to 1.80″")
+    assert field.place == pytest.approx(SKY, abs=1 / 3600)
+    assert alike(plain, field) > 0.99
+
+
+@pytest.mark.parametrize("frame", ["", "FK5", "ICRS"])
+def test_galactic_coordinates_give_the_same_place(source, tmp_path, frame):
+    middle = wcs_of(source.shape, 1.8).pixel_to_world(149.5, 149.5).galactic
+    wcs = wcs_of(source.shape, 1.8)
+    wcs.wcs.ctype, wcs.wcs.crval = ("GLON-TAN", "GLAT-TAN"), (middle.l.deg, middle.b.deg)
+    path = fits_file(tmp_path / "a.fits", source, wcs)
+    fits.setval(path, "RADESYS", value=frame)
+    assert cutout.open_cutout(path).place == pytest.approx(SKY, abs=1e-6)
+
+
+def test_celestial_axes_without_a_width_take_the_one_given(source, tmp_path):
+    path = fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))
+    with fits.open(path, mode="update") as units:
+        for key in ("CDELT1", "CDELT2", "PC1_1", "PC2_2"):
+            units[0].header.remove(key, ignore_missing=True)
+    field = cutout.open_cutout(path, pixel=1.8)
+    assert field.place == pytest.approx(SKY, abs=1e-6)
+    assert noted(field, "as given")
+    with pytest.raises(BadInput, match="--pixel"):
+        cutout.open_cutout(path)
+
+
+def test_a_width_that_contradicts_the_header_is_refused(source, tmp_path):
+    path = fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, 1.8))
+    assert cutout.open_cutout(path, pixel=1.83).pixel == pytest.approx(1.8)
+    with pytest.raises(BadInput, match=r"1\.8″ by its header, not of 2″: omit --pixel"):
+        cutout.open_cutout(path, pixel=2.0)
+
+
+@pytest.mark.parametrize("width", [1e-10, 5e-6])
+def test_an_image_of_no_extent_is_refused(source, tmp_path, width):
+    with pytest.raises(BadInput, match="too small"):
+        cutout.open_cutout(fits_file(tmp_path / "a.fits", source, wcs_of(source.shape, width * 3600)))
+
+
+@pytest.mark.parametrize("value", [-9999, -32768, 9999, 1e10, 1e30, -1e30, 40])
+def test_values_that_stand_for_blank_are_blank(source, tmp_path, value):
+    whole, cut = (source.copy() for _ in range(2))
+    whole[:40], cut[:40] = np.nan, value
+    if value != 40:  # which is not beyond all others: blank along the edge only
+        whole[60:64, 60:90], cut[60:64, 60:90] = np.nan, value
+    wcs = wcs_of(source.shape, 1.8)
+    blank, field = (
+        cutout.open_cutout(fits_file(tmp_path / f"{name}.fits", one, wcs)) for name, one in (("a", whole), ("b", cut))
+    )
+    np.testing.assert_allclose(field.pixels, blank.pixels, atol=1e-4)
+    assert noted(field, "treated as blank") == (abs(value) < 1e20)
+
+
+def test_the_sky_of_a_clipped_image_and_a_saturated_source_are_not_blank(source, tmp_path):
+    for number, pixels in enumerate((fields.clip(source), np.minimum(source, 20))):
+        field = cutout.open_cutout(fits_file(tmp_path / f"{number}.fits", pixels, wcs_of(source.shape, 1.8)))
+        assert not noted(field, "treated as blank")
+
+
+def grey(pixels, low=None, high=None):
+    """Grey levels, uint8, of brightness between two values."""
+    low, high = (np.min(pixels) if low is None else low), (np.max(pixels) if high is None else high)
+    return np.rint(255 * np.clip((pixels - low) / (high - low), 0, 1)).astype(np.uint8)
+
+
+def picture(levels, kind="PNG", **options):
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("high", [None, 5.0])
+@pytest.mark.parametrize("clipped", [True, False])
+def test_black_on_white_is_inverted(source, clipped, high):
+    levels = grey(np.where(source > 3, source, 0) if clipped else source, None if clipped else -3.0, high)
+    plain, field = (cutout.read_cutout(picture(one), "a.png") for one in (levels, 255 - levels))
+    np.testing.assert_array_equal(field.pixels, plain.pixels)
+    assert noted(field, "black on white")
+    assert not noted(plain, "black on white")
+
+
+def test_a_jpeg_is_read_like_a_png(source):
+    png, jpeg = (cutout.read_cutout(picture(grey(source), kind), "a") for kind in ("PNG", "JPEG"))
+    assert alike(png, jpeg) > 0.98
+    assert jpeg.snr == pytest.approx(png.snr, rel=0.2)
+
+
+def test_what_a_picture_does_not_say_is_noted(source):
+    field = cutout.read_cutout(picture(grey(source)), "a.png")
+    assert noted(field, "pixels of 1.8″ were assumed")
+    assert noted(field, "stretched")
+    assert not noted(cutout.read_cutout(picture(grey(source)), "a.png", None, 1.8), "assumed")
+
+
+def test_a_frame_around_a_picture_is_blank(source):
+    levels = grey(source)
+    framed = np.pad(levels[3:-3, 3:-3], 3, constant_values=200)
+    plain, field = (cutout.read_cutout(picture(one), "a.png") for one in (levels, framed))
+    assert noted(field, "value 200 were treated as blank")
+    assert alike(plain, field) > 0.99
+
+
+@pytest.mark.parametrize("snr", [400, 1500])
+def test_a_sky_of_few_grey_levels_is_still_a_sky(source, snr):
+    bright = simulate.source("FRII", np.random.default_rng(4), size=300, snr=snr)
+    plain, field = (cutout.read_cutout(picture(grey(one)), "a.png") for one in (source, bright))
+    assert not noted(field, "treated as blank")
+    assert np.isfinite(field.snr)
+    assert alike(plain, field) > 0.95
+
+
+def test_the_noise_of_a_picture_with_half_a_sky_is_clipped(source):
+    plain = cutout.read_cutout(picture(grey(source)), "a.png")
+    field = cutout.read_cutout(picture(grey(np.clip(source, 0, None))), "a.png")
+    assert noted(field, "darker half")
+    assert alike(plain, field) > 0.95
+    assert (field.pixels > 0).sum() < 2 * (plain.pixels > 0).sum()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_other_pictures_are_refused_with_what_is_read(source, kind):
+    with pytest.raises(BadInput, match="not a readable FITS, PNG or JPEG image"):
+        cutout.read_cutout(picture(grey(source), kind), "a")
+
+
+def test_a_truncated_jpeg_is_refused(source):
+    data = picture(grey(source), "JPEG")
+    with pytest.raises(BadInput, match="not a complete PNG or JPEG"):
+        cutout.read_cutout(data[: len(data) // 2], "a.jpg")
+
+
+def double(size):
+    """A double of 14″, two points under a beam of three pixels in noise of 1, (size, size)."""
+    sky = np.zeros((size, size))
+    sky[size // 2, [size // 2 - 4, size // 2 + 4]] = 1000.0
+    noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(size, size)), 1.27)
+    return ndimage.gaussian_filter(sky, 1.27) + noise / noise.std()
+
+
+def test_a_small_stamp_of_a_whole_source_is_accepted_with_a_note(tmp_path):
+    whole, stamp = (
+        cutout.open_cutout(fits_file(tmp_path / f"{len(one)}.fits", one, wcs_of(one.shape, 1.8)))
+        for one in (double(150), double(150)[55:95, 55:95])
+    )
+    assert noted(stamp, "outside of the image")
+    assert alike(whole, stamp) > 0.98
+
+
+def test_a_small_stamp_that_cuts_its_source_is_refused(tmp_path):
+    cut = np.roll(double(40), 15, axis=1)[:, :36]
+    with pytest.raises(BadInput, match=r"does not show the whole source.*use a larger image"):
+        cutout.open_cutout(fits_file(tmp_path / "a.fits", cut, wcs_of(cut.shape, 1.8)))
+
+
+def test_the_name_is_the_path_as_given(source, tmp_path):
+    (tmp_path / "a").mkdir()
+    path = fits_file(tmp_path / "a" / "b.fits", source, wcs_of(source.shape, 1.8))
+    assert cutout.open_cutout(str(path)).name == str(path)
+
+
+def with_beam(tmp_path, pixels, wcs, beam):
+    path = fits_file(tmp_path / f"{len(list(tmp_path.iterdir()))}.fits", pixels, wcs)
+    for key, value in beam.items():
+        fits.setval(path, key, value=value)
+    return cutout.open_cutout(path).beam
+
+
+@pytest.mark.parametrize("beam", [{}, {"BMAJ": 5.4, "BMIN": 5.4}, {"BMAJ": "wide", "BMIN": 0.001}, {"BMAJ": -1.0}])
+def test_an_unknown_beam_is_nan(source, tmp_path, beam):
+    assert np.isnan(with_beam(tmp_path, source, wcs_of(source.shape, 1.8), beam))
+
+
+def test_the_beam_is_that_of_the_resampled_image(tmp_path):
+    """Its area is that of a resampled point source, flux over peak."""
+    beam, wcs = {"BMAJ": 4 / 3600, "BMIN": 9 / 3600}, wcs_of((500, 500), 0.9)
+    y, x = np.mgrid[:500, :500]
+    sigma = np.array([4, 9]) / 2.3548 / 0.9
+    point = 1e5 * np.exp(-0.5 * (((x - 250.5) / sigma[0]) ** 2 + ((y - 250.5) / sigma[1]) ** 2))
+    path = fits_file(tmp_path / "a.fits", point + np.random.default_rng(0).normal(size=(500, 500)), wcs)
+    for key, value in beam.items():
+        fits.setval(path, key, value=value)
+    field = cutout.open_cutout(path)
+    area = field.pixels.sum() / field.pixels.max() * field.pixel**2
+    assert field.beam == pytest.approx(2.3548 * np.sqrt(area / (2 * np.pi)), rel=0.03)
+    assert with_beam(tmp_path, double(200), wcs_of((200, 200), 1.8), beam) == pytest.approx(6)
+
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+OPTIONS = {"no_cdelt.fits": {"pixel": 1.8}, "two_planes.fits": {"plane": 0}}
+SAME = ("plain.fits.gz", "origin_newline.fits", "spectrum_first.fits", "wcs_in_primary.fits", "no_cdelt.fits")
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Cut-outs of the small inputs beside the repository by path, or the reasons why they are refused."""
+    if not CASES.is_dir():
+        pytest.skip("the cases are not here: ../shared/cases")
+    found = {}
+    for path in (one for one in CASES.rglob("*") if one.suffix in (".fits", ".gz", ".png", ".jpg")):
+        try:
+            found[str(path.relative_to(CASES))] = cutout.open_cutout(path, **OPTIONS.get(path.name, {}))
+        except BadInput as error:
+            found[str(path.relative_to(CASES))] = str(error)
+    return found
+
+
+def test_of_the_cases_only_the_damaged_one_is_refused(cases):
+    assert [name for name, field in cases.items() if isinstance(field, str)] == ["bitflip.fits"]
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_cases_of_one_image_give_the_same_pixels(cases, name):
+    np.testing.assert_array_equal(cases[name].pixels, cases["plain.fits"].pixels)
+    assert cases[name].place == pytest.approx(cases["plain.fits"].place)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("car_dec60.fits", "tan_dec60.fits"),
+        ("picture_inverted.png", "picture.png"),
+        ("fri_inverted.png", "fri.png"),
+        ("picture.jpg", "picture.png"),
+        ("small_72.fits", "small_ref.fits"),
+    ],
+)
+def test_cases_of_one_galaxy_look_alike(cases, name, other):
+    assert alike(cases[name], cases[other]) > 0.98

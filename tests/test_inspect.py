@@ -32,7 +32,7 @@ def test_json_has_everything(run, galaxy):
     code, out, err = run("look", galaxy, "--json", "-k", 7)
     assert code == 0, err
     said = json.loads(out)
-    assert said["name"] == "galaxy.fits"
+    assert said["name"] == str(galaxy)
     assert (said["ra"], said["dec"]) == pytest.approx((150, 20), abs=1e-4)
     frii = said["frii"]
     assert 0 <= frii["low"] <= frii["probability"] <= frii["high"] <= 1
@@ -57,7 +57,7 @@ def test_many_files_one_of_them_bad(run, galaxy, tmp_path):
     (tmp_path / "bad.fits").write_text("nothing")
     code, out, err = run("look", tmp_path / "bad.fits", galaxy, tmp_path / "absent.png", "--json")
     assert code == 1
-    assert json.loads(out)["name"] == "galaxy.fits"
+    assert json.loads(out)["name"] == str(galaxy)
     assert "bad.fits" in err
     assert "absent.png" in err
 

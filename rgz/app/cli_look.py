@@ -21,12 +21,14 @@ TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list:
 
 
 def look(
-    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey-scale PNG images of galaxies.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey-scale PNG or JPEG images.")] = None,
     at: Annotated[
         tuple[str, str] | None,
         typer.Option(help="RA and Dec of the galaxy, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
     ] = None,
     pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
+    hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
+    plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per galaxy, one per line.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Plot the galaxies and similar ones: .png, .pdf or .svg.")] = None,
@@ -40,13 +42,15 @@ def look(
     """
     from astropy.table import vstack
 
-    from rgz.tasks import inspect, search
+    from rgz.tasks import search
 
     if table:
         search.ending(table)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    cutouts, refused = _cutouts(files or [], at, pixel)
+    cutouts, refused = _cutouts(files or [], at, pixel, hdu, plane)
+    from rgz.tasks import inspect  # torch, which takes seconds
+
     found = inspect.inspect_all(cutouts, k) if cutouts else []
     if found and table:
         tables = [one.neighbours.copy() for one in found]
@@ -61,7 +65,9 @@ def look(
         raise BadInput("; ".join(refused))
 
 
-def _cutouts(files: list[Path], at: tuple[str, str] | None, pixel: float | None) -> tuple[list["Cutout"], list[str]]:
+def _cutouts(
+    files: list[Path], at: tuple[str, str] | None, pixel: float | None, hdu: str | None, plane: int | None
+) -> tuple[list["Cutout"], list[str]]:
     """Cutouts of the files, or of a position, and the reasons why other files cannot be used."""
     from rgz.data import cutout
 
@@ -73,7 +79,7 @@ def _cutouts(files: list[Path], at: tuple[str, str] | None, pixel: float | None)
     found, refused = [], []
     for path in files:
         try:
-            found.append(cutout.open_cutout(path, place, pixel))
+            found.append(cutout.open_cutout(path, place, pixel, hdu, plane))
         except BadInput as error:
             refused.append(str(error))
     return found, refused

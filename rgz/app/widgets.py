@@ -54,7 +54,9 @@ class _Browser:
             continuous_update=False,
             style=wide,
         )
-        self.upload = controls.FileUpload(accept=".fits,.fit,.fz,.gz,.png", description="or your own (FITS, PNG)")
+        self.upload = controls.FileUpload(
+            accept=".fits,.fit,.fz,.gz,.bz2,.zip,.png,.jpg,.jpeg", description="or your own image"
+        )
         self.count = controls.IntSlider(6, 1, 30, description="how many", continuous_update=False, style=wide)
         self.sample = controls.Dropdown(options=[ALL, *datasets.SAMPLES], description="search in", style=wide)
         self.metric = controls.Dropdown(options=list(METRICS), description="metric", style=wide)

@@ -1,25 +1,34 @@
-"""Read archives and FITS files from the network safely: in memory, without running any code in them."""
+"""Read archives and FITS files from the network safely: in memory, without running any code in them.
 
+Sizes are checked before memory is taken: of what a compressed file unpacks to, and of what a FITS header claims.
+"""
+
+import bz2
 import gzip
 import io
+import math
 import pickle
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from stat import S_ISREG
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from rgz.errors import BadInput, as_bad_input
 
-__all__ = ["members", "read_batches", "read_fits", "unpickle"]
+__all__ = ["content", "members", "read_batches", "read_fits", "read_plane", "unpickle"]
 
 LARGEST = 1 << 30  # bytes of an archive or a member; the largest real one has 201 MB
+FRAMES = "", "ICRS", "FK5", "FK4", "FK4-NO-E"  # values of RADESYS
 
 
 class _NumpyOnly(pickle.Unpickler):
@@ -132,23 +141,175 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], l
     return np.stack(images), classes, files, splits
 
 
-def read_fits(source: Path | bytes, name: str = "the FITS data") -> tuple[NDArray[np.float32], WCS | None]:
-    """The first image of a FITS file, compressed or not: pixels (H, W) float32 and its celestial WCS, if any.
+def content(source: Path | bytes, name: str) -> Path | bytes:
+    """What is in a file: its bytes, unpacked from gzip, bzip2 or zip, or the path itself of a plain FITS file.
 
-    Axes of length one (frequency, Stokes) are dropped. Blank pixels are NaN. Raises :class:`BadInput`, which names the
-    path or ``name``, if the file is damaged or is not FITS, or has no two-dimensional image.
+    Raises :class:`BadInput` if the file is missing, truncated, not a regular file, or over 1 GiB when unpacked.
+    """
+    if isinstance(source, Path):
+        try:
+            about = source.stat()
+            if not S_ISREG(about.st_mode):
+                raise BadInput(f"{name} is a folder or a device: give the path of a file")
+            with source.open("rb") as stream:
+                start = stream.read(len(FITS))
+                if start == FITS:
+                    return source  # to be mapped into memory
+                if about.st_size > LARGEST:
+                    raise BadInput(f"{name} has over 1 GiB, which only FITS files may: cut the galaxy out of it first")
+                source = start + stream.read(LARGEST)
+        except OSError as error:
+            raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
+    for start, (kind, opener) in PACKED.items():
+        if source.startswith(start):
+            problem = f"{name} is not a complete {kind} file of one image of at most 1 GiB"
+            with as_bad_input(problem, "unpack it first, or fetch it again"), opener(io.BytesIO(source)) as stream:
+                if stream.seek(LARGEST + 1) > LARGEST:  # counted without being kept
+                    raise ValueError("it is larger")
+                stream.seek(0)
+                return bytes(stream.read())
+    return source
+
+
+def _only_member(stream: IO[bytes]) -> IO[bytes]:
+    archive = zipfile.ZipFile(stream)
+    files = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+    if len(files) != 1 or files[0].file_size > LARGEST:
+        raise ValueError(f"it holds {len(files)} files of {sum(one.file_size for one in files)} bytes")
+    return archive.open(files[0])
+
+
+FITS = b"SIMPLE  ="
+PACKED: dict[bytes, tuple[str, Any]] = {
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bzip2", bz2.open),
+    b"PK": ("zip", _only_member),
+}
+
+
+def read_fits(source: Path | bytes, name: str = "the FITS data") -> tuple[NDArray[np.float32], WCS | None]:
+    """Pixels (H, W) of the image that :func:`read_plane` reads, NaN where blank, and its celestial WCS, if any."""
+    pixels, wcs, _, _ = read_plane(source, name)
+    return pixels, wcs
+
+
+def read_plane(
+    source: Path | bytes,
+    name: str = "the FITS data",
+    hdu: int | str | None = None,
+    plane: int | None = None,
+    at: SkyCoord | None = None,
+    side: int | None = None,
+) -> tuple[NDArray[np.float32], WCS | None, fits.Header, list[str]]:
+    """A plane of the first celestial image of a FITS file, or else of its first image.
+
+    ``hdu`` (number or name) chooses another image; ``plane`` counts from 0 along all axes but the two of the sky.
+    ``side`` limits the pixels that are read along an axis; of a larger image these are around ``at``. An extension
+    without a WCS has that of an empty primary HDU. Returns pixels (H, W), NaN where blank, the celestial WCS if any,
+    the header, and notes. Raises :class:`BadInput`, which names the path or ``name``, if the file is not FITS, damaged
+    (by its checksums too) or truncated, or if the image is not there, needs ``plane``, or is larger than ``side``.
     """
     origin = name if isinstance(source, bytes) else str(source)
-    with as_bad_input(f"{origin} is not a readable FITS image", "fetch or export it again"), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*(Checksum|Datasum) verification failed")
-        warnings.simplefilter("ignore", FITSFixedWarning)  # old dates in headers, corrected by astropy
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        with fits.open(io.BytesIO(data), checksum=True) as units:
-            for unit in units:
-                if unit.is_image and unit.header.get("NAXIS", 0):
-                    pixels = np.squeeze(np.asarray(unit.data, dtype=np.float32))
-                    if pixels.ndim != 2:
-                        raise BadInput(f"{origin} holds an image of shape {unit.shape}: extract one plane first")
-                    wcs = WCS(unit.header).celestial
-                    return pixels, wcs if wcs.has_celestial else None
-        raise BadInput(f"{origin} has no image in any of its HDUs")
+    data = content(source, origin)
+    length = data.stat().st_size if isinstance(data, Path) else len(data)
+    with (
+        as_bad_input(f"{origin} is not a readable FITS image", "fetch or export it again"),
+        warnings.catch_warnings(record=True, action="always") as caught,
+        np.errstate(all="ignore"),  # of scaled pixels that overflow
+        data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as stream,
+        fits.open(stream, checksum=True) as units,
+    ):
+        images = _images(units)
+        if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
+            raise ValueError(failed[0].strip(".\n"))
+        if not images:
+            raise BadInput(f"{origin} has no image in any of its HDUs: give a file with an image of two axes")
+        number, known = next(iter(images)), ", ".join(f"{one} {units[one].name}".strip() for one in sorted(images))
+        if hdu is not None:
+            number = int(hdu) if str(hdu).isdecimal() else units.index_of(hdu) if hdu in units else -1
+            if number not in images:
+                raise BadInput(f"{origin} has no image in HDU {hdu}: choose one of its images ({known}) with --hdu")
+        image = images[number]
+        if hdu is None and len(images) > 1:
+            image.notes.append(f"HDU {number} was read, of {known}; choose another one with --hdu")
+        return *_section(origin, image, plane, length, at, side), image.header, image.notes
+
+
+class _Image(NamedTuple):
+    """An image HDU, its header with what it inherits, celestial WCS, axes of the sky (y, x), lengths of the others."""
+
+    unit: Any
+    header: fits.Header
+    wcs: WCS | None
+    axes: tuple[int, ...]
+    others: list[int]
+    notes: list[str]
+
+
+def _images(units: fits.HDUList) -> dict[int, _Image]:
+    """The images of at least two axes, by the number of their HDU: celestial ones first, then single planes."""
+    images, primary = {}, _legible(units[0].header)
+    for number, unit in enumerate(units):
+        shape, header, notes = unit.shape if unit.is_image else (), _legible(unit.header), list[str]()
+        wcs, axes = _celestial(header, len(shape), notes)
+        if wcs is None and not primary.get("NAXIS") and header.get("INHERIT", True):
+            header = fits.Header([*header.cards, *(card for card in primary.cards if card.keyword not in header)])
+            wcs, axes = _celestial(header, len(shape), notes)
+        axes = axes or tuple(axis for axis, n in enumerate(shape) if n > 1)[-2:]
+        if len(axes) == 2 and min(shape[axis] for axis in axes) > 1:
+            others = [n for axis, n in enumerate(shape) if axis not in axes]
+            images[number] = _Image(unit, header, wcs, axes, others, notes)
+    return dict(sorted(images.items(), key=lambda item: (item[1].wcs is None, math.prod(item[1].others) > 1)))
+
+
+def _legible(header: fits.Header) -> fits.Header:
+    """The cards of a header that follow the standard; a line feed in a value does not."""
+    cards = []
+    for card in header.cards:
+        with suppress(ValueError):
+            str(card)
+            cards.append(card)
+    return fits.Header(cards)
+
+
+def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | None, tuple[int, ...]]:
+    """The celestial WCS of a header, and its axes (y, x) as numpy counts those of the image; None if not usable."""
+    with suppress(Exception):  # wcslib and astropy raise almost anything
+        whole = WCS(header)
+        wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        frame = wcs.wcs.radesys.strip().upper()
+        wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
+        place = wcs.pixel_to_world(*(wcs.wcs.crpix - 1)).icrs
+        given = [float(header[f"{key}{n + 1}"]) for key in ("CRVAL", "CRPIX") for n in sky]  # wcslib takes zero if not
+        usable = kind in ("RA", "GLON") and 0 <= min(sky) <= max(sky) < axes
+        if usable and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
+            if frame not in FRAMES:
+                notes.append(f"the celestial frame {frame} is unknown: that of the equinox was assumed, else ICRS")
+            return wcs, (axes - 1 - max(sky), axes - 1 - min(sky))
+    return None, ()
+
+
+def _section(
+    origin: str, image: _Image, plane: int | None, length: int, at: SkyCoord | None, side: int | None
+) -> tuple[NDArray[np.float32], WCS | None]:
+    """Pixels (H, W) of a plane, at most ``side`` along an axis, and their WCS."""
+    unit, _, wcs, axes, others, _ = image
+    count = math.prod(others)
+    if (plane is None and count > 1) or not 0 <= (plane or 0) < count:
+        raise BadInput(f"{origin} holds an image of shape {unit.shape}: choose one plane with --plane 0 to {count - 1}")
+    room = LARGEST if isinstance(unit, fits.CompImageHDU) else length - unit.fileinfo()["datLoc"]
+    if unit.size > room:
+        raise ValueError(f"its header claims {unit.size} bytes of pixels, more than there are, or over 1 GiB")
+    height, width = shape = [unit.shape[axis] for axis in axes]
+    window = [slice(0, height), slice(0, width)]
+    if side and max(shape) > side:
+        if at is None or wcs is None:
+            raise BadInput(f"{origin} is {width}×{height} pixels: give the position of the source, --at RA DEC")
+        middle = np.nan_to_num(wcs.world_to_pixel(at))[::-1]
+        starts = [int(np.clip(round(v) - side // 2, 0, max(0, n - side))) for v, n in zip(middle, shape, strict=True)]
+        window = [slice(start, start + side) for start in starts]
+        wcs = wcs[tuple(window)]
+    key: list[Any] = list(map(int, np.unravel_index(plane or 0, others)))
+    for axis, part in zip(axes, window, strict=True):
+        key.insert(axis, part)
+    return np.array(unit.section[tuple(key)], dtype=np.float32), wcs

@@ -1,24 +1,28 @@
 """Open or download an image of a galaxy, and convert it to a cut-out in the format of the samples.
 
-FITS images of any telescope and grey-scale PNG images are accepted, with pixels up to 20″ wide, with blank edges, or
-with the source away from the middle. Each is converted to a square field like those of the archives: pixels of at least
-1.8″, clipped at three times the rms, with the source in its middle. ``notes`` lists the changes. An image without a
-source above five times the rms is rejected, because the network would return a result for pure noise as well.
+FITS images of any telescope and grey-scale PNG and JPEG pictures are accepted, also compressed (gzip, bzip2, zip), with
+pixels up to 20″ wide, with blank edges, or with the source away from the middle. Each is converted to a square field
+like those of the archives: pixels of at least 1.8″, clipped at three times the rms, with the source in its middle.
+``notes`` lists the changes. An image without a source above five times the rms is rejected, because the network would
+return a result for pure noise as well.
 """
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.stats import sigma_clipped_stats
 from astropy.table import Table
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from rgz.data import archives, detect
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
@@ -27,95 +31,171 @@ from rgz.transforms import fields
 
 __all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", "parse_position", "read_cutout"]
 
-PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST = 4000  # pixels along a side, of an image without a position to look at, or of a PNG
+PICTURES = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # PNG, JPEG
+LARGEST = 4000  # pixels along a side, of what is read
 REACH = 270.0  # arcsec, half of the field around a position that is read and whose noise is measured
 COARSEST = 20.0  # arcsec, width of a pixel
+NARROWEST = 16  # pixels, of the image and of FIRST along a side of it
+SENTINEL = 1e20  # brightness; what exceeds it stands for blank
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the centroid of the emission is nearer to the middle
+NOISY = 0.2  # more pixels along the edge above the lowest value are noise
 CLIPPED = 0.5  # an image with more than this share of pixels at the lowest value has been clipped already
-BLANK = 0.5  # largest share of blank pixels around a source
+BLANK = 0.5  # largest share of blank pixels around a source that may reach them
+FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 TIMEOUT = 60  # seconds
 
+Sky = tuple[float, float] | None  # RA and Dec, degrees
 Pixel = tuple[float, float]  # x, y
+Hdu = int | str | None  # number or name
 
 
 @dataclass(frozen=True)
 class Observation:
-    """An image before preparation: brightness (H, W), NaN where blank, pixel width in arcsec, WCS if known."""
+    """An image before preparation: brightness (H, W), NaN where blank, widths of a pixel and of the beam in arcsec."""
 
     name: str
     pixels: NDArray[Any]
     pixel: float
     wcs: WCS | None = None
+    beam: float = np.nan
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cutout:
     """A clipped field with its source in the middle."""
 
-    name: str  # file name, or position and survey
+    name: str  # path as given, or position and survey
     pixels: NDArray[Any]  # (150, 150), brightness, zero below 3 rms
     pixel: float  # arcsec, width of a pixel
     place: tuple[float, float]  # RA and Dec of the middle in degrees, NaN if unknown
     snr: float  # peak of the source over the rms noise, NaN if the image had been clipped before
     others: int  # number of further sources in the image
     notes: tuple[str, ...]  # what was found, and what was changed
+    beam: float = np.nan  # arcsec, FWHM of the beam in these pixels (geometric mean), NaN if unknown
 
 
-def open_cutout(path: str | Path, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
-    """The source in the middle of a FITS or PNG file, or at the position ``at`` (RA and Dec in degrees).
+def open_cutout(
+    path: str | Path, at: Sky = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
+) -> Cutout:
+    """The source in the middle of a FITS, PNG or JPEG file, or at the position ``at`` (RA and Dec in degrees).
 
-    ``pixel`` is the width of a pixel in arcsec, for files that do not give it. Raises :class:`BadInput` if the file is
-    missing or damaged, shows no source, or lacks the coordinates that are needed.
+    The file may be compressed by gzip, bzip2 or zip. ``pixel`` is the width of a pixel in arcsec, for files that do not
+    give it. ``hdu`` (number or name) and ``plane`` (from 0) choose an image of a FITS file, as in
+    :func:`rgz.data.archives.read_plane`. Raises :class:`BadInput` if the file is missing or damaged, shows no source,
+    or lacks the coordinates that are needed.
     """
+    return read_cutout(Path(path), str(path), at, pixel, hdu, plane)
+
+
+def read_cutout(data: Path | bytes, name: str, at: Sky = None, *choice: Any) -> Cutout:
+    """Like :func:`open_cutout`, for a path or content of a file; ``choice`` is ``pixel``, ``hdu`` and ``plane``."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of headers that do not follow the standard
+        return centre(read_image(data, name, at, *choice), at)
+
+
+def read_image(
+    data: Path | bytes, name: str, at: Sky = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
+) -> Observation:
+    """The image in a path or in the content of a file; of an image over 4000 pixels wide, 4000 pixels around ``at``."""
+    if pixel is not None and not 0 < pixel <= COARSEST:
+        raise BadInput(f"{name} cannot be read with pixels of {pixel:g}″: give a width of at most {COARSEST:g}″")
+    data = archives.content(data, name)
+    if isinstance(data, bytes) and data.startswith(PICTURES):
+        if hdu is not None or plane is not None:
+            raise BadInput(f"{name} is a PNG or JPEG picture: omit --hdu and --plane, which are for FITS files")
+        return _read_picture(data, name, pixel)
+    if isinstance(data, bytes) and not data.startswith(archives.FITS):
+        raise BadInput(f"{name} is not a readable FITS, PNG or JPEG image (it begins {data[:12]!r}): save it as one")
+    place = None if at is None else SkyCoord(*at, unit="deg")
+    pixels, wcs, header, notes = archives.read_plane(data, name, hdu, plane, place, LARGEST)
+    pixels = _without_sentinels(pixels, notes)
+    if wcs is None:
+        if pixel is None:
+            raise BadInput(f"{name} has no usable celestial WCS: give the width of its pixels (--pixel 1.8 for FIRST)")
+    elif np.allclose(proj_plane_pixel_scales(wcs), 1):  # degree: no CDELT
+        if pixel is None:
+            raise BadInput(f"{name} gives no width of its pixels (CDELT): give it in arcsec (--pixel 1.8 for FIRST)")
+        wcs.wcs.cdelt = -pixel / 3600, pixel / 3600
+        notes.append(f"pixels of {pixel:g}″, as given, with east to the left of north")
+    else:
+        with as_bad_input(f"{name} has celestial coordinates that cannot be used", "correct its header"):
+            widths, _ = _widths(wcs, (pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
+        own = float(np.sqrt(np.prod(widths)))
+        if pixel is not None and abs(pixel / own - 1) > 0.05:
+            raise BadInput(f"{name} has pixels of {own:.3g}″ by its header, not of {pixel:g}″: omit --pixel")
+        pixel = own
+    return Observation(name, pixels, pixel, wcs, _beam(header), tuple(notes))
+
+
+def _beam(header: Mapping[str, Any]) -> float:
+    """Geometric mean of the beam's FWHM, arcsec; NaN if it is unknown."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror or error})") from error
-    return read_cutout(data, Path(path).name, at, pixel)
+        axes = [3600 * float(header[name]) for name in ("BMAJ", "BMIN")]
+    except (KeyError, TypeError, ValueError):
+        return np.nan
+    return float(np.sqrt(np.prod(axes))) if 0 < min(axes) <= max(axes) < 3600 else np.nan
 
 
-def read_cutout(data: bytes, name: str, at: tuple[float, float] | None = None, pixel: float | None = None) -> Cutout:
-    """Like :func:`open_cutout`, for the content of a file."""
-    return centre(read_image(data, name, pixel), at)
+def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+    """NaN in place of values that stand for blank, such as -9999, 1e30 or a constant along the edges.
+
+    They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
+    """
+    pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
+    edge = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+    finite = pixels[np.isfinite(pixels)]
+    values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
+    repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
+    step = np.diff(values).min() if values.size > 1 else 0.0  # between the levels of a picture
+    for value in (finite.min(), finite.max(), *repeated) if finite.size else ():
+        rest = finite[finite != value]
+        if 1 < finite.size - rest.size < finite.size:
+            away = np.abs(rest - (sky := np.median(rest)))
+            beyond = max(rest.min() - value, value - rest.max()) > 10 * np.ptp(rest) > 0
+            unlike = abs(value - sky) > 5 * 1.4826 * max(np.median(away), step) and rest.size > CLIPPED * finite.size
+            if beyond or (value in repeated and unlike):
+                notes.append(f"{finite.size - rest.size} pixels of the value {value:g} were treated as blank")
+                return _without_sentinels(np.where(pixels == value, np.nan, pixels), notes)  # there may be others
+    return pixels
 
 
-def read_image(data: bytes, name: str, pixel: float | None = None) -> Observation:
-    """The image in the content of a FITS or PNG file, unchanged."""
-    if data.startswith(PNG):
-        return Observation(name, _read_png(data, name), pixel or FIRST_PIXEL)
-    pixels, wcs = archives.read_fits(data, name)
-    if wcs is not None:
-        pixel = float(np.sqrt(np.prod(_widths(wcs))))
-    elif pixel is None:
-        raise BadInput(f"{name} has no celestial WCS: give the width of its pixels in arcsec (--pixel 1.8 for FIRST)")
-    return Observation(name, pixels, pixel, wcs)
-
-
-def _read_png(data: bytes, name: str) -> NDArray[np.float64]:
-    """Grey levels (H, W) of a PNG, NaN where it is transparent."""
+def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
+    """Grey levels of a PNG or JPEG, NaN where it is transparent, dark where the sky is."""
     from PIL import Image
 
+    notes = ["the brightness in a picture may have been stretched (to its square root, say): a FITS image is safer"]
+    if pixel is None:
+        notes.append(f"pixels of {FIRST_PIXEL}″ were assumed, because a picture does not say; --pixel changes it")
     with (
-        as_bad_input(f"{name} is not a complete PNG", "save or fetch it again"),
-        Image.open(io.BytesIO(data), formats=["PNG"]) as picture,
+        as_bad_input(f"{name} is not a complete PNG or JPEG picture", "save or fetch it again"),
+        Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as picture,
     ):
         if max(picture.size) > LARGEST:
             raise BadInput(f"{name} is {picture.size[0]}×{picture.size[1]} pixels: cut the galaxy out of it first")
-        if picture.mode in ("I;16", "I", "F"):
-            return np.asarray(picture, dtype=float)
-        levels = np.asarray(picture.convert("RGBA"), dtype=float)
-    opaque = levels[..., 3] > 0
-    if (np.ptp(levels[..., :3], axis=-1)[opaque] > 2).any():
-        raise BadInput(f"{name} is in colour, which does not give a brightness: save it in shades of grey, or as FITS")
-    return np.where(opaque, levels[..., 0], np.nan)
+        if picture.mode.startswith("I") or picture.mode == "F":
+            levels = np.asarray(picture, dtype=float)
+        else:
+            *colours, alpha = np.moveaxis(np.asarray(picture.convert("RGBA"), dtype=float), -1, 0)
+            if (np.ptp(colours, axis=0)[alpha > 0] > (2 if picture.format == "PNG" else 16)).any():
+                raise BadInput(f"{name} is in colour, which gives no brightness: save it in shades of grey, or as FITS")
+            levels = np.where(alpha > 0, colours[0], np.nan)
+    levels = _without_sentinels(levels, notes)
+    if np.nansum((levels - np.nanmedian(levels)) ** 3) < 0:  # sources stand out of the sky
+        levels = np.nanmax(levels) - levels
+        notes.append("the picture is black on white: it was inverted")
+    return Observation(name, levels, pixel or FIRST_PIXEL, notes=tuple(notes))
 
 
-def _widths(wcs: WCS) -> NDArray[np.float64]:
-    """Widths of a pixel along x and y, arcsec."""
-    widths: NDArray[np.float64] = np.abs(proj_plane_pixel_scales(wcs)) * 3600
-    return widths
+def _widths(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
+    """Widths of a pixel along x and y in arcsec, as they are at that pixel, and whether its sides are orthogonal."""
+    sky = wcs.pixel_to_world(x + np.array([0, 0.5, -0.5, 0, 0]), y + np.array([0, 0, 0, 0.5, -0.5])).icrs
+    corners = np.array([one.to_value(u.arcsec) for one in sky[0].spherical_offsets_to(sky[1:])])
+    sides = corners[:, [0, 2]] - corners[:, [1, 3]]  # (2, 2): east and north, along x and y
+    widths = np.linalg.norm(sides, axis=0)
+    return widths, abs(sides[:, 0] @ sides[:, 1]) < 0.01 * np.prod(widths)
 
 
 def download_cutout(ra: float, dec: float) -> Cutout:
@@ -168,14 +248,16 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
     return round(float(sky.ra.deg), 9), round(float(sky.dec.deg), 9)
 
 
-def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
+def centre(image: Observation, at: Sky = None) -> Cutout:
     """The field around the source in the middle of an image, or at a position in degrees, or nearest to it.
 
-    Raises :class:`BadInput` if nothing in the image reaches five times the rms, if most of the source's surroundings
-    are blank, or if the position is outside of the image.
+    Raises :class:`BadInput` if nothing in the image reaches five times the rms, if the source reaches far into
+    surroundings that are blank, or if the position is outside of the image.
     """
-    notes: list[str] = []
-    pixels, pixel, wcs, target = _square_pixels(image, at, notes)
+    notes, located = list(image.notes), image.wcs is not None
+    with as_bad_input(f"{image.name} has celestial coordinates that cannot be used", "correct its header"):
+        image, wcs, target = _square_pixels(image, at, notes)
+    pixels, pixel = image.pixels, image.pixel
     blank = ~np.isfinite(pixels)
     clipped, rms = _clip(pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
@@ -187,8 +269,10 @@ def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
     near = _circle(clipped.shape, (x, y), RADIUS / pixel)
     lost = 1 - (near & ~blank).sum() / (np.pi * (RADIUS / pixel) ** 2)
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
-    if lost > BLANK:
-        raise BadInput(f"{image.name}: {outside}: use a larger image")
+    ended = ndimage.binary_dilation(np.pad(blank, 1, constant_values=True), np.ones((3, 3)))[1:-1, 1:-1]
+    brightest = np.max(clipped, where=near, initial=0)
+    if lost > BLANK and np.max(clipped, where=near & ended, initial=0) > FAINT * brightest:
+        raise BadInput(f"{image.name} does not show the whole source, because {outside}: use a larger image")
     if lost > 0.05:
         notes.append(f"{outside}, and treated as empty sky")
     own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
@@ -196,26 +280,17 @@ def centre(image: Observation, at: tuple[float, float] | None = None) -> Cutout:
     if others:
         notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
     sky = wcs.pixel_to_world(x, y).icrs
-    place = (float(sky.ra.deg), float(sky.dec.deg)) if image.wcs is not None else (np.nan, np.nan)
-    snr = float(np.max(clipped, where=near, initial=0)) / rms
-    return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes))
+    place = (float(sky.ra.deg), float(sky.dec.deg)) if located else (np.nan, np.nan)
+    snr = float(brightest) / rms
+    return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes), image.beam)
 
 
-def _square_pixels(
-    image: Observation, at: tuple[float, float] | None, notes: list[str]
-) -> tuple[NDArray[Any], float, WCS, Pixel]:
-    """Square pixels not finer than FIRST's, cropped around ``at``: image, width, WCS, and the pixel to look at."""
-    pixels, pixel, wcs = image.pixels, max(image.pixel, FIRST_PIXEL), image.wcs
+def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
+    """The image with square pixels not finer than FIRST's, cropped around ``at``, its WCS, and the pixel to look at."""
+    pixels, wcs = image.pixels, image.wcs
     height, width = pixels.shape
-    if min(height, width) < 16:
-        raise BadInput(f"{image.name} is {width}×{height} pixels: too small to show a galaxy")
-    if not pixel <= COARSEST:  # or NaN
-        raise BadInput(f"{image.name} has pixels of {pixel:.3g}″: at most {COARSEST:g}″ show the shape of a galaxy")
-    if at is None and max(height, width) > LARGEST:
-        raise BadInput(f"{image.name} is {width}×{height} pixels: give the position of the source, --at RA DEC")
     if wcs is None:  # any position will do
         wcs = detect.north_up(pixels.shape, image.pixel, 0.0, 0.0)
-    widths = _widths(wcs)
     x, y = (width - 1) / 2, (height - 1) / 2
     if at is not None:
         if image.wcs is None:
@@ -225,44 +300,61 @@ def _square_pixels(
         x, y = (float(v) for v in wcs.world_to_pixel(SkyCoord(*at, unit="deg")))
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             raise BadInput(f"{image.name} does not show {at[0]:.5f} {at[1]:+.5f}: it is outside of the image")
+    widths, orthogonal = _widths(wcs, x, y)  # there: they vary across a wide image
+    if not max(widths) <= COARSEST:  # or NaN
+        raise BadInput(
+            f"{image.name} has pixels of {max(widths):.3g}″: at most {COARSEST:g}″ show the shape of a galaxy"
+        )
+    across = min(widths * (width, height))
+    if min(height, width) < NARROWEST or across < NARROWEST * FIRST_PIXEL:
+        raise BadInput(f"{image.name} has {width}×{height} pixels, {across:.2g}″: too small, use a larger image")
+    pixel = max(float(np.sqrt(np.prod(widths))), FIRST_PIXEL)
+    if at is not None:
         reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood
         left, bottom = (max(0, round(v - r)) for v, r in zip((x, y), reach, strict=True))
         right, top = (round(v + r) + 1 for v, r in zip((x, y), reach, strict=True))
         pixels, wcs, x, y = pixels[bottom:top, left:right], wcs[bottom:top, left:right], x - left, y - bottom
-    one, two = wcs.pixel_scale_matrix.T
-    right_angled = abs(one @ two) < 0.01 * np.linalg.norm(one) * np.linalg.norm(two)
-    if np.allclose(widths, pixel, rtol=0.01) and right_angled:
-        return pixels, pixel, wcs, (x, y)
+    image = replace(image, pixels=pixels, pixel=pixel)
+    if np.allclose(widths, pixel, rtol=0.01) and orthogonal:
+        return image, wcs, (x, y)
     notes.append(f"pixels of {widths[0]:.2f}″ × {widths[1]:.2f}″ were resampled to {pixel:.2f}″")
-    resampled, new = _resample(pixels, widths, wcs, pixel)
+    resampled, new = _resample(image, widths, wcs)
     x, y = (float(v) for v in new.world_to_pixel(wcs.pixel_to_world(x, y)))
-    return resampled, pixel, new, (x, y)
+    return resampled, new, (x, y)
 
 
-def _resample(pixels: NDArray[Any], widths: NDArray[Any], wcs: WCS, pixel: float) -> tuple[NDArray[Any], WCS]:
-    """The image on square pixels of ``pixel`` arcsec, north up, and its WCS."""
-    from scipy import ndimage
-
+def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Observation, WCS]:
+    """The image, with pixels of ``widths`` (arcsec, x and y), on square pixels of its ``pixel``, north up; its WCS."""
+    pixels, pixel = image.pixels, image.pixel
     height, width = pixels.shape
     shape = tuple(max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True))
     sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
     new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
     down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
     x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
-    sigma = [0.42 * pixel / w if pixel > 1.01 * w else 0 for w in widths[::-1]]
-    made = ndimage.map_coordinates(ndimage.gaussian_filter(fields.fill(pixels), sigma), [y, x], order=1)
-    blank = (~np.isfinite(pixels)).astype(float)
-    made[ndimage.map_coordinates(blank, [y, x], order=1, cval=1.0) > 0.5] = np.nan
-    return made, new
+    sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
+    blank = ~np.isfinite(pixels)
+    level = np.median(pixels[~blank]) if not blank.all() else 0.0  # of the sky, which need not be zero
+    smooth = ndimage.gaussian_filter(np.where(blank, level, pixels).astype(float), (sigma / widths)[::-1])
+    made = ndimage.map_coordinates(smooth, [y, x], order=1)
+    made[ndimage.map_coordinates(blank.astype(float), [y, x], order=1, cval=1.0) > 0.5] = np.nan
+    variance = np.mean(sigma**2 + widths**2 / 6)  # arcsec², of the smoothing and of the linear interpolation
+    return replace(image, pixels=made, beam=float(np.sqrt(image.beam**2 + 8 * np.log(2) * variance))), new
 
 
 def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
     """The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before."""
     lowest = np.min(pixels, where=~blank, initial=np.inf)
     if (pixels == lowest).mean() > CLIPPED:
+        rest, edge = pixels - lowest, np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+        if (edge > lowest).mean() > NOISY:  # only the darker half of the sky was cut off
+            _, _, rms = sigma_clipped_stats(np.concatenate([rest[rest > 0], -rest[rest > 0]]))
+            notes.append("the darker half of the sky is black: what is left of the noise was clipped")
+            return fields.despeckle(np.where(rest >= 3 * rms, rest, 0)), np.nan
         notes.append("the image had been clipped before: its rms and the S/N of the source are not known")
         return fields.despeckle(fields.fill(pixels - lowest)), np.nan
     median, rms = fields.noise(fields.fill(pixels))
+    rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
     clipped = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
     return fields.despeckle(np.where(blank, 0.0, clipped)), rms
 
@@ -297,9 +389,9 @@ def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.
 
 def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:
     if not np.ptp(pixels):
-        return f"{name} is blank: every pixel has the same value"
+        return f"{name} is blank: every pixel has the same value, or none; use an image with a source"
     if np.isnan(rms):
         return f"{name} shows nothing larger than a few pixels: use an image with a source"
     peak = (pixels.max() - np.median(pixels)) / rms if rms > 0 else 0
     least = f"above {detect.PEAK:g} times its rms noise, of at least {fields.SMALLEST_ISLAND} pixels"
-    return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the rms noise"
+    return f"{name} has no source {least}: its brightest pixel is at {peak:.1f} times the rms noise, use another image"
