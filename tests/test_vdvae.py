@@ -293,6 +293,29 @@ def test_temperature_scales_the_spread_of_the_latents(tiny):
         assert latents.std().item() == pytest.approx(temperature, rel=4 / math.sqrt(2 * len(latents)))
 
 
+def test_samples_have_the_correlations_of_posterior_samples(stirred, pixels):
+    blocks = [block for block in stirred.modules() if isinstance(block, vdvae.Stochastic)]
+    assert all((block.factor == torch.eye(len(block.factor))).all() for block in blocks)
+
+    blocks[1].posterior.c4.weight.data[:4] *= 5000  # latents that follow the images
+    torch.manual_seed(0)
+    stirred.correlate([(pixels, pixels.flip(-1))] * 60)
+    torch.manual_seed(0)
+    standard = []
+    for _ in range(60):
+        _, latents, gaussians = stirred._posterior(pixels, means=False, until=2, seen=pixels.flip(-1))
+        standard.append(((latents[1] - gaussians[1][2]) / gaussians[1][3].exp()).flatten(1))
+    products = torch.cat(standard).T @ torch.cat(standard)  # about the means of the priors, which stay
+    spread = products.diagonal().sqrt()
+    known = products / spread / spread[:, None]
+    like = torch.zeros(20_000, 4, 8, 8)
+    drawn = blocks[1].sample(like, like, 1.0, math.inf).flatten(1)
+    torch.testing.assert_close(drawn.std(0), torch.ones(256), atol=0.05, rtol=0)
+    strong = (known.abs() > 0.5) & ~torch.eye(256, dtype=bool)
+    assert strong.sum() > 100
+    torch.testing.assert_close(torch.corrcoef(drawn.T)[strong], known[strong], atol=0.05, rtol=0)
+
+
 def test_at_temperature_zero_only_the_pixels_are_random(stirred):
     received = drawn(stirred)
     one, another = stirred.sample(1, 0.0, noise_sigma=0.0), stirred.sample(1, 0.0, noise_sigma=0.0)

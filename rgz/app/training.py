@@ -1,5 +1,6 @@
 """What ``rgz train`` runs: train a network on the training set, and save it with its provenance."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
 from rgz.models import checkpoint, train, vae, vdvae
+from rgz.progress import progress
 from rgz.transforms.prepare import Recipe, prepare
 
 __all__ = ["PRESETS", "run"]
 
+PRIOR = 1 << 14  # pairs of images from which the correlations of the prior are measured
 PRESETS: dict[str, vdvae.Config | vae.Config] = {**vdvae.PRESETS, "plain": vae.Config()}
 
 
@@ -44,15 +47,19 @@ def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device:
     config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)
+    batch = loader.batches(seen, recipe, schedule.batch, schedule.seed, device)
     model = train.fit(
         checkpoint.MODELS[type(config)](config),
-        loader.batches(seen, recipe, schedule.batch, schedule.seed, device),
+        batch,
         schedule,
         folder,
         validation=pixels,
         device=device,
         inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
     )
+    if isinstance(model, vdvae.VDVAE):
+        further = range(schedule.steps, schedule.steps + min(schedule.steps, math.ceil(PRIOR / schedule.batch)))
+        model.correlate(map(batch, progress(further, desc="measuring the prior", unit="batch")))
     weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}

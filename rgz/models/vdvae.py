@@ -17,10 +17,15 @@ stays a bound, and the coarse latents gain nothing by coding what differs betwee
 autoencoder, Im et al. 2017, arXiv:1511.06406). A network would rather put everything into the fine latents. During the
 first part of the training there are none, and the rate of the coarse ones weighs less than one; then the fine ones are
 added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282).
+
+The latents of one block are neighbours on a grid, and the priors of the loss take them as independent. Over the
+training images they are not. After the training each prior therefore becomes :math:`\mathcal{N}(\mu, \sigma R
+\sigma)`, with the same means and standard deviations as before and one correlation matrix :math:`R` for the block,
+that of posterior samples standardised by their priors (:meth:`VDVAE.correlate`). New galaxies are sampled from it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -107,7 +112,7 @@ PRESETS = {
 """``tiny`` is for tests; ``deep``, with 24 stochastic blocks, is the network of the book."""
 
 
-CODED = 8  # pixels: latents up to this resolution can be part of a code
+CODED = 8  # pixels: latents up to this resolution can be part of a code, and have correlated priors
 COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
 
 
@@ -140,7 +145,12 @@ class Bottleneck(nn.Module):
 
 
 class Stochastic(nn.Module):
-    """One stochastic decoder block: prior, posterior, projection of the latents, and a residual block."""
+    """One stochastic decoder block: prior, posterior, projection of the latents, and a residual block.
+
+    ``factor`` (K, K) is the Cholesky factor of the correlations of its K latents under the prior.
+    """
+
+    factor: Tensor
 
     def __init__(self, config: Config, resolution: int):
         super().__init__()
@@ -152,6 +162,15 @@ class Stochastic(nn.Module):
         self.residual = Bottleneck(width, middle, width, resolution, residual=True)
         for parameter in self.prior.c4.parameters():
             nn.init.zeros_(parameter)
+        if resolution <= CODED:
+            self.register_buffer("factor", torch.eye(z * resolution**2))
+
+    def sample(self, mean: Tensor, log_std: Tensor, temperature: float, truncation: float) -> Tensor:
+        """Latents (N, z, r, r) from a prior of this mean and log-std, with its noise scaled and truncated."""
+        noise = truncated_noise(mean, truncation)
+        if self.resolution <= CODED:
+            noise = (noise.flatten(1) @ self.factor.T).view_as(noise)
+        return mean + temperature * log_std.exp() * noise
 
 
 Gaussians = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -338,19 +357,32 @@ class VDVAE(nn.Module):
             torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
 
-    def mixture(self, code: Tensor, temperature: float = 0.0) -> Tensor:
+    @torch.no_grad()
+    def correlate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Give the priors the correlations of posterior samples of these images, pairs as for :meth:`forward`."""
+        factors = [tensor for name, tensor in self.named_buffers() if name.endswith(".factor")]  # of the first blocks
+        products = [len(factor) * torch.eye(len(factor)).to(factor) for factor in factors]  # as many independent pairs
+        for images, seen in pairs:
+            _, latents, gaussians = self._posterior(images, means=False, until=len(factors), seen=seen)
+            for product, drawn, (_, _, mean, log_std) in zip(products, latents, gaussians, strict=True):
+                standard = ((drawn - mean) / log_std.exp()).flatten(1)  # (N, K)
+                product += standard.mT @ standard
+        for factor, product in zip(factors, products, strict=True):
+            spread = product.diagonal().sqrt()
+            factor.copy_(torch.linalg.cholesky(product / spread / spread[:, None]))
+
+    def mixture(self, code: Tensor, temperature: float = 0.0, truncation: float = math.inf) -> Tensor:
         """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions).
 
-        A NaN latent is sampled from its prior, with the standard deviation multiplied by ``temperature``; at 0 it has
-        its prior mean.
+        A NaN latent is sampled from its prior, with the standard deviation multiplied by ``temperature``, and the noise
+        truncated at ``truncation`` standard deviations; at a temperature of 0 it has its prior mean.
         """
         parts = iter(torch.split(code, [self.config.channels * r * r for r in self.levels], dim=1))
 
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
-            given = next(parts).reshape(prior_mean.shape)
-            free = prior_mean
+            given, free = next(parts).reshape(prior_mean.shape), prior_mean
             if temperature:
-                free = free + temperature * prior_log_std.exp() * torch.randn_like(prior_mean)
+                free = block.sample(prior_mean, prior_log_std, temperature, truncation)
             return torch.where(torch.isnan(given), free, given)
 
         return self._top_down(len(code), draw)
@@ -364,24 +396,13 @@ class VDVAE(nn.Module):
     def sample(
         self, count: int, temperature: float = 1.0, truncation: float = math.inf, noise_sigma: float | None = None
     ) -> Tensor:
-        """New images, (N, 1, H, W) uint8, from latents sampled from their priors.
+        """New images, (N, 1, H, W) uint8, from latents sampled from their priors, as by :meth:`mixture`.
 
-        Parameters
-        ----------
-        temperature
-            Factor of each prior's standard deviation.
-        truncation
-            Number of standard deviations at which the noise is truncated.
-        noise_sigma
-            Smoothing of the noise, in pixels (σ), with which grey levels are sampled from the pixel mixture
-            (:func:`rgz.models.likelihood.mixture_sample`). With 0 pixels are sampled independently; None gives mean
-            images.
+        ``noise_sigma`` is the smoothing of the noise, in pixels (σ), with which grey levels are sampled from the pixel
+        mixture (:func:`rgz.models.likelihood.mixture_sample`). With 0 pixels are sampled independently; None gives mean
+        images.
         """
-
-        def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
-            return prior_mean + temperature * prior_log_std.exp() * truncated_noise(prior_mean, truncation)
-
-        parameters = self._top_down(count, draw)
+        parameters = self.mixture(torch.full((count, self.dimensions), torch.nan), temperature, truncation)
         if noise_sigma is None:
             return mixture_mean(parameters).round().to(torch.uint8)
         return mixture_sample(parameters, noise_sigma)
