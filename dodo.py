@@ -24,6 +24,7 @@ SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
 SOURCES = (*SAMPLES, datasets.POSITIONS, training_set.FITS_FIELDS, training_set.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
+CLASSIFIER = "artifacts/classifier.safetensors"
 CNN = "results/cnn.csv"
 
 
@@ -55,7 +56,7 @@ STEPS = {
     "plain": Step(
         "rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"
     ),
-    "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, "artifacts/committees.safetensors")),
+    "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
     "classification": Step(

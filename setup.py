@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 SHIPPED = (
     "vdvae.safetensors",
     "codes.h5",
-    "committees.safetensors",
+    "classifier.safetensors",
     "density.safetensors",
 )
 

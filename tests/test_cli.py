@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from safetensors.numpy import load_file
 
 import rgz
 from rgz import __version__, artifacts
 from rgz.data import datasets, sample, simulate
 from rgz.features import codes
 from rgz.models import checkpoint, flow
-from rgz.tasks import classify
+from rgz.tasks import classify, encode
 
 HOUSE = Path(__file__).parents[1]
 
@@ -88,7 +87,10 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         assert (table["length"] > 0).all()
     space = codes.read_space(tmp_path / "codes.h5")
     assert space.matrix.shape[0] == 4 * 3
-    assert sorted(load_file(tmp_path / "committees.safetensors")) == sorted(classify.COMMITTEES)
+    for kind in encode.CLASSIFIERS:
+        probability = classify.Classifier.from_pretrained(kind, tmp_path / "classifier.safetensors").predict_proba(code)
+        np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-5)
+    assert codes.read_observed(tmp_path / "codes.h5", name).shape == (6, encode.AGAIN, 4 * 3)
     too_many = (
         "--dimensions",
         600,

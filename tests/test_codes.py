@@ -23,7 +23,7 @@ def codes(simulated):
 
 def test_codes_come_back_from_their_file(tmp_path, simulated, codes):
     path = tmp_path / "c.h5"
-    groups = {"sim": (simulated.table, codes, {"left_out": []})}
+    groups = {"sim": (simulated.table, codes, codes[:, None], {"left_out": []})}
     codefile.write_codes(path, groups, {"latents": LATENTS, "note": "x"})
     table, code, about = codefile.read_codes(path, "sim")
     np.testing.assert_allclose(code, codes, rtol=2**-11)
@@ -38,7 +38,7 @@ def test_codes_come_back_from_their_file(tmp_path, simulated, codes):
 def test_the_metric_of_the_search_comes_back_from_its_file(tmp_path, simulated, codes):
     path = tmp_path / "c.h5"
     space = replace(metric.invariant(codes, np.random.default_rng(1).normal(size=(40, 8))), cosine=False)
-    groups = dict.fromkeys(datasets.SAMPLES, (simulated.table, codes, {}))
+    groups = dict.fromkeys(datasets.SAMPLES, (simulated.table, codes, codes[:, None], {}))
     codefile.write_codes(path, groups, {}, space)
     table, found, read = search.for_search(path)
     np.testing.assert_allclose(read.centre, space.centre, rtol=1e-6)
@@ -51,7 +51,7 @@ def test_the_metric_of_the_search_comes_back_from_its_file(tmp_path, simulated, 
 
 
 def test_a_file_without_a_metric_is_refused(tmp_path, simulated, codes):
-    codefile.write_codes(tmp_path / "c.h5", {"sim": (simulated.table, codes, {})}, {})
+    codefile.write_codes(tmp_path / "c.h5", {"sim": (simulated.table, codes, codes[:, None], {})}, {})
     with pytest.raises(BadInput, match="rgz encode"):
         codefile.read_space(tmp_path / "c.h5")
 
@@ -59,7 +59,7 @@ def test_a_file_without_a_metric_is_refused(tmp_path, simulated, codes):
 @pytest.mark.parametrize("damage", [lambda b: b[:3000], lambda b: b"HDF?" + b[4:], lambda b: b""])
 def test_damaged_codes_are_refused(tmp_path, simulated, codes, damage):
     path = tmp_path / "c.h5"
-    codefile.write_codes(path, {"mirabest": (simulated.table, codes, {})}, {"latents": LATENTS})
+    codefile.write_codes(path, {"mirabest": (simulated.table, codes, codes[:, None], {})}, {"latents": LATENTS})
     path.write_bytes(damage(path.read_bytes()))
     for read in (lambda: codefile.read_codes(path, "mirabest"), lambda: codefile.chosen(path)):
         with pytest.raises(BadInput, match=r"c\.h5 is not a readable codes file .* rgz encode"):

@@ -1,5 +1,6 @@
 """``rgz look`` and ``rgz.inspect``: an answer for every image with a galaxy, and a clear refusal of every other."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from PIL import Image
+from scipy import ndimage
 from test_cutout import fits_file, wcs_of
 
 import rgz
 from rgz import artifacts
 from rgz.data import archives, cutout, fetch, simulate, training_set
 from rgz.errors import BadInput
-from rgz.tasks import inspect
+from rgz.tasks import classify, inspect
 from rgz.transforms import prepare
 from studies import injected
 
@@ -21,6 +23,16 @@ from studies import injected
 @pytest.fixture(scope="module")
 def source():
     return simulate.source("FRII", np.random.default_rng(4), size=300, snr=80)
+
+
+def of(seen, **known):
+    """An inspection of a cut-out with made-up results."""
+    known = {"area": 3.0, "likelihood": (-60.0, 7.0, 50.0)} | known
+    near = Table(
+        names=("name", "sample", "label", "separation", "same", "link"), dtype=(str, str, str, float, bool, str)
+    )
+    probabilities = dict(zip(classify.CLASSES, (0.1, 0.8, 0.06, 0.04), strict=True))
+    return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, **known)
 
 
 @pytest.fixture
@@ -32,11 +44,18 @@ def test_json_has_everything(run, galaxy):
     code, out, err = run("look", galaxy, "--json", "-k", 7)
     assert code == 0, err
     said = json.loads(out)
-    assert said["name"] == str(galaxy)
-    assert (said["ra"], said["dec"]) == pytest.approx((150, 20), abs=1e-4)
-    frii = said["frii"]
-    assert 0 <= frii["low"] <= frii["probability"] <= frii["high"] <= 1
-    assert frii["fitted_to"] == "MiraBest Confident"
+    assert said["file"] == str(galaxy)
+    assert (said["ra"], said["dec"]) == pytest.approx((150, 20), abs=2e-3)
+    assert said["status"] == "ok"
+    probabilities = said["probabilities"]
+    assert list(probabilities) == list(classify.CLASSES)
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert said["class"] == max(probabilities, key=probabilities.get)
+    assert said["class"] in said["set90"]
+    assert said["p_frii"] == pytest.approx(
+        probabilities["FRII"] / (probabilities["FRI"] + probabilities["FRII"]), abs=1e-4
+    )
+    assert 0 <= said["anomaly_percentile"] <= 100
     far = [one["separation"] for one in said["neighbours"]]
     assert far == sorted(far)
     assert len(far) == 7
@@ -49,23 +68,96 @@ def test_simulated_classes_are_told_apart():
     for kind in ("FRI", "FRII") * 4:
         seen = cutout.Observation(kind, simulate.source(kind, rng, size=300, snr=100), 1.8)
         said.append(cutout.centre(seen))
-    p = np.array([one.frii[0] for one in inspect.inspect_all(said)])
+    p = np.array([one.p_frii for one in inspect.inspect_all(said)])
     assert p[1::2].mean() > p[::2].mean() + 0.1
 
 
 def test_many_files_one_of_them_bad(run, galaxy, tmp_path):
     (tmp_path / "bad.fits").write_text("nothing")
-    code, out, err = run("look", tmp_path / "bad.fits", galaxy, tmp_path / "absent.png", "--json")
+    files = tmp_path / "bad.fits", galaxy, tmp_path / "absent.png"
+    code, out, err = run("look", *files, "--json")
+    assert code == 0, err
+    said = {one["file"]: one for one in map(json.loads, out.splitlines())}
+    assert [said[str(file)]["status"] for file in files] == ["refused", "ok", "refused"]
+    assert "cannot be read" in said[str(files[2])]["notes"][0]
+    assert "1 answered, 2 refused" in err
+    code, out, err = run("look", *files, "--strict")
     assert code == 1
-    assert json.loads(out)["name"] == str(galaxy)
+    assert out.startswith(str(galaxy))
     assert "bad.fits" in err
     assert "absent.png" in err
+
+
+def test_a_folder_is_all_its_files(run, galaxy, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("b.fits", "a.fits"):
+        (folder / name).write_bytes(galaxy.read_bytes())
+    code, out, err = run("look", folder, galaxy, "--json")
+    assert code == 0, err
+    said = [json.loads(line) for line in out.splitlines()]
+    assert [one["file"] for one in said] == [str(folder / "a.fits"), str(folder / "b.fits"), str(galaxy)]
+    assert said[0]["probabilities"] == pytest.approx(said[2]["probabilities"], abs=1e-4)
+    (folder / "a.fits").write_text("")
+    (folder / "b.fits").unlink()
+    (folder / "c.fits").write_text("x")
+    code, _, err = run("look", folder)
+    assert code == 1
+    assert err.endswith("rgz: none of these 2 files can be used\n")
+
+
+def test_a_class_without_a_place_does_not_depend_on_the_middle(tmp_path):
+    source = simulate.source("FRII", np.random.default_rng(4), size=400, snr=80)
+    shifts = (0, 0), (9, -20), (-25, 3)
+    cutouts = []
+    for down, across in shifts:
+        pixels = source[50 + down : 350 + down, 50 + across : 350 + across]
+        cutouts.append(cutout.centre(cutout.Observation("a double", pixels, 1.8)))
+    found = inspect.inspect_all(cutouts)
+    for one in found:
+        assert one.kind == "centroid"
+        assert one.probabilities == pytest.approx(found[0].probabilities, abs=0.02)
+
+
+def test_the_host_stays_in_the_middle(run, galaxy):
+    code, out, err = run("look", galaxy, "--at", 150.002, 20.001, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["classifier"] == "host"
+    assert (said["ra"], said["dec"]) == pytest.approx((150.002, 20.001), abs=1e-6)
+
+
+@pytest.mark.parametrize(("pixel", "beam"), [(1.8, 5.4), (15.0, 45.0), (4.0, 45.0), (2.0, 8.0)])
+@pytest.mark.parametrize("snr", [25, 100, 1000])
+def test_a_point_source_is_not_resolved(pixel, beam, snr):
+    rng, kept = np.random.default_rng(int(snr * pixel)), []
+    for _ in range(10):
+        y, x = np.mgrid[:200, :200] - 99.5 + rng.uniform(-0.5, 0.5, 2)[:, None, None]
+        noise = ndimage.gaussian_filter(rng.normal(size=x.shape), beam / pixel / 2.355)
+        pixels = snr * np.exp(-4 * np.log(2) * (x**2 + y**2) * (pixel / beam) ** 2) + noise / noise.std()
+        one = cutout.centre(cutout.Observation("a point", pixels, pixel, beam=beam))
+        kept.append(of(one, area=inspect.area(one)).status)
+    assert kept.count("unresolved") >= 9
+
+
+def test_a_source_without_a_shape_has_no_class(galaxy):
+    seen = cutout.open_cutout(galaxy)
+    point = of(seen, area=1.01)
+    assert (point.label, point.status) == (None, "unresolved")
+    assert np.isnan(point.p_frii)
+    assert point.to_dict()["p_frii"] is None
+    assert "not resolved" in str(point)
+    assert "no class (unresolved)" in str(point)
+    assert of(seen, area=3.0).status == "ok"
+    assert of(dataclasses.replace(seen, snr=6.0), area=3.0).status == "faint"
+    strange = of(seen, area=3.0, likelihood=(-300.0, 5.0, 0.2))
+    assert (strange.label, strange.status) == ("FRII", "unlike")
 
 
 def test_table_and_figure_are_written(run, galaxy, tmp_path):
     code, out, err = run("look", galaxy, galaxy, "--table", tmp_path / "near.vot", "--plot", tmp_path / "out.png")
     assert code == 0, err
-    assert "P(FRII)" in out
+    assert "not excluded at 90 %" in out
     table = Table.read(tmp_path / "near.vot", format="votable")
     assert len(table) == 20
     assert "query" in table.colnames
@@ -85,7 +177,9 @@ def test_images_as_coarse_as_nvss_are_judged_by_nvss(run, source, tmp_path):
     path = fits_file(tmp_path / "nvss.fits", blobs + rng.normal(size=blobs.shape), wcs_of(blobs.shape, 15.0))
     code, out, err = run("look", path, "--json")
     assert code == 0, err
-    assert json.loads(out)["frii"]["fitted_to"] == "FR-DEEP NVSS"
+    said = json.loads(out)
+    assert said["classifier"] == "coarse"
+    assert list(said["probabilities"]) == ["FRI", "FRII"]
 
 
 def test_refusals_are_one_line_and_exit_1(run, tmp_path):
@@ -99,12 +193,12 @@ def test_refusals_are_one_line_and_exit_1(run, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_a_damaged_committee_is_said(galaxy, monkeypatch, tmp_path):
+def test_a_damaged_classifier_is_said(galaxy, monkeypatch, tmp_path):
     whole = tmp_path / "artifacts"
     whole.mkdir()
     for name in ("vdvae.safetensors", "codes.h5", "density.safetensors"):
         (whole / name).symlink_to(artifacts.artifact(name))
-    (whole / "committees.safetensors").write_bytes(b"\x00" * 40)
+    (whole / "classifier.safetensors").write_bytes(b"\x00" * 40)
     monkeypatch.setenv("RGZ_ARTIFACTS", str(whole))
     with pytest.raises(BadInput, match="make it with rgz encode"):
         rgz.inspect(rgz.open_cutout(galaxy))
@@ -164,17 +258,14 @@ def test_what_no_galaxy_looks_like_is_anomalous(source):
     assert anomaly.likelihood[0] < galaxy.likelihood[0]
     assert "  anomalous: log-likelihood " in str(anomaly)
     assert "  not anomalous: log-likelihood " in str(galaxy)
-    found = galaxy.to_dict()["log_likelihood"]
-    assert found["percentile"] == pytest.approx(galaxy.likelihood[2])
-    assert found["error"] > 0
+    assert galaxy.to_dict()["anomaly_percentile"] == pytest.approx(galaxy.likelihood[2])
+    assert galaxy.to_dict()["log_likelihood"]["error"] > 0
 
 
-@pytest.mark.parametrize(
-    ("frii", "text"),
-    [((0.8, 0.42, 1.0), "P(FRII) 0.80 (0.42–0.99)"), ((0.9991, 0.998, 1.0), "P(FRII) > 0.99")],
-)
-def test_no_class_is_called_certain(frii, text):
-    assert inspect.Inspection(None, frii, "", (0, 0, 50), None).probability == text
+def test_no_class_is_called_certain(galaxy):
+    certain = dataclasses.replace(of(None), probabilities={"FRI": 0.0001, "FRII": 0.9999})
+    certain = dataclasses.replace(certain, cutout=cutout.open_cutout(galaxy))
+    assert certain.verdict == "FRII (FRI 0.01, FRII 0.99; not excluded at 90 %: FRII)"
 
 
 @pytest.mark.parametrize(
@@ -186,4 +277,4 @@ def test_no_class_is_called_certain(frii, text):
     ],
 )
 def test_an_anomaly_is_below_the_fifth_percentile(percentile, text):
-    assert inspect.Inspection(None, (0, 0, 0), "", (-60.0, 7.0, percentile), None).anomaly.startswith(text)
+    assert of(None, likelihood=(-60.0, 7.0, percentile)).anomaly.startswith(text)

@@ -149,7 +149,7 @@ def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, t
     chosen = np.array([3, 1, 2, 0])
     encoder = Encoder(Embed(tiny.eval(), Recipe(tiny.config.size), chosen))
     whole = {name: encoder.transform(one) for name, one in archives.items()}
-    groups = {name: (archives[name].table, code, {}) for name, code in whole.items()}
+    groups = {name: (archives[name].table, code, code[:, None], {}) for name, code in whole.items()}
     space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)
     codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, space)
     found = pd.DataFrame(similarity.study(encoder, tmp_path / "c.h5", simulated))

@@ -64,7 +64,7 @@ def codes(tmp_path, monkeypatch):
             code[:, 0] += 3 * (table["label"] == "FRII")
         else:
             code = np.tile(features(table, 3.0).values, 2)
-        groups[name] = table, code, {}
+        groups[name] = table, code, code[:, None], {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
     codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     table, _ = classification.known(tmp_path / "codes.h5", "mirabest")

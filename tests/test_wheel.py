@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("setuptools", minversion="77")
 
 HOUSE = Path(__file__).parents[1]
-SHIPPED = {"vdvae", "committees", "density"}
+SHIPPED = {"vdvae", "classifier", "density"}
 pytestmark = pytest.mark.slow
 
 

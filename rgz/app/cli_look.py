@@ -1,6 +1,8 @@
 """The commands that need no training: look, similar, generate, explorer."""
 
 import json
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,8 @@ from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
 
 if TYPE_CHECKING:
+    from astropy.table import Table
+
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
@@ -21,75 +25,101 @@ TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list:
 
 
 def look(
-    files: Annotated[list[Path] | None, typer.Argument(help="FITS or grey-scale PNG or JPEG images.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="FITS, PNG or JPEG images of galaxies, or folders of them.")
+    ] = None,
     at: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="RA and Dec of the galaxy, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
+        typer.Option(help="RA and Dec of the host, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
     ] = None,
     pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
     plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per galaxy, one per line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file, one per line.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Plot the galaxies and similar ones: .png, .pdf or .svg.")] = None,
     table: TableFile = None,
+    strict: Annotated[bool, typer.Option(help="Exit with status 1 if any file cannot be used.")] = False,
 ) -> None:
-    """Inspect your own galaxies: FRI or FRII, how anomalous, and the most similar galaxies.
+    """Inspect your own galaxies: their class, how anomalous they are, and the most similar galaxies.
 
-    Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS.
+    Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
+    printed as they come; files that cannot be used are listed, with the reason.
 
-    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112
+    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json
     """
-    from astropy.table import vstack
-
     from rgz.tasks import search
 
     if table:
         search.ending(table)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    cutouts, refused = _cutouts(files or [], at, pixel, hdu, plane)
+    refused: list[str] = []
+    paths = _listed(files or [])
+    cutouts = _cutouts(paths, at, (pixel, hdu, plane), as_json, refused)
+    first = next(cutouts, None)
+    if first is None and len(refused) > 1:
+        raise BadInput(f"none of these {len(refused)} files can be used")
+    if first is None:
+        raise BadInput("".join(refused) or "no input: give an image, or a position with --at RA DEC")
     from rgz.tasks import inspect  # torch, which takes seconds
 
-    found = inspect.inspect_all(cutouts, k) if cutouts else []
-    if found and table:
-        tables = [one.neighbours.copy() for one in found]
-        for one, near in zip(found, tables, strict=True):
-            near.add_column(one.cutout.name, name="query", index=0)
-        search.write(vstack(tables, metadata_conflicts="silent"), table)
-    if found and plot:
-        _draw(found, plot)
-    for one in found:
+    kept = []
+    for one in inspect.inspect_each(chain([first], cutouts), k):
         typer.echo(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else str(one))
+        if table or plot:
+            kept.append(one)
+    if table:
+        search.write(_neighbours(kept), table)
+    if plot:
+        _draw(kept, plot)
     if refused:
-        raise BadInput("; ".join(refused))
+        typer.echo(f"{len(paths) - len(refused)} answered, {len(refused)} refused", err=True)
+        if strict:
+            raise typer.Exit(1)
+
+
+def _listed(paths: list[Path]) -> list[Path]:
+    """The files, and those in the folders, by name."""
+    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def _cutouts(
-    files: list[Path], at: tuple[str, str] | None, pixel: float | None, hdu: str | None, plane: int | None
-) -> tuple[list["Cutout"], list[str]]:
-    """Cutouts of the files, or of a position, and the reasons why other files cannot be used."""
+    files: list[Path], at: tuple[str, str] | None, choice: tuple[Any, ...], as_json: bool, refused: list[str]
+) -> Iterator["Cutout"]:
+    """Cutouts of the files, or of a position; the reasons why other files cannot be used are printed, and listed."""
     from rgz.data import cutout
+    from rgz.progress import progress
 
     place = cutout.parse_position(*at) if at else None
-    if not files:
-        if place is None:
-            raise BadInput("no input: give an image, or a position with --at RA DEC")
-        return [cutout.download_cutout(*place)], []
-    found, refused = [], []
-    for path in files:
+    if place and not files:
+        yield cutout.download_cutout(*place)
+    for path in progress(files, desc="looking", unit="galaxy"):
         try:
-            found.append(cutout.open_cutout(path, place, pixel, hdu, plane))
+            yield cutout.open_cutout(path, place, *choice)
         except BadInput as error:
             refused.append(str(error))
-    return found, refused
+            if as_json:
+                typer.echo(json.dumps({"file": str(path), "status": "refused", "class": None, "notes": [str(error)]}))
+            elif len(files) > 1:
+                typer.echo(f"rgz: {error}", err=True)
+
+
+def _neighbours(found: list["Inspection"]) -> "Table":
+    """The similar galaxies of all, with the file that each list belongs to."""
+    from astropy.table import vstack
+
+    tables = [one.neighbours.copy() for one in found]
+    for one, near in zip(found, tables, strict=True):
+        near.add_column(one.cutout.name, name="query", index=0)
+    return vstack(tables, metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
     from rgz import plots
     from rgz.tasks import inspect
 
-    names = [f"{one.cutout.name}: {one.probability}" for one in found]
+    names = [f"{one.cutout.name}: {one.verdict}" for one in found]
     canvas = plots.lookalikes(names, *inspect.pictures(found))[0, 0].figure
     with artifacts.atomic(path) as partial:
         canvas.savefig(partial, format=path.suffix[1:].lower(), dpi=150)

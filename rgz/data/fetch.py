@@ -87,6 +87,13 @@ REGISTRY = {
             "positions of 1,182 of the 1,200 images of FR-DEEP",
             "found by comparing images with the fields of FR-DEEP v2, github.com/HongmingTang060313/FRDEEP_v2.0",
         ),
+        PublicFile(
+            "first_unseen.h5",
+            "6b405969cc582229f3c878573a7b5bc909c94beeabc59526545aaae0580315f1",
+            None,
+            "293 FIRST galaxies of four classes, far from all training sources: for evaluation alone",
+            "data.zip of github.com/kiryteo/RG_Classification_code",
+        ),
     )
 }
 

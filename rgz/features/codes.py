@@ -16,13 +16,14 @@ from rgz.data.sample import CHECKED, read_columns, write_columns
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import metric
 
+CODES = ("code", "observed")
 SPACE = "space"
 """Group of a codes file with the metric of the search."""
 
 
 def write_codes(
     path: Path,
-    groups: dict[str, tuple[Table, NDArray[Any], dict[str, Any]]],
+    groups: dict[str, tuple[Table, NDArray[Any], NDArray[Any], dict[str, Any]]],
     attributes: dict[str, Any],
     space: metric.Metric | None = None,
 ) -> None:
@@ -31,16 +32,18 @@ def write_codes(
     Parameters
     ----------
     groups
-        Sample name to its table, its codes (N, D), which are rounded to eleven binary digits, and its attributes.
+        Sample name to its table, its codes (N, D) and those of other observations of its galaxies (N, K, D), which are
+        rounded to eleven binary digits, and its attributes.
     attributes
         Provenance: strings, numbers and arrays are stored unchanged, anything else as JSON.
     """
     with artifacts.atomic(path) as partial, h5py.File(partial, "w") as file:
         _set_attributes(file, attributes)
-        for name, (table, code, about) in groups.items():
+        for name, (table, code, observed, about) in groups.items():
             group = file.create_group(name)
             write_columns(group, table)
             group.create_dataset("code", data=_rounded(code), **CHECKED)
+            group.create_dataset("observed", data=_rounded(observed), **CHECKED)
             _set_attributes(group, about)
         if space is not None:
             group = file.create_group(SPACE)
@@ -103,7 +106,13 @@ def read_codes(path: Path | None, name: str) -> tuple[Table, NDArray[Any], dict[
         if name not in known:
             raise BadInput(f"{path} has no codes of {name}: it has {', '.join(known) or 'none'}")
         group = file[name]
-        table, code = read_columns(group, [key for key in group if key != "code"]), group["code"][()]
+        table, code = read_columns(group, [key for key in group if key not in CODES]), group["code"][()]
         if code.ndim != 2 or len(code) != len(table):
             raise ValueError(f"{name} has codes of shape {code.shape} for {len(table)} galaxies")
         return table, code, dict(file.attrs) | dict(group.attrs)
+
+
+def read_observed(path: Path | None, name: str) -> NDArray[np.float32]:
+    """Codes (N, K, D) of K other observations of each galaxy of a sample, NaN where one does not show the source."""
+    with _opened(path) as file:
+        return np.asarray(file[name]["observed"][()])

@@ -19,6 +19,7 @@ out. A code has four parts, each of D numbers:
 Eight passes through the network give this one vector, the same for every task.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,8 +115,7 @@ class Encoder:
         """Indices of the latents in a code, (D,)."""
         return np.asarray(self.embed.latents.numpy())
 
-    @torch.no_grad()
-    def transform(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
+    def transform(self, sample: "Sample | Cutout | Sequence[Cutout]") -> NDArray[np.float32]:
         """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
         Raises
@@ -123,7 +123,16 @@ class Encoder:
         BadInput
             An image has no emission in its middle, or values that single precision cannot hold.
         """
-        images, pixel = self._fields(sample)
+        if isinstance(sample, Sequence):
+            codes = np.empty((len(sample), PARTS * len(self.latents)), np.float32)
+            for pixel in {cutout.pixel for cutout in sample}:  # images of one pixel width are encoded together
+                rows = [row for row, cutout in enumerate(sample) if cutout.pixel == pixel]
+                codes[rows] = self._encoded(np.stack([sample[row].pixels for row in rows]).astype(np.float32), pixel)
+            return codes
+        return self._encoded(*self._fields(sample))
+
+    @torch.no_grad()
+    def _encoded(self, images: NDArray[np.float32], pixel: float) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
         parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")

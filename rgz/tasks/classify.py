@@ -1,26 +1,43 @@
-"""FRI or FRII: labels, groups and folds for a classifier on codes, and the bootstrap ensemble of :func:`rgz.inspect`.
+r"""Classes of radio galaxies: labels, groups and folds, and the classifier of :func:`rgz.inspect`.
 
-The positive class is FRII. All images of one source are in the same fold.
+The classifier is a logistic regression on Gaussian kernels between a code and a thousand landmarks, which are codes of
+labelled galaxies (Nyström approximation, Williams & Seeger 2001):
+
+.. math:: p(y \mid x) = \mathrm{softmax}_y\Bigl(b_y + \sum_m w_{ym}\, e^{-\lVert x - x_m \rVert^2 / D}\Bigr)
+
+for codes :math:`x` of :math:`D` numbers, each divided by its standard deviation. It is fitted to all labelled samples
+of FIRST together, and to other observations of the same galaxies (:func:`rgz.transforms.perturb.observe`), so that it
+holds for galaxies that are fainter, smaller or less well placed than those of one catalogue. All images of a source
+have together the weight of one galaxy. All classes have the same weight, since nobody knows how frequent they are among
+the galaxies of a reader. Sources to which catalogues give different classes are left out.
+
+The *set* of a galaxy holds the classes that are not excluded: those with at least the probability that nine of ten
+galaxies of the training samples have for their own class, when they are held out (split conformal prediction with
+cross-validation, Vovk 2015).
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from safetensors.numpy import load_file
+from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
-from threadpoolctl import threadpool_limits
 
+from rgz import artifacts
 from rgz.data.sample import same_source
 from rgz.data.training_set import SAME_SOURCE
-from rgz.errors import BadInput
-from rgz.progress import progress
+from rgz.errors import BadInput, as_bad_input
+from rgz.features import codes as codefile
 
 SEED = 0
-COMMITTEES = ("mirabest", "frdeep-nvss")
-"""Samples to which bootstrap ensembles are fitted, for images with the resolution of FIRST and with that of NVSS."""
+CLASSES = ("FRI", "FRII", "bent", "compact")
+COVERAGE = 0.9  # of the sets
+LANDMARKS, STRENGTH = 1000, 30.0  # number of kernels, and inverse strength of the penalty on their weights
 
 
 def confident(table: Table) -> NDArray[np.bool_]:
@@ -49,20 +66,124 @@ def folds(
         yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
 
 
-def bootstrap_ensemble(
-    values: NDArray[Any], labels: NDArray[Any], group: NDArray[Any], members: int = 100
-) -> NDArray[np.float64]:
-    """Weights (members, D + 1) of linear discriminants, each fitted to sources drawn with replacement.
+@dataclass(frozen=True)
+class Labelled:
+    """Galaxies of known class: a table with ``sample`` and ``label``, codes (N, D), and codes of other observations
+    (N, K, D), NaN where an observation does not show the source."""
 
-    The last weight is the offset. A member's probability of FRII is the logistic function of the weights times a code,
-    plus the offset. Each class is resampled separately, so that every member has both.
+    table: Table
+    codes: NDArray[np.float32]
+    observed: NDArray[np.float32]
+
+    def __getitem__(self, rows: Any) -> "Labelled":
+        """The galaxies of a mask or of a list of integers."""
+        return Labelled(self.table[rows], self.codes[rows], self.observed[rows])
+
+
+def labelled(names: tuple[str, ...], path: Path | None = None) -> Labelled:
+    """The galaxies of some samples of a codes file whose class is certain, without sources of contradictory classes."""
+    tables, codes, observed = [], [], []
+    for name in names:
+        table, code, _ = codefile.read_codes(path, name)
+        tables.append(table["name", "ra", "dec", "label", "confident"])
+        tables[-1]["sample"] = name
+        codes.append(code)
+        observed.append(codefile.read_observed(path, name))
+    found = Labelled(vstack(tables), np.concatenate(codes), np.concatenate(observed))
+    found = found[np.asarray(found.table["confident"]) & np.isin(found.table["label"], CLASSES)]
+    group, label = groups(found.table), np.asarray(found.table["label"])
+    several = [one for one in np.unique(group) if len(set(label[group == one])) > 1]
+    return found[~np.isin(group, several)]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Class probabilities of codes; made by :func:`fit` or :meth:`from_pretrained`.
+
+    Parameters
+    ----------
+    classes
+        Names of the C classes.
+    first
+        The numbers of a code from this one on are used, D of them.
+    threshold
+        Smallest probability of a class in a set.
+    centre, scale
+        Mean and standard deviation of each number, (D,).
+    landmarks
+        Scaled codes of galaxies, (M, D).
+    weights, offset
+        Of the kernels, (M, C) and (C,).
     """
-    rng, weights = np.random.default_rng(SEED), np.empty((members, values.shape[1] + 1))
-    rows = {one: np.flatnonzero(group == one) for one in np.unique(group)}
-    classes = [[rows[one] for one in np.unique(group[labels == kind])] for kind in (0, 1)]
-    with threadpool_limits(1):  # matrices this small gain nothing from more threads
-        for row in progress(weights, desc="fitting the bootstrap ensemble", unit="member"):
-            drawn = np.concatenate([own[one] for own in classes for one in rng.integers(len(own), size=len(own))])
-            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values[drawn], labels[drawn])
-            row[:-1], row[-1] = fitted.coef_[0], fitted.intercept_[0]
-    return weights
+
+    classes: tuple[str, ...]
+    first: int
+    threshold: float
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @classmethod
+    def from_pretrained(cls, kind: str = "host", path: Path | None = None) -> "Classifier":
+        """A classifier of :data:`rgz.tasks.encode.CLASSIFIERS`, of the trained network or of another file."""
+        path = artifacts.artifact("classifier.safetensors") if path is None else path
+        with as_bad_input(f"{path} holds no classifiers for these codes", "make it with rgz encode"):
+            tensors = load_file(path)
+            values = {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}/")}
+            first, threshold = int(values.pop("first")), float(values.pop("threshold"))
+            return cls(CLASSES[: len(values["offset"])], first, threshold, **values)
+
+    def tensors(self, kind: str) -> dict[str, NDArray[Any]]:
+        """What :meth:`from_pretrained` reads from a file."""
+        values = {name: np.asarray(value) for name, value in asdict(self).items() if name != "classes"}
+        return {f"{kind}/{name}": value for name, value in values.items()}
+
+    def predict_proba(self, codes: NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities (N, C) of codes (N, D)."""
+        x = (codes[:, self.first :] - self.centre) / self.scale
+        squares = (x**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * x @ self.landmarks.T
+        kernels = np.exp(-np.maximum(squares, 0) / x.shape[1])  # (N, M)
+        return np.asarray(softmax(kernels @ self.weights + self.offset, axis=1))
+
+    def sets(self, probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which classes are in the set of each galaxy, (N, C), of probabilities (N, C); the likeliest always is."""
+        return np.asarray((probabilities >= self.threshold) | (probabilities == probabilities.max(1, keepdims=True)))
+
+
+def fit(known: Labelled, first: int = 0) -> Classifier:
+    """A classifier on the numbers of codes from ``first`` on, of the classes that the galaxies have."""
+    label, group = np.asarray(known.table["label"]), groups(known.table)
+    held_out = np.empty(len(label))
+    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=SEED).split(label, label, group):
+        one = _fitted(known[train], first)
+        own = label[test][:, None] == np.array(one.classes)
+        held_out[test] = one.predict_proba(known.codes[test])[own]
+    return replace(_fitted(known, first), threshold=float(np.quantile(held_out, 1 - COVERAGE)))
+
+
+def _fitted(known: Labelled, first: int) -> Classifier:
+    from sklearn.kernel_approximation import Nystroem  # these imports take a second, and rgz look needs none of them
+    from sklearn.linear_model import LogisticRegression
+
+    label, group = np.asarray(known.table["label"]), groups(known.table)
+    classes = tuple(one for one in CLASSES if one in label)
+    share = 1 / np.bincount(group)[group]
+    total = {one: share[label == one].sum() for one in classes}
+    share *= np.array([sum(total.values()) / len(classes) / total[one] for one in label])
+    every = np.concatenate([known.codes[:, None], known.observed], axis=1)[:, :, first:]  # (N, 1 + K, D)
+    seen = np.isfinite(every).all(2)
+    row, _ = np.nonzero(seen)
+    values, weight = every[seen].astype(float), (share / seen.sum(1))[row]
+    centre, scale = values.mean(0), np.maximum(values.std(0), np.finfo(np.float32).tiny)
+    count = min(LANDMARKS, len(values))
+    kernels = Nystroem(gamma=1 / values.shape[1], n_components=count, random_state=SEED)
+    features = kernels.fit_transform((values - centre) / scale)
+    target = (label[row][:, None] == np.array(classes)).argmax(1)
+    model = LogisticRegression(C=STRENGTH, max_iter=2000).fit(features, target, sample_weight=weight)
+    weights, offset = kernels.normalization_.T @ model.coef_.T, model.intercept_
+    if len(classes) == 2:  # scikit-learn gives the odds of the second class alone
+        weights, offset = (np.concatenate([0 * part, part], -1) for part in (weights, offset))
+    arrays = (np.asarray(part, np.float32) for part in (centre, scale, kernels.components_, weights, offset))
+    return Classifier(classes, first, 0.0, *arrays)

@@ -1,35 +1,52 @@
-"""Inspect your own galaxy: FRI or FRII, how anomalous it is, and which galaxies are most similar.
+r"""Inspect your own galaxy: its class, how anomalous it is, and which galaxies are most similar.
 
-The cut-out is prepared and encoded in the same way as the samples. The probability of an FRII is the mean of a
-bootstrap ensemble of 100 linear discriminants, with the central 95 % of the ensemble as the interval. The ensemble is
-fitted to MiraBest Confident or, for images with pixels as coarse as those of NVSS, to FR-DEEP NVSS.
+The cut-out is prepared and encoded in the same way as the samples. One of three classifiers
+(:mod:`rgz.tasks.classify`) gives the probabilities of the classes: one for images whose middle is the position of the
+host galaxy, if the position was given; one that does not depend on what is in the middle, otherwise; and one for images
+with the resolution of NVSS. A source that is not resolved, or too faint to show a shape, gets no class.
+
+Whether a source is resolved is told by its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness :math:`b`
+of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold and peak.
+Noise scatters this ratio by about four over the signal-to-noise ratio. A beam that is not in the header is taken to be
+three pixels wide, as in FIRST and NVSS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from astropy.table import Row, Table
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from scipy.special import expit
 
-from rgz import artifacts
 from rgz.data.cutout import Cutout
-from rgz.errors import BadInput, first_line
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
+from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
+from rgz.transforms.fields import RADIUS
 
-__all__ = ["Inspection", "inspect", "inspect_all", "pictures"]
+__all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
 
-COARSE = 5.0  # arcsec; images with wider pixels are classified by FR-DEEP NVSS
-ANOMALOUS = 5.0  # percentile of held-out galaxies
-INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap ensemble
-FITTED_TO = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS"}
+COARSE = 5.0  # arcsec; images with wider pixels have the resolution of NVSS
+ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
+BEAM = 3.0  # pixels, full width at half maximum, if unknown
+POINT, SCATTER = 0.05, 4.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
+FAINTEST = 8.0  # rms, peak of a source that shows a shape
+CHUNK = 16  # galaxies encoded together
+REASONS = {
+    "unresolved": "the source is not resolved: its area is {:.2f} times that of a point source, so it has no class",
+    "faint": "the source is too faint to show a shape, so it has no class",
+    "unlike": "the galaxy is unlike almost all others, so its class is uncertain",
+}
+BASIS = {
+    "host": "with the host galaxy at the given position",
+    "centroid": "from the shape alone; --at RA DEC of the host galaxy makes it more accurate",
+    "coarse": "fitted to FR-DEEP NVSS",
+}
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,14 @@ class Inspection:
     ----------
     cutout
         The centred image.
-    frii
-        Probability of an FRII and the ends of its 95 % interval.
-    fitted_to
-        Sample to which the discriminants were fitted.
+    kind
+        The classifier, one of :data:`rgz.tasks.encode.CLASSIFIERS`.
+    probabilities
+        Of each class.
+    set90
+        Classes that are not excluded, with a coverage of 90 %.
+    area
+        Effective area of the source over that of a point source.
     likelihood
         Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
     neighbours
@@ -51,18 +72,48 @@ class Inspection:
     """
 
     cutout: Cutout
-    frii: tuple[float, float, float]
-    fitted_to: str
+    kind: str
+    probabilities: dict[str, float]
+    set90: tuple[str, ...]
+    area: float
     likelihood: tuple[float, float, float]
     neighbours: Table
 
     @property
-    def probability(self) -> str:
-        """The probability of an FRII and its interval as text, between 0.01 and 0.99."""
-        value, low, high = (float(v) for v in np.clip(self.frii, 0.01, 0.99))
-        if low == high:
-            return f"P(FRII) {'<' if value < 0.5 else '>'} {value:.2f}"
-        return f"P(FRII) {value:.2f} ({low:.2f}–{high:.2f})"
+    def status(self) -> str:
+        """``ok``, or why the class is missing or uncertain: one of ``unresolved``, ``faint``, ``unlike``."""
+        snr = signal_to_noise(self.cutout)
+        if self.area < 1 + POINT + SCATTER / snr:
+            return "unresolved"
+        if snr < FAINTEST:
+            return "faint"
+        return "unlike" if self.likelihood[2] < UNLIKE else "ok"
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class; None for a source without a shape."""
+        shapeless = self.status in ("unresolved", "faint")
+        return None if shapeless else max(self.probabilities, key=lambda one: self.probabilities[one])
+
+    @property
+    def p_frii(self) -> float:
+        """Probability of an FRII among FRI and FRII; NaN for a source without a shape."""
+        one, two = self.probabilities["FRI"], self.probabilities["FRII"]
+        return float("nan") if self.label is None else two / (one + two)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in the image, and why the class is missing or uncertain."""
+        reason = REASONS.get(self.status)
+        return self.cutout.notes if reason is None else (*self.cutout.notes, reason.format(self.area))
+
+    @property
+    def verdict(self) -> str:
+        """Class and probabilities as text."""
+        each = ", ".join(f"{name} {min(max(value, 0.01), 0.99):.2f}" for name, value in self.probabilities.items())
+        if self.label is None:
+            return f"no class ({self.status})"
+        return f"{self.label} ({each}; not excluded at 90 %: {', '.join(self.set90)})"
 
     @property
     def anomaly(self) -> str:
@@ -81,9 +132,9 @@ class Inspection:
         noise = f", peak {cutout.snr:.0f} × rms" if np.isfinite(cutout.snr) else ""
         lines = [
             f"{cutout.name}{place}, pixels of {cutout.pixel:.2f}″{noise}",
-            *(f"  note: {note}" for note in cutout.notes),
+            *(f"  note: {note}" for note in self.notes),
         ]
-        lines += [f"  {self.probability}, bootstrap ensemble fitted to {self.fitted_to}", f"  {self.anomaly}"]
+        lines += [f"  {self.verdict}" + (f", {BASIS[self.kind]}" if self.label else ""), f"  {self.anomaly}"]
         if known := [str(row["label"]) for row in self.neighbours if row["same"] and row["label"]]:
             lines.append(f"  note: this galaxy is catalogued as {known[0]}; it may be in the training set")
         lines += ["", f"  {'most similar':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
@@ -95,18 +146,25 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """All results except images, ready for JSON, in degrees, arcsec and nats; None where a value is unknown."""
-        cutout, names = self.cutout, ("probability", "low", "high")
-        frii = dict(zip(names, map(_number, self.frii), strict=True))
+        cutout = self.cutout
         return {
-            "name": cutout.name,
+            "file": cutout.name,
             "ra": _number(cutout.place[0]),
             "dec": _number(cutout.place[1]),
+            "status": self.status,
+            "class": self.label,
+            "probabilities": {name: _number(value) for name, value in self.probabilities.items()},
+            "p_frii": _number(self.p_frii),
+            "set90": list(self.set90),
+            "classifier": self.kind,
+            "anomaly_percentile": _number(self.likelihood[2]),
+            "log_likelihood": dict(zip(("nats", "error"), map(_number, self.likelihood[:2]), strict=True)),
             "pixel_arcsec": _number(cutout.pixel),
+            "beam_arcsec": _number(cutout.beam),
             "peak_over_noise": _number(cutout.snr),
+            "area_over_point": _number(self.area),
             "other_sources": cutout.others,
-            "notes": list(cutout.notes),
-            "frii": frii | {"interval": 0.95, "fitted_to": self.fitted_to},
-            "log_likelihood": dict(zip(("nats", "error", "percentile"), map(_number, self.likelihood), strict=True)),
+            "notes": list(self.notes),
             "neighbours": [_neighbour(row) for row in self.neighbours],
         }
 
@@ -122,6 +180,38 @@ def _neighbour(row: Row) -> dict[str, Any]:
     return text | known | {"same": bool(row["same"])}
 
 
+def signal_to_noise(cutout: Cutout) -> float:
+    """Peak of the source over the rms, or three times its peak over the faintest pixel if the rms is not known."""
+    if np.isfinite(cutout.snr):
+        return cutout.snr
+    lit = _source(cutout)
+    return float(3 * lit.max() / lit.min())
+
+
+def _source(cutout: Cutout) -> NDArray[np.float64]:
+    """Brightness of the pixels above the threshold around the middle, (M,)."""
+    return np.asarray(cutout.pixels[_near(cutout) & (cutout.pixels > 0)], float)
+
+
+def _near(cutout: Cutout) -> NDArray[np.bool_]:
+    return _radius(cutout) <= RADIUS
+
+
+def _radius(cutout: Cutout) -> NDArray[np.float64]:
+    """Distance of each pixel from the middle, arcsec."""
+    y, x = np.indices(cutout.pixels.shape) - (len(cutout.pixels) - 1) / 2
+    return np.asarray(np.hypot(x, y) * cutout.pixel)
+
+
+def area(cutout: Cutout) -> float:
+    """Effective area of the source over that of a point source with the same beam, threshold and peak."""
+    lit, beam = _source(cutout), cutout.beam if np.isfinite(cutout.beam) else BEAM * cutout.pixel
+    point = np.exp(-4 * np.log(2) * (_radius(cutout) / beam) ** 2)
+    point = point[_near(cutout) & (point >= lit.min() / lit.max())]
+    one, other = (brightness.sum() ** 2 / (brightness**2).sum() for brightness in (lit, point))
+    return float(one / other)
+
+
 def inspect(cutout: Cutout, k: int = 10) -> Inspection:
     """Classify a galaxy, measure how anomalous it is, and find the ``k`` most similar galaxies.
 
@@ -134,39 +224,43 @@ def inspect(cutout: Cutout, k: int = 10) -> Inspection:
 
 
 def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
-    """Like :func:`inspect`, for several galaxies; weights and codes are read once."""
-    encoder, index, flows = Encoder.from_pretrained(), SearchIndex.from_pretrained(), FlowEnsemble.from_pretrained()
-    return [_inspect(cutout, k, encoder, index, flows) for cutout in cutouts]
+    """Like :func:`inspect`, for several galaxies."""
+    return list(inspect_each(cutouts, k))
 
 
-def _inspect(cutout: Cutout, k: int, encoder: Encoder, index: SearchIndex, flows: FlowEnsemble) -> Inspection:
-    code = encoder.transform(cutout)
-    sample = "frdeep-nvss" if cutout.pixel > COARSE else "mirabest"
-    frii = _probability(sample, code[0])
-    likelihood = _likelihood(flows, code)
-    neighbours = index.query(code[0], k, cutout.place)
-    return Inspection(cutout, frii, FITTED_TO[sample], likelihood, neighbours)
+def inspect_each(cutouts: Iterable[Cutout], k: int = 10) -> Iterator[Inspection]:
+    """Like :func:`inspect`, for any number of galaxies, in order; weights and codes are read once."""
+    tools = _Tools()
+    waiting = iter(cutouts)
+    while chunk := list(islice(waiting, CHUNK)):
+        yield from tools.inspect(chunk, k)
 
 
-def _likelihood(flows: FlowEnsemble, code: NDArray[Any]) -> tuple[float, float, float]:
-    """Log-likelihood of a code (1, D), its standard deviation over the flows, and its percentile."""
-    value, members = flows.score_samples(code), flows.member_scores(code)[:, 0]
-    error = members.std(ddof=1) if np.isfinite(members).all() else np.nan
-    return float(value[0]), float(error), float(flows.percentile(value)[0])
+class _Tools:
+    """Everything that is read from the trained network's files."""
 
+    def __init__(self) -> None:
+        self.encoder, self.index = Encoder.from_pretrained(), SearchIndex.from_pretrained()
+        self.flows, self.classifier = FlowEnsemble.from_pretrained(), cache(Classifier.from_pretrained)
 
-def _probability(name: str, code: NDArray[Any]) -> tuple[float, float, float]:
-    """Mean probability of an FRII of a code (D,) over the ensemble fitted to a sample, and its interval."""
-    path = artifacts.artifact("committees.safetensors")
-    try:
-        weights = load_file(path)[name]
-        members = expit(weights[:, :-1] @ code + weights[:, -1])
-    except (SafetensorError, KeyError, OSError, ValueError) as error:
-        raise BadInput(
-            f"{path} holds no classifiers for these codes ({first_line(error)}): make it with rgz encode"
-        ) from error
-    low, high = np.percentile(members, INTERVAL)
-    return float(members.mean()), float(low), float(high)
+    def inspect(self, cutouts: list[Cutout], k: int) -> list[Inspection]:
+        codes = self.encoder.transform(cutouts)
+        values, members = self.flows.score_samples(codes), self.flows.member_scores(codes)
+        percentiles = self.flows.percentile(values)
+        with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
+            errors = members.std(axis=0, ddof=1)
+        found = []
+        for number, cutout in enumerate(cutouts):
+            kind = "coarse" if cutout.pixel > COARSE else "host" if cutout.given else "centroid"
+            classifier = self.classifier(kind)
+            probability = classifier.predict_proba(codes[number : number + 1])
+            (inside,) = classifier.sets(probability)
+            by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
+            kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
+            likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
+            near = self.index.query(codes[number], k, cutout.place)
+            found.append(Inspection(cutout, kind, by_class, kept, area(cutout), likelihood, near))
+        return found
 
 
 def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any], NDArray[Any], list[list[str]]]:

@@ -1,0 +1,218 @@
+"""How far does the class hold for galaxies of nobody's catalogue?
+
+Inside one catalogue, training and test galaxies were chosen by the same people from the same survey; a reader's galaxy
+was not. Here a classifier meets galaxies that others chose:
+
+- **One catalogue left out.** The classifier of :mod:`rgz.tasks.classify` is trained on two of the samples MiraBest,
+  FR-DEEP FIRST and the Radio Galaxy Dataset, and tested on FRI and FRII of the third. No source is on both sides. Of
+  the Radio Galaxy Dataset, which contains most of MiraBest, only sources in neither of the others are tested.
+- **Strangers.** The classifiers that come with the library, trained on all three samples, are tested on 293 galaxies
+  that are more than 20″ from every source of any of them. Nothing was trained, chosen or tuned on these.
+
+Principal components of prepared images are the rival: the same classifier, the same other observations of the training
+galaxies. How often two catalogues give the same galaxy the same class is the ceiling.
+"""
+
+from itertools import combinations, pairwise
+from typing import Any
+
+import h5py
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import balanced_accuracy_score
+
+from rgz import artifacts, metrics
+from rgz.data import datasets, fetch
+from rgz.data.sample import Sample, source_table
+from rgz.features import codes as codefile
+from rgz.features.embed import Encoder
+from rgz.tasks import classify, encode
+from rgz.tasks.classify import CLASSES, Labelled
+from rgz.transforms.prepare import Recipe, lengths, prepare
+from studies import results
+from studies.classification import _sources
+from studies.results import Row
+
+STRANGERS = "first_unseen.h5"
+HOST, CENTROID, COMPONENTS = "code", "code, any centre", "PCA, canonical images"
+COUNT = 32  # principal components
+SURE = 0.95  # probability of a class from which on an answer is called sure
+LENGTHS = (0, 6, 10, 15, 25, np.inf)  # arcsec
+
+
+def strangers() -> Sample:
+    """The galaxies for evaluation alone; raises :class:`rgz.errors.BadInput` if they are not on this machine."""
+    with h5py.File(fetch.fetch(STRANGERS)) as file:
+        images, ra, dec = (file[name][()] for name in ("images", "ra", "dec"))
+        label = [one.decode() for one in file["label"][()]]
+    names = [f"stranger-{number:03d}" for number in range(len(label))]
+    table = source_table(names, ra, dec, label, np.ones(len(label)), ["test"] * len(label))
+    table["length"] = lengths(images, datasets.FIRST_PIXEL)
+    return Sample(images, table, datasets.FIRST_PIXEL)
+
+
+def _grey(sample: Sample) -> NDArray[np.float32]:
+    """Prepared images (N, size²), 0 … 1."""
+    return np.asarray(prepare(sample.images, sample.pixel, Recipe())[0].reshape(len(sample), -1) / 255, np.float32)
+
+
+def components(known: Labelled) -> Labelled:
+    """Prepared images of labelled galaxies, and of the same other observations, in place of codes."""
+    parts = []
+    for name in encode.FIRST:
+        rows = known.table["sample"] == name
+        sample = datasets.load_dataset(name).named(codefile.read_codes(None, name)[0]["name"])
+        again = encode.observed(_grey, sample)
+        place = {one: number for number, one in enumerate(sample.table["name"])}
+        chosen = [place[one] for one in known.table["name"][rows]]
+        parts.append((_grey(sample[chosen]), again[chosen]))
+    grey, again = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Labelled(known.table, grey, again)
+
+
+def _reduced(train: Labelled, *tested: NDArray[Any]) -> tuple[Labelled, list[NDArray[np.float32]]]:
+    """Principal components, fitted to training images, in place of images."""
+    pca = PCA(COUNT, svd_solver="randomized", random_state=classify.SEED).fit(train.codes)
+
+    def reduce(grey: NDArray[Any]) -> NDArray[np.float32]:
+        flat = grey.reshape(-1, grey.shape[-1])
+        found, seen = np.full((len(flat), COUNT), np.nan, np.float32), np.isfinite(flat).all(1)
+        found[seen] = pca.transform(flat[seen])
+        return found.reshape(*grey.shape[:-1], COUNT)
+
+    return Labelled(train.table, reduce(train.codes), reduce(train.observed)), [reduce(one) for one in tested]
+
+
+def odds(probability: NDArray[Any]) -> NDArray[np.float64]:
+    """Probability of FRII among FRI and FRII, (N,), of probabilities of all classes (N, C)."""
+    return np.asarray(probability[:, 1] / (probability[:, 0] + probability[:, 1]))
+
+
+def calibration(truth: NDArray[Any], probability: NDArray[Any], bins: int = 10) -> float:
+    """Expected calibration error of answers: mean of |probability of the answer − fraction that is right|, in bins."""
+    sure, right = np.maximum(probability, 1 - probability), (probability >= 0.5) == truth
+    place = np.minimum(((sure - 0.5) * 2 * bins).astype(int), bins - 1)
+    return float(sum(abs((sure - right)[place == one].sum()) for one in range(bins)) / len(truth))
+
+
+def wrong_and_sure(truth: NDArray[Any], probability: NDArray[Any]) -> float:
+    """Fraction of the sure answers that is wrong."""
+    sure = np.maximum(probability, 1 - probability) > SURE
+    return float(((probability >= 0.5) != truth)[sure].mean()) if sure.any() else float("nan")
+
+
+def scored(about: Row, truth: NDArray[Any], probability: NDArray[Any]) -> list[Row]:
+    """Rows of the scores of probabilities of FRII, with intervals."""
+    found = {name: metrics.bootstrap(truth, probability)[name] for name in ("accuracy", "roc_auc")}
+    found["calibration"] = metrics.interval(calibration, truth, probability) if len(truth) > 100 else [np.nan] * 3
+    both = np.stack([truth, probability], axis=1)
+    found["wrong_and_sure"] = metrics.interval(lambda rows: wrong_and_sure(*rows.T), both)
+    return results.tidy(about | {"galaxies": len(truth)}, found)
+
+
+def left_out(name: str, known: Labelled, images: Labelled) -> list[Row]:
+    """Rows for one catalogue on which classifiers trained on the others are tested."""
+    table, group = known.table, classify.groups(known.table)
+    label, own = np.asarray(table["label"]), np.asarray(table["sample"] == name)
+    test = own & np.isin(label, CLASSES[:2])
+    if name == "rgd":  # which contains most of the others
+        test &= ~np.isin(group, group[~own])
+    train = ~own & ~np.isin(group, group[test])
+    truth = (label[test] == "FRII").astype(int)
+    half = known.codes.shape[1] // 2
+    reduced, (tested,) = _reduced(images[train], images.codes[test])
+    ways: dict[str, tuple[Labelled, NDArray[Any], int]] = {
+        HOST: (known[train], known.codes[test], 0),
+        CENTROID: (known[train], known.codes[test], half),
+        COMPONENTS: (reduced, tested, 0),
+    }
+    rows, found = [], {}
+    for way, (seen, codes, first) in ways.items():
+        found[way] = odds(classify.fit(seen, first).predict_proba(codes))
+        rows += scored({"tested": name, "way": way}, truth, found[way])
+    lead = metrics.difference(truth, found[HOST], found[COMPONENTS])
+    about: Row = {"tested": name, "way": f"{HOST} − {COMPONENTS}", "galaxies": len(truth)}
+    return rows + results.tidy(about, {metric: lead[metric] for metric in ("accuracy", "roc_auc")})
+
+
+def of_strangers(known: Labelled, images: Labelled) -> tuple[list[Row], list[Row]]:
+    """Rows of scores for the strangers, and one row per stranger."""
+    sample = strangers()
+    codes, label = Encoder.from_pretrained().transform(sample), np.asarray(sample.table["label"])
+    reduced, (tested,) = _reduced(images, _grey(sample))
+    ways = {
+        HOST: (classify.Classifier.from_pretrained("host"), codes),
+        CENTROID: (classify.Classifier.from_pretrained("centroid"), codes),
+        COMPONENTS: (classify.fit(reduced), tested),
+    }
+    two, length = np.isin(label, CLASSES[:2]), np.asarray(sample.table["length"])
+    truth = (label[two] == "FRII").astype(int)
+    rows, each = [], []
+    found = {}
+    for way, (classifier, values) in ways.items():
+        probability = classifier.predict_proba(values)
+        inside = classifier.sets(probability)
+        right = label == np.array(CLASSES)[probability.argmax(1)]
+        about: Row = {"tested": "strangers", "way": way}
+        found[way] = odds(probability[two])
+        rows += scored(about, truth, found[way])
+        covered = inside[label[:, None] == np.array(CLASSES)]
+        four = {
+            "balanced_accuracy": metrics.interval(balanced, label, probability),
+            "coverage": metrics.interval(np.mean, covered),
+            "set_size": metrics.interval(np.mean, inside.sum(1)),
+        }
+        rows += results.tidy(about | {"galaxies": len(label)}, four)
+        for low, high in pairwise(LENGTHS):
+            near = two & (length >= low) & (length < high)
+            share = metrics.interval(np.mean, (odds(probability[near]) >= 0.5) == (label[near] == "FRII"))
+            rows += results.tidy(about | {"galaxies": int(near.sum()), "length": low}, {"accuracy": share})
+        each += [
+            {"name": name, "way": way, "label": one, "length": size, "right": ok}
+            | dict(zip(CLASSES, map(float, values), strict=True))
+            for name, one, size, ok, values in zip(sample.table["name"], label, length, right, probability, strict=True)
+        ]
+    lead = metrics.difference(truth, found[HOST], found[COMPONENTS])
+    about = {"tested": "strangers", "galaxies": len(truth), "way": f"{HOST} − {COMPONENTS}"}
+    return rows + results.tidy(about, {metric: lead[metric] for metric in ("accuracy", "roc_auc")}), each
+
+
+def balanced(label: NDArray[Any], probability: NDArray[Any]) -> float:
+    """Mean over the classes of the fraction of galaxies that get their class."""
+    return float(balanced_accuracy_score(label, np.array(CLASSES)[probability.argmax(1)]))
+
+
+def agreement() -> list[Row]:
+    """How often two catalogues give the same FRI or FRII the same class."""
+    tables: dict[str, Table] = {name: codefile.read_codes(None, name)[0] for name in encode.FIRST}
+    tables["rgd"] = tables["rgd"][tables["rgd"]["catalogue"] != "MiraBest"]  # these labels are MiraBest's own
+    rows = []
+    for one, other in combinations(tables, 2):
+        first, second = (
+            table[np.isfinite(table["ra"]) & np.asarray(table["confident"]) & np.isin(table["label"], CLASSES[:2])]
+            for table in (tables[one], tables[other])
+        )
+        source = _sources(first, second)
+        known = dict(zip(source[len(first) :], second["label"], strict=True))
+        same = [label == known[group] for group, label in zip(source, first["label"], strict=False) if group in known]
+        about = {"tested": f"{one}, {other}", "way": "agreement", "galaxies": len(same)}
+        rows += results.tidy(about, {"accuracy": metrics.interval(np.mean, np.array(same, float))})
+    return rows
+
+
+def main() -> None:
+    """Compute and write the tables of this chapter; five minutes on one core."""
+    files = [artifacts.artifact(name) for name in ("codes.h5", "classifier.safetensors")]
+    known = classify.labelled(encode.FIRST)
+    images = components(known)
+    rows, each = of_strangers(known, images)
+    for name in encode.FIRST:
+        rows += left_out(name, known, images)
+    results.write("validity", rows + agreement(), files)
+    results.write("strangers", each, files)
+
+
+if __name__ == "__main__":
+    results.run(main)
