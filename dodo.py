@@ -79,6 +79,12 @@ STEPS = {
         (NETWORK, CODES, DENSITY),
         tables("anomalies", "density", "density_checks"),
     ),
+    "validity": Step(
+        "studies.validity",
+        (*SAMPLES, datasets.POSITIONS, "first_unseen.h5"),
+        (NETWORK, CODES, CLASSIFIER),
+        tables("validity", "strangers"),
+    ),
     "map": Step("studies.map", (), (CODES,), tables("map")),
 }
 
@@ -131,7 +137,7 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": ["classification", "reconstruction", "similarity", "generation", "anomalies", "map"],
+    "default_tasks": ["classification", "reconstruction", "similarity", "generation", "anomalies", "validity", "map"],
     "reporter": Reporter,
     "verbosity": 2,
 }

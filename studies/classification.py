@@ -199,7 +199,7 @@ def transfer(here: tuple[Table, Features], there: tuple[Table, Features], repeat
     (table, one), (other, two) = (_placed(*each) for each in (here, there))
     labels = np.concatenate([is_frii(table), is_frii(other)])
     first, home, away = len(table), [], []
-    source = _sources(table, other)
+    source = joint_sources(table, other)
     for train, test in folds(is_frii(other), source[first:], repeats):
         home.append((first + train, first + test))
         away.append((np.flatnonzero(~np.isin(source[:first], source[first + test])), first + test))
@@ -218,7 +218,7 @@ def _placed(table: Table, features: Features) -> tuple[Table, Features]:
     return table[rows], replace(features, values=features.values[rows])
 
 
-def _sources(one: Table, other: Table) -> NDArray[np.intp]:
+def joint_sources(one: Table, other: Table) -> NDArray[np.intp]:
     """One integer per source of two tables in a row, shared by rows within ``APART`` of each other."""
     positions = [table["ra", "dec"] for table in (one, other)]
     return same_source(vstack(positions, metadata_conflicts="silent"), APART)
@@ -226,7 +226,7 @@ def _sources(one: Table, other: Table) -> NDArray[np.intp]:
 
 def beyond(table: Table, there: tuple[Table, Features]) -> tuple[Table, Features]:
     """The galaxies of ``there`` that are farther than ``APART`` from all those of a table."""
-    source, count = _sources(table, there[0]), len(table)
+    source, count = joint_sources(table, there[0]), len(table)
     rows = ~np.isin(source[count:], source[:count])
     return there[0][rows], replace(there[1], values=there[1].values[rows])
 

@@ -6,8 +6,9 @@ was not. Here a classifier meets galaxies that others chose:
 - **One catalogue left out.** The classifier of :mod:`rgz.tasks.classify` is trained on two of the samples MiraBest,
   FR-DEEP FIRST and the Radio Galaxy Dataset, and tested on FRI and FRII of the third. No source is on both sides. Of
   the Radio Galaxy Dataset, which contains most of MiraBest, only sources in neither of the others are tested.
-- **Strangers.** The classifiers that come with the library, trained on all three samples, are tested on 293 galaxies
-  that are more than 20″ from every source of any of them. Nothing was trained, chosen or tuned on these.
+- **Strangers.** The classifiers that come with the library, trained on all three samples, are tested on galaxies that
+  other authors classified and that are more than 20″ from every source of the samples. Nothing was trained, chosen or
+  tuned on these.
 
 Principal components of prepared images are the rival: the same classifier, the same other observations of the training
 galaxies. How often two catalogues give the same galaxy the same class is the ceiling.
@@ -18,7 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.metrics import balanced_accuracy_score
@@ -32,7 +33,7 @@ from rgz.tasks import classify, encode
 from rgz.tasks.classify import CLASSES, Labelled
 from rgz.transforms.prepare import Recipe, lengths, prepare
 from studies import results
-from studies.classification import _sources
+from studies.classification import joint_sources
 from studies.results import Row
 
 STRANGERS = "first_unseen.h5"
@@ -43,14 +44,21 @@ LENGTHS = (0, 6, 10, 15, 25, np.inf)  # arcsec
 
 
 def strangers() -> Sample:
-    """The galaxies for evaluation alone; raises :class:`rgz.errors.BadInput` if they are not on this machine."""
+    """The galaxies for evaluation alone, without any that are in a sample after all.
+
+    Raises :class:`rgz.errors.BadInput` if they are not on this machine.
+    """
     with h5py.File(fetch.fetch(STRANGERS)) as file:
         images, ra, dec = (file[name][()] for name in ("images", "ra", "dec"))
         label = [one.decode() for one in file["label"][()]]
     names = [f"stranger-{number:03d}" for number in range(len(label))]
     table = source_table(names, ra, dec, label, np.ones(len(label)), ["test"] * len(label))
     table["length"] = lengths(images, datasets.FIRST_PIXEL)
-    return Sample(images, table, datasets.FIRST_PIXEL)
+    known = vstack(
+        [codefile.read_codes(None, name)[0]["ra", "dec"] for name in datasets.SAMPLES], metadata_conflicts="silent"
+    )
+    group = joint_sources(known, table)
+    return Sample(images, table, datasets.FIRST_PIXEL)[~np.isin(group[len(known) :], group[: len(known)])]
 
 
 def _grey(sample: Sample) -> NDArray[np.float32]:
@@ -194,7 +202,7 @@ def agreement() -> list[Row]:
             table[np.isfinite(table["ra"]) & np.asarray(table["confident"]) & np.isin(table["label"], CLASSES[:2])]
             for table in (tables[one], tables[other])
         )
-        source = _sources(first, second)
+        source = joint_sources(first, second)
         known = dict(zip(source[len(first) :], second["label"], strict=True))
         same = [label == known[group] for group, label in zip(source, first["label"], strict=False) if group in known]
         about = {"tested": f"{one}, {other}", "way": "agreement", "galaxies": len(same)}

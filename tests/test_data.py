@@ -10,6 +10,7 @@ import pytest
 from rgz.data import archives, datasets, fetch, loader, sample, training_set
 from rgz.tasks import classify
 from rgz.transforms import fields, prepare
+from studies import validity
 
 pytestmark = pytest.mark.data
 HOUSE = Path(__file__).parents[1]
@@ -153,3 +154,12 @@ def test_pairs_of_training_images_show_one_galaxy(built, monkeypatch):
     assert own.median() > 0.8
     assert (own[:, None] >= likeness.T).float().mean() > 0.85
     assert own.mean() > likeness.mean() + 0.2
+
+
+def test_strangers_are_in_no_sample_and_in_no_training_set(survey, built):
+    if fetch.locate(validity.STRANGERS) is None:
+        pytest.skip("the strangers are not here")
+    table = validity.strangers().table
+    assert len(table) == 292
+    for other in (*(survey(name).table for name in datasets.SAMPLES), built.table):
+        assert separation(table, other[np.isfinite(other["ra"])]).min() > 20

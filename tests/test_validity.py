@@ -1,0 +1,55 @@
+"""Nothing that is tested as a stranger was trained on, and the scores mean what they say."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from rgz.tasks.classify import Labelled
+from studies import validity
+
+
+def known(name, count, seed, signal=2.0):
+    """Labelled galaxies of one sample, FRI and FRII in turn, each observed once more."""
+    rng = np.random.default_rng(seed)
+    label = np.array(["FRI", "FRII"])[np.arange(count) % 2]
+    codes = rng.normal(size=(count, 64)).astype(np.float32)
+    codes[:, 0] += signal * (label == "FRII")
+    columns = {
+        "name": np.arange(count).astype(str),
+        "ra": rng.uniform(0, 360, count),
+        "dec": rng.uniform(-5, 60, count),
+    }
+    return Labelled(Table(columns | {"label": label, "sample": [name] * count}), codes, codes[:, None] + 0.01)
+
+
+def together(*parts):
+    tables = {name: np.concatenate([part.table[name] for part in parts]) for name in parts[0].table.colnames}
+    codes, observed = (np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "observed"))
+    return Labelled(Table(tables), codes, observed)
+
+
+def test_a_catalogue_left_out_is_tested_and_not_trained_on():
+    twins = known("mirabest", 120, 0)
+    other = known("frdeep-first", 120, 1)
+    other.table["ra"][:100], other.table["dec"][:100] = twins.table["ra"][:100], twins.table["dec"][:100]
+    other.codes[:100], other.observed[:100] = twins.codes[:100], twins.observed[:100]
+    other.table["label"][:100] = np.where(twins.table["label"][:100] == "FRI", "FRII", "FRI")  # a leak would be wrong
+    everything = together(twins, other, known("rgd", 200, 2))
+    rows = {(row["way"], row["metric"]): row for row in validity.left_out("mirabest", everything, everything)}
+    one = rows[validity.HOST, "accuracy"]
+    assert one["galaxies"] == 120
+    assert one["low"] <= one["value"] <= one["high"]
+    assert one["value"] > 0.75
+    assert rows[validity.CENTROID, "accuracy"]["value"] < 0.65  # the class is in the first half
+    assert rows[f"{validity.HOST} − {validity.COMPONENTS}", "accuracy"]["low"] < 1
+
+
+def test_calibration_error_is_zero_for_honest_probabilities_alone():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(size=20_000)
+    truth = (rng.uniform(size=20_000) < probability).astype(int)
+    assert validity.calibration(truth, probability) < 0.02
+    bold = np.where(probability > 0.5, 0.99, 0.01)
+    assert validity.calibration(truth, bold) == pytest.approx(0.99 - 0.75, abs=0.02)
+    assert validity.wrong_and_sure(truth, bold) == pytest.approx(0.25, abs=0.02)
+    assert np.isnan(validity.wrong_and_sure(truth, np.full(20_000, 0.6)))
