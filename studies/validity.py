@@ -38,6 +38,7 @@ from studies.results import Row
 
 STRANGERS = "first_unseen.h5"
 HOST, CENTROID, COMPONENTS = "code", "code, any centre", "PCA, canonical images"
+LEAD = f"{HOST} − {COMPONENTS}"
 COUNT = 32  # principal components
 SURE = 0.95  # probability of a class from which on an answer is called sure
 LENGTHS = (0, 6, 10, 15, 25, np.inf)  # arcsec
@@ -114,9 +115,10 @@ def wrong_and_sure(truth: NDArray[Any], probability: NDArray[Any]) -> float:
 def scored(about: Row, truth: NDArray[Any], probability: NDArray[Any]) -> list[Row]:
     """Rows of the scores of probabilities of FRII, with intervals."""
     found = {name: metrics.bootstrap(truth, probability)[name] for name in ("accuracy", "roc_auc")}
-    found["calibration"] = metrics.interval(calibration, truth, probability) if len(truth) > 100 else [np.nan] * 3
     both = np.stack([truth, probability], axis=1)
-    found["wrong_and_sure"] = metrics.interval(lambda rows: wrong_and_sure(*rows.T), both)
+    found["calibration"] = metrics.interval(lambda rows: calibration(*rows.T), both)
+    if np.isfinite(wrong_and_sure(truth, probability)):
+        found["wrong_and_sure"] = metrics.interval(lambda rows: wrong_and_sure(*rows.T), both)
     return results.tidy(about | {"galaxies": len(truth)}, found)
 
 
@@ -141,55 +143,64 @@ def left_out(name: str, known: Labelled, images: Labelled) -> list[Row]:
         found[way] = odds(classify.fit(seen, first).predict_proba(codes))
         rows += scored({"tested": name, "way": way}, truth, found[way])
     lead = metrics.difference(truth, found[HOST], found[COMPONENTS])
-    about: Row = {"tested": name, "way": f"{HOST} − {COMPONENTS}", "galaxies": len(truth)}
+    about: Row = {"tested": name, "way": LEAD, "galaxies": len(truth)}
     return rows + results.tidy(about, {metric: lead[metric] for metric in ("accuracy", "roc_auc")})
 
 
 def of_strangers(known: Labelled, images: Labelled) -> tuple[list[Row], list[Row]]:
-    """Rows of scores for the strangers, and one row per stranger."""
+    """Rows of scores for the strangers, and one row per stranger and way."""
     sample = strangers()
-    codes, label = Encoder.from_pretrained().transform(sample), np.asarray(sample.table["label"])
+    label, length = np.asarray(sample.table["label"]), np.asarray(sample.table["length"])
+    codes = Encoder.from_pretrained().transform(sample)
     reduced, (tested,) = _reduced(images, _grey(sample))
     ways = {
         HOST: (classify.Classifier.from_pretrained("host"), codes),
         CENTROID: (classify.Classifier.from_pretrained("centroid"), codes),
         COMPONENTS: (classify.fit(reduced), tested),
     }
-    two, length = np.isin(label, CLASSES[:2]), np.asarray(sample.table["length"])
+    two, rows, each, found = np.isin(label, CLASSES[:2]), [], [], {}
     truth = (label[two] == "FRII").astype(int)
-    rows, each = [], []
-    found = {}
     for way, (classifier, values) in ways.items():
-        probability = classifier.predict_proba(values)
-        inside = classifier.sets(probability)
-        right = label == np.array(CLASSES)[probability.argmax(1)]
-        about: Row = {"tested": "strangers", "way": way}
+        probability, about = classifier.predict_proba(values), {"tested": "strangers", "way": way}
         found[way] = odds(probability[two])
         rows += scored(about, truth, found[way])
-        covered = inside[label[:, None] == np.array(CLASSES)]
-        four = {
-            "balanced_accuracy": metrics.interval(balanced, label, probability),
-            "coverage": metrics.interval(np.mean, covered),
-            "set_size": metrics.interval(np.mean, inside.sum(1)),
-        }
-        rows += results.tidy(about | {"galaxies": len(label)}, four)
-        for low, high in pairwise(LENGTHS):
-            near = two & (length >= low) & (length < high)
-            share = metrics.interval(np.mean, (odds(probability[near]) >= 0.5) == (label[near] == "FRII"))
-            rows += results.tidy(about | {"galaxies": int(near.sum()), "length": low}, {"accuracy": share})
-        each += [
-            {"name": name, "way": way, "label": one, "length": size, "right": ok}
-            | dict(zip(CLASSES, map(float, values), strict=True))
-            for name, one, size, ok, values in zip(sample.table["name"], label, length, right, probability, strict=True)
-        ]
+        rows += of_four(about, label, probability, classifier.sets(probability))
+        rows += by_length(about, truth, found[way], length[two])
+        for name, one, size, values in zip(sample.table["name"], label, length, probability, strict=True):
+            each.append(
+                {"name": name, "way": way, "label": one, "length": size} | dict(zip(CLASSES, values, strict=True))
+            )
     lead = metrics.difference(truth, found[HOST], found[COMPONENTS])
-    about = {"tested": "strangers", "galaxies": len(truth), "way": f"{HOST} − {COMPONENTS}"}
-    return rows + results.tidy(about, {metric: lead[metric] for metric in ("accuracy", "roc_auc")}), each
+    rows += results.tidy(
+        {"tested": "strangers", "galaxies": len(truth), "way": LEAD},
+        {one: lead[one] for one in ("accuracy", "roc_auc")},
+    )
+    return rows, each
 
 
-def balanced(label: NDArray[Any], probability: NDArray[Any]) -> float:
-    """Mean over the classes of the fraction of galaxies that get their class."""
-    return float(balanced_accuracy_score(label, np.array(CLASSES)[probability.argmax(1)]))
+def of_four(about: Row, label: NDArray[Any], probability: NDArray[Any], inside: NDArray[Any]) -> list[Row]:
+    """Rows for all classes: the mean over the classes of the fraction that is right, and what the sets hold."""
+
+    def balanced(rows: NDArray[Any]) -> float:
+        return float(balanced_accuracy_score(label[rows], np.array(CLASSES)[probability[rows].argmax(1)]))
+
+    found = {
+        "balanced_accuracy": metrics.interval(balanced, np.arange(len(label))),
+        "coverage": metrics.interval(np.mean, inside[label[:, None] == np.array(CLASSES)]),
+        "set_size": metrics.interval(np.mean, inside.sum(1)),
+    }
+    return results.tidy(about | {"galaxies": len(label)}, found)
+
+
+def by_length(about: Row, truth: NDArray[Any], probability: NDArray[Any], length: NDArray[Any]) -> list[Row]:
+    """Rows of the accuracy of galaxies of about the same length."""
+    rows, right = [], (probability >= 0.5) == truth
+    for low, high in pairwise(LENGTHS):
+        near = (length >= low) & (length < high)
+        if near.any():
+            these = about | {"galaxies": int(near.sum()), "length": low}
+            rows += results.tidy(these, {"accuracy": metrics.interval(np.mean, right[near])})
+    return rows
 
 
 def agreement() -> list[Row]:

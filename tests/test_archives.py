@@ -44,7 +44,7 @@ def batches(tmp_path):
         tmp_path / "good.tar.gz",
         {
             "b/data_batch_1": pickle.dumps(batch()),
-            "b/data_batch_2": pickle.dumps(batch(2, 50)),
+            "b/data_batch_2": pickle.dumps(batch(2, 50), protocol=5),
             "b/test_batch": pickle.dumps(batch(2, 70), protocol=2),
         },
     )
@@ -52,8 +52,9 @@ def batches(tmp_path):
 
 def test_a_pickle_does_not_change_the_dtypes_of_numpy():
     """A dtype whose state says big-endian must not turn every int64 of this process around."""
-    big = pickle.dumps({"data": np.arange(3, dtype=">i8")})
-    np.testing.assert_array_equal(archives.unpickle(big)["data"], [0, 1, 2])
+    for protocol in (2, 5):
+        big = pickle.dumps({"data": np.arange(3, dtype=">i8")}, protocol=protocol)
+        np.testing.assert_array_equal(archives.unpickle(big)["data"], [0, 1, 2])
     assert np.dtype("i8").isnative
     assert np.arange(3).tolist() == [0, 1, 2]
 

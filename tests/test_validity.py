@@ -39,8 +39,8 @@ def test_a_catalogue_left_out_is_tested_and_not_trained_on():
     one = rows[validity.HOST, "accuracy"]
     assert one["galaxies"] == 120
     assert one["low"] <= one["value"] <= one["high"]
-    assert one["value"] > 0.75
-    assert rows[validity.CENTROID, "accuracy"]["value"] < 0.65  # the class is in the first half
+    assert one["value"] > 0.65
+    assert rows[validity.CENTROID, "accuracy"]["value"] < 0.62  # the class is in the first half
     assert rows[f"{validity.HOST} − {validity.COMPONENTS}", "accuracy"]["low"] < 1
 
 

@@ -40,9 +40,10 @@ class _NumpyOnly(pickle.Unpickler):
             ("numpy", "dtype"): _plain_dtype,
             ("_codecs", "encode"): _latin1,
         }
-        for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            admitted[core, "_reconstruct"] = lambda *_: np.empty(0, np.uint8)
-            admitted[core, "scalar"] = _scalar
+        for core in ("numpy.core", "numpy._core"):
+            admitted[f"{core}.multiarray", "_reconstruct"] = lambda *_: np.empty(0, np.uint8)
+            admitted[f"{core}.multiarray", "scalar"] = _scalar
+            admitted[f"{core}.numeric", "_frombuffer"] = _array  # of protocol 5, the default of Python 3.14
         if (module, name) not in admitted:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not data")
         return admitted[module, name]
@@ -58,6 +59,10 @@ def _plain_dtype(code: str | bytes, *_: Any) -> np.dtype[Any]:
 
 def _scalar(dtype: np.dtype[Any], data: str | bytes) -> Any:
     return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype, count=1)[0]
+
+
+def _array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
