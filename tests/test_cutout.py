@@ -81,6 +81,15 @@ def test_a_source_beside_the_middle_is_moved_there(source, tmp_path):
     assert field.place[1] == pytest.approx(SKY[1] + 60 * 1.8 / 3600, abs=20 / 3600)
 
 
+def test_a_ring_wider_than_the_search_is_cut_out_where_it_shines():
+    y, x = np.mgrid[:300, :300]
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    blobs = (np.exp(-((x - 180 - 50 * np.cos(a)) ** 2 + (y - 180 - 50 * np.sin(a)) ** 2) / 4) for a in angles)
+    pixels = 80 * sum(blobs) + np.random.default_rng(0).normal(size=x.shape)
+    field = cutout.centre(cutout.Observation("a ring", pixels, 1.8))
+    assert fields.has_source(field.pixels[None], 1.8).all()
+
+
 def test_of_many_sources_the_one_asked_for_is_taken(source, tmp_path):
     rng = np.random.default_rng(9)
     both = source + np.roll(simulate.source("FRI", rng, size=300, snr=60), (100, 100), (0, 1))

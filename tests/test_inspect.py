@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,3 +279,34 @@ def test_no_class_is_called_certain(galaxy):
 )
 def test_an_anomaly_is_below_the_fifth_percentile(percentile, text):
     assert of(None, likelihood=(-60.0, 7.0, percentile)).anomaly.startswith(text)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Answers for the small inputs beside the project, by name."""
+    folder = Path(__file__).parents[2] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the cases are not here")
+    names = [path.stem for path in folder.glob("*.fits") if path.stem in CASES]
+    return dict(zip(names, inspect.inspect_each(cutout.open_cutout(folder / f"{n}.fits") for n in names), strict=True))
+
+
+CASES = {"plain", "point_first", "beam45_point_px15", "beam45_point_px4", "pointing_0", "pointing_16"}
+CASES |= {"small_ref", "small_72", "tan_dec60", "car_dec60"}
+
+
+@pytest.mark.parametrize("name", ["point_first", "beam45_point_px15", "beam45_point_px4"])
+def test_points_of_any_survey_are_unresolved(cases, name):
+    assert cases[name].status == "unresolved"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("pointing_0", "pointing_16"), ("small_ref", "small_72"), ("tan_dec60", "car_dec60")]
+)
+def test_one_galaxy_has_one_class_however_it_was_cut_out(cases, name, other):
+    assert cases[name].label == cases[other].label == "FRII"
+    assert cases[name].probabilities == pytest.approx(cases[other].probabilities, abs=0.1)
+
+
+def test_the_reference_double_is_an_frii(cases):
+    assert cases["plain"].p_frii > 0.95

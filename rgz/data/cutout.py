@@ -266,8 +266,8 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
         raise BadInput(_no_source(image.name, fields.fill(pixels), rms))
     groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
-    given = at is not None and _shows(emission, islands, groups, pixel, target)
-    x, y = target if given else _middle(islands, groups, pixel, target, notes)
+    x, y = _middle(emission, islands, groups, pixel, target, notes)
+    given = at is not None and (x, y) == target
     near = _circle(clipped.shape, (x, y), RADIUS / pixel)
     lost = 1 - (near & ~blank).sum() / (np.pi * (RADIUS / pixel) ** 2)
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
@@ -361,33 +361,31 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
     return fields.despeckle(np.where(blank, 0.0, clipped)), rms
 
 
-def _middle(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel, notes: list[str]) -> Pixel:
-    """The centroid of the source at or nearest to the target.
+def _middle(
+    emission: NDArray[Any], islands: Table, groups: NDArray[Any], pixel: float, target: Pixel, notes: list[str]
+) -> Pixel:
+    """The target, or the middle of the nearest group of islands if the target is not on a source.
 
-    Islands less than 57.6″ apart, such as two lobes, are one source. The nearest one has the nearest island.
-    """
-    away = np.hypot(islands["x"] - target[0], islands["y"] - target[1]) * pixel
-    own = islands[groups == groups[np.argmin(away)]]
-    x, y = (float(np.average(own[axis], weights=own["flux"])) for axis in ("x", "y"))
-    moved = float(np.hypot(x - target[0], y - target[1])) * pixel
-    if moved > CENTRED:
-        notes.append(f"the nearest source is {moved:.0f}″ from the middle: the field was centred on it")
-    return x, y
-
-
-def _shows(emission: NDArray[Any], islands: Table, groups: NDArray[Any], pixel: float, host: Pixel) -> bool:
-    """Whether a host galaxy at this pixel has a source.
-
-    It has if the centroid of all emission within 57.6″, or of one source, lies within 20″ of it.
+    It is on a source if the centroid of all emission within 57.6″, or of one group of islands less than 57.6″ apart,
+    such as two lobes, lies within 20″ of it.
     """
     parts = [islands[groups == group] for group in np.unique(groups)]
-    centres = [tuple(np.average(part[axis], weights=part["flux"]) for axis in ("x", "y")) for part in parts]
-    light = np.where(_circle(emission.shape, host, RADIUS / pixel), emission, 0)
+    centres = [[np.average(part[axis], weights=part["flux"]) for axis in ("x", "y")] for part in parts]
+    away = [float(np.hypot(x - target[0], y - target[1])) * pixel for x, y in centres]
+    nearest = int(np.argmin(away))
+    light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
     if light.any():
-        centres.append(
-            tuple(np.average(axis, weights=light) for axis in np.mgrid[: len(light), : light.shape[1]][::-1])
-        )
-    return bool(np.hypot(*(np.array(centres) - host).T).min() * pixel <= CENTRED)
+        y, x = (np.average(axis, weights=light) for axis in np.mgrid[: light.shape[0], : light.shape[1]])
+        away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
+    if min(away) <= CENTRED:
+        return target
+    notes.append(f"the nearest source is {away[nearest]:.0f}″ from the middle: the field was centred on it")
+    x, y = (float(one) for one in centres[nearest])
+    if not emission[_circle(emission.shape, (x, y), RADIUS / pixel)].any():  # the middle of a wide ring or double
+        down, across = np.nonzero(emission)
+        closest = np.argmin(np.hypot(across - x, down - y))
+        x, y = float(across[closest]), float(down[closest])
+    return x, y
 
 
 def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.bool_]:

@@ -315,7 +315,7 @@ class VDVAE(nn.Module):
         def draw(block: Stochastic, h: Tensor, prior_mean: Tensor, prior_log_std: Tensor) -> Tensor:
             if len(latents) == last:
                 return prior_mean
-            mean, log_std = block.posterior.after_gelu(h, activations[h.shape[-1]]).float().chunk(2, dim=1)
+            mean, log_std = block.posterior.after_gelu(h, activations[block.resolution]).float().chunk(2, dim=1)
             latents.append(mean if means else mean + log_std.exp() * torch.randn_like(mean))
             gaussians.append((mean, log_std, prior_mean, prior_log_std))
             return latents[-1]
