@@ -17,6 +17,7 @@ from rgz.errors import BadInput, as_bad_input
 from rgz.features import metric
 
 CODES = ("code", "observed")
+DIGITS, COARSE_DIGITS = 11, 5  # binary, of codes and of those of other observations, which vary anyway
 SPACE = "space"
 """Group of a codes file with the metric of the search."""
 
@@ -32,8 +33,8 @@ def write_codes(
     Parameters
     ----------
     groups
-        Sample name to its table, its codes (N, D) and those of other observations of its galaxies (N, K, D), which are
-        rounded to eleven binary digits, and its attributes.
+        Sample name to its table, its codes (N, D), those of other observations of its galaxies (N, K, D), and its
+        attributes. Codes are rounded to eleven binary digits, those of other observations to five.
     attributes
         Provenance: strings, numbers and arrays are stored unchanged, anything else as JSON.
     """
@@ -43,7 +44,7 @@ def write_codes(
             group = file.create_group(name)
             write_columns(group, table)
             group.create_dataset("code", data=_rounded(code), **CHECKED)
-            group.create_dataset("observed", data=_rounded(observed), **CHECKED)
+            group.create_dataset("observed", data=_rounded(observed, COARSE_DIGITS), **CHECKED)
             _set_attributes(group, about)
         if space is not None:
             group = file.create_group(SPACE)
@@ -52,10 +53,10 @@ def write_codes(
             group.attrs["cosine"], group.attrs["parts"] = space.cosine, space.parts
 
 
-def _rounded(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Single precision, rounded to the eleven binary digits of half precision, which halves the size of the file."""
+def _rounded(values: NDArray[Any], digits: int = DIGITS) -> NDArray[np.float32]:
+    """Single precision, rounded to some binary digits, which makes the file smaller."""
     mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent), dtype=np.float32)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2**digits) / 2**digits, exponent), dtype=np.float32)
 
 
 def _set_attributes(place: h5py.Group, attributes: dict[str, Any]) -> None:

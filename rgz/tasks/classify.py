@@ -121,7 +121,7 @@ class Classifier:
     threshold: float
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
+    landmarks: NDArray[np.float16]
     weights: NDArray[np.float32]
     offset: NDArray[np.float32]
 
@@ -143,7 +143,8 @@ class Classifier:
     def predict_proba(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         """Probabilities (N, C) of codes (N, D)."""
         x = (codes[:, self.first :] - self.centre) / self.scale
-        squares = (x**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * x @ self.landmarks.T
+        landmarks = self.landmarks.astype(np.float32)
+        squares = (x**2).sum(1)[:, None] + (landmarks**2).sum(1) - 2 * x @ landmarks.T
         kernels = np.exp(-np.maximum(squares, 0) / x.shape[1])  # (N, M)
         return np.asarray(softmax(kernels @ self.weights + self.offset, axis=1))
 
@@ -185,5 +186,5 @@ def _fitted(known: Labelled, first: int) -> Classifier:
     weights, offset = kernels.normalization_.T @ model.coef_.T, model.intercept_
     if len(classes) == 2:  # scikit-learn gives the odds of the second class alone
         weights, offset = (np.concatenate([0 * part, part], -1) for part in (weights, offset))
-    arrays = (np.asarray(part, np.float32) for part in (centre, scale, kernels.components_, weights, offset))
-    return Classifier(classes, first, 0.0, *arrays)
+    centre, scale, weights, offset = (np.asarray(part, np.float32) for part in (centre, scale, weights, offset))
+    return Classifier(classes, first, 0.0, centre, scale, kernels.components_.astype(np.float16), weights, offset)
