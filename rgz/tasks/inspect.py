@@ -7,7 +7,7 @@ with the resolution of NVSS. A source that is not resolved, or too faint to show
 
 Whether a source is resolved is told by its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness :math:`b`
 of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold and peak.
-Noise scatters this ratio by about four over the signal-to-noise ratio. A beam that is not in the header is taken to be
+Noise raises this ratio by up to about six over the signal-to-noise ratio. A beam that is not in the header is taken to be
 three pixels wide, as in FIRST and NVSS.
 """
 
@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 from astropy.table import Row, Table
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from rgz.data.cutout import Cutout
+from rgz.data.detect import PEAK
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
@@ -34,7 +36,7 @@ __all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
 COARSE = 5.0  # arcsec; images with wider pixels have the resolution of NVSS
 ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
 BEAM = 3.0  # pixels, full width at half maximum, if unknown
-POINT, SCATTER = 0.05, 4.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
+POINT, SCATTER = 0.05, 6.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
 FAINTEST = 8.0  # rms, peak of a source that shows a shape
 CHUNK = 16  # galaxies encoded together
 REASONS = {
@@ -184,17 +186,8 @@ def signal_to_noise(cutout: Cutout) -> float:
     """Peak of the source over the rms, or three times its peak over the faintest pixel if the rms is not known."""
     if np.isfinite(cutout.snr):
         return cutout.snr
-    lit = _source(cutout)
+    lit = cutout.pixels[(_radius(cutout) <= RADIUS) & (cutout.pixels > 0)]
     return float(3 * lit.max() / lit.min())
-
-
-def _source(cutout: Cutout) -> NDArray[np.float64]:
-    """Brightness of the pixels above the threshold around the middle, (M,)."""
-    return np.asarray(cutout.pixels[_near(cutout) & (cutout.pixels > 0)], float)
-
-
-def _near(cutout: Cutout) -> NDArray[np.bool_]:
-    return _radius(cutout) <= RADIUS
 
 
 def _radius(cutout: Cutout) -> NDArray[np.float64]:
@@ -204,10 +197,18 @@ def _radius(cutout: Cutout) -> NDArray[np.float64]:
 
 
 def area(cutout: Cutout) -> float:
-    """Effective area of the source over that of a point source with the same beam, threshold and peak."""
-    lit, beam = _source(cutout), cutout.beam if np.isfinite(cutout.beam) else BEAM * cutout.pixel
-    point = np.exp(-4 * np.log(2) * (_radius(cutout) / beam) ** 2)
-    point = point[_near(cutout) & (point >= lit.min() / lit.max())]
+    """Effective area of the source over that of a point source with the same beam, threshold and peak.
+
+    Islands around the middle count if they reach five times the rms.
+    """
+    radius, beam = _radius(cutout), cutout.beam if np.isfinite(cutout.beam) else BEAM * cutout.pixel
+    near = np.where(radius <= RADIUS, cutout.pixels, 0.0)
+    labels, count = ndimage.label(near, structure=np.ones((3, 3)))
+    peaks = ndimage.maximum(near, labels, np.arange(count + 1))
+    bright = peaks >= PEAK / max(signal_to_noise(cutout), PEAK) * near.max()
+    lit = near[bright[labels] & (near > 0)]
+    point = np.exp(-4 * np.log(2) * (radius / beam) ** 2)
+    point = point[(radius <= RADIUS) & (point >= lit.min() / lit.max())]
     one, other = (brightness.sum() ** 2 / (brightness**2).sum() for brightness in (lit, point))
     return float(one / other)
 
