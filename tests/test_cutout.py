@@ -332,6 +332,14 @@ def test_a_jpeg_is_read_like_a_png(source):
     assert jpeg.snr == pytest.approx(png.snr, rel=0.2)
 
 
+def test_traces_of_compression_are_no_emission(source):
+    clipped = np.round(grey(fields.clip(source))).astype(np.uint8)
+    plain, packed = (cutout.read_cutout(picture(clipped, kind), "a") for kind in ("PNG", "JPEG"))
+    assert noted(packed, "traces of the compression")
+    assert (packed.pixels > 0).sum() < 1.15 * (plain.pixels > 0).sum()
+    assert alike(plain, packed) > 0.95
+
+
 def test_what_a_picture_does_not_say_is_noted(source):
     field = cutout.read_cutout(picture(grey(source)), "a.png")
     assert noted(field, "pixels of 1.8″ were assumed")

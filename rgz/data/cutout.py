@@ -31,7 +31,9 @@ from rgz.transforms import fields
 
 __all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", "parse_position", "read_cutout"]
 
-PICTURES = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # PNG, JPEG
+JPEG = b"\xff\xd8\xff"
+PICTURES = b"\x89PNG\r\n\x1a\n", JPEG
+ARTEFACTS = 12  # grey levels, in a clipped image
 LARGEST = 4000  # pixels along a side, of what is read
 REACH = 270.0  # arcsec, half of the field around a position that is read and whose noise is measured
 COARSEST = 20.0  # arcsec, width of a pixel
@@ -187,6 +189,12 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
     if np.nansum((levels - np.nanmedian(levels)) ** 3) < 0:  # sources stand out of the sky
         levels = np.nanmax(levels) - levels
         notes.append("the picture is black on white: it was inverted")
+    lowest = np.nanmin(levels)
+    if data.startswith(JPEG) and (levels == lowest).mean() > CLIPPED:
+        levels = np.where(levels - lowest < ARTEFACTS, lowest, levels)
+        notes.append(
+            f"what is fainter than {ARTEFACTS} of 255 grey levels was taken for traces of the compression as JPEG"
+        )
     return Observation(name, levels, pixel or FIRST_PIXEL, notes=tuple(notes))
 
 

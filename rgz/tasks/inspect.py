@@ -7,8 +7,8 @@ with the resolution of NVSS. A source that is not resolved, or too faint to show
 
 Whether a source is resolved is told by its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness :math:`b`
 of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold and peak.
-Noise raises this ratio by up to about six over the signal-to-noise ratio. A beam that is not in the header is taken to be
-three pixels wide, as in FIRST and NVSS.
+Noise raises this ratio by up to about six over the signal-to-noise ratio. A beam that is not in the header is taken to
+be three pixels wide, as in FIRST and NVSS.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
