@@ -5,21 +5,23 @@ was not. Here a classifier meets galaxies that others chose:
 
 - **One catalogue left out.** The classifier of :mod:`rgz.tasks.classify` is trained on two of the samples MiraBest,
   FR-DEEP FIRST and the Radio Galaxy Dataset, and tested on FRI and FRII of the third. No source is on both sides. Of
-  the Radio Galaxy Dataset, which contains most of MiraBest, only sources that are not in MiraBest are tested.
+  the Radio Galaxy Dataset, which contains most of MiraBest, only sources that are not in MiraBest are tested, and the
+  labels that it took from MiraBest are not trained on if MiraBest is tested.
 - **Strangers.** The classifiers that come with the library, trained on all three samples, are tested on galaxies that
   other authors classified and that are more than 20″ from every source of the samples. Nothing was trained, chosen or
   tuned on these.
 
 Principal components of prepared images are the rival: the same classifier, the same other observations of the training
-galaxies. How often two catalogues give the same galaxy the same class is the ceiling.
+galaxies. No two of the catalogues contradict each other about FRI and FRII, but they are not independent: the Radio
+Galaxy Dataset took labels from MiraBest, and others from the catalogues from which FR-DEEP took them.
 """
 
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
 import h5py
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import vstack
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.metrics import balanced_accuracy_score
@@ -132,6 +134,9 @@ def left_out(name: str, known: Labelled, images: Labelled) -> list[Row]:
     if name == "rgd":  # which contains most of MiraBest
         test &= ~np.isin(group, group[table["sample"] == "mirabest"])
     train = ~own & ~np.isin(group, group[test])
+    if name == "mirabest":
+        other, _, _ = codefile.read_codes(None, "rgd")
+        train &= ~np.isin(table["name"], other["name"][other["catalogue"] == "MiraBest"])
     truth = (label[test] == "FRII").astype(int)
     half = known.codes.shape[1] // 2
     reduced, (tested,) = _reduced(images[train], images.codes[test])
@@ -205,24 +210,6 @@ def by_length(about: Row, truth: NDArray[Any], probability: NDArray[Any], length
     return rows
 
 
-def agreement() -> list[Row]:
-    """How often two catalogues give the same FRI or FRII the same class."""
-    tables: dict[str, Table] = {name: codefile.read_codes(None, name)[0] for name in encode.FIRST}
-    tables["rgd"] = tables["rgd"][tables["rgd"]["catalogue"] != "MiraBest"]  # these labels are MiraBest's own
-    rows = []
-    for one, other in combinations(tables, 2):
-        first, second = (
-            table[np.isfinite(table["ra"]) & np.asarray(table["confident"]) & np.isin(table["label"], CLASSES[:2])]
-            for table in (tables[one], tables[other])
-        )
-        source = joint_sources(first, second)
-        known = dict(zip(source[len(first) :], second["label"], strict=True))
-        same = [label == known[group] for group, label in zip(source, first["label"], strict=False) if group in known]
-        about = {"tested": f"{one}, {other}", "way": "agreement", "galaxies": len(same)}
-        rows += results.tidy(about, {"accuracy": metrics.interval(np.mean, np.array(same, float))})
-    return rows
-
-
 def main() -> None:
     """Compute and write the tables of this chapter; five minutes on one core."""
     files = [artifacts.artifact(name) for name in ("codes.h5", "classifier.safetensors")]
@@ -231,7 +218,7 @@ def main() -> None:
     rows, each = of_strangers(known, images)
     for name in encode.FIRST:
         rows += left_out(name, known, images)
-    results.write("validity", rows + agreement(), files)
+    results.write("validity", rows, files)
     results.write("strangers", each, files)
 
 

@@ -86,7 +86,7 @@ def encode(
     dimensions: Annotated[int, typer.Option(min=1, help="Number of latents in a code, those of highest rate.")] = 64,
     path: TrainingSet = TRAINING_SET,
 ) -> None:
-    """Encode all samples into codes.h5, and fit the FRI/FRII classifiers; six minutes on two cores.
+    """Encode all samples into codes.h5, and fit the classifiers to them; twenty minutes on two cores.
 
     Codes are posterior means of latents; they have no unit.
 
