@@ -59,7 +59,7 @@ def test_two_equal_halves_have_one_code_whichever_is_brighter(encoder):
         lobes = [g * np.exp(-((x - u) ** 2 + y**2) / 20) for g, u in ((more, 12), (1, -12))]
         field = np.where(sum(lobes) > 0.01, sum(lobes), 0)
         field[40:50, 45] += 0.3 * np.arange(10) / 10  # below: the sides across are told apart
-        codes.append(encoder.transform(SimpleNamespace(pixels=field, pixel=1.8)))
+        codes.append(encoder.transform(SimpleNamespace(pixels=field, pixel=1.8, given=True)))
     np.testing.assert_allclose(*codes, rtol=1e-2, atol=1e-3)
 
 
@@ -71,10 +71,22 @@ def test_codes_do_not_depend_on_the_batch(encoder, simulated, monkeypatch):
 
 
 def test_a_cutout_has_the_code_of_its_row(encoder, simulated):
-    one = SimpleNamespace(pixels=simulated.images[3], pixel=simulated.pixel)  # what an encoder takes from a cut-out
+    one = SimpleNamespace(
+        pixels=simulated.images[3], pixel=simulated.pixel, given=True
+    )  # what an encoder takes from a cut-out
     np.testing.assert_allclose(encoder.transform(one), encoder.transform(simulated[3:4]), rtol=1e-5, atol=1e-6)
     assert encoder.reconstruct(one).shape == (1, 32, 32)
     np.testing.assert_array_equal(encoder.prepared(one), encoder.prepared(simulated[3:4]))
+
+
+def test_without_a_host_the_whole_code_is_about_the_centroid(encoder, simulated):
+    fields = [
+        SimpleNamespace(pixels=simulated.images[3], pixel=simulated.pixel, given=given) for given in (True, False)
+    ]
+    host, none = encoder.transform(fields)
+    count = len(encoder.latents)
+    np.testing.assert_allclose(none[2 * count :], host[2 * count :], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(none[count : 2 * count], none[3 * count :])
 
 
 def test_prepared_images_are_around_the_middle_or_the_centroid(encoder, simulated):

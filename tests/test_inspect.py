@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,8 @@ def test_many_files_one_of_them_bad(run, galaxy, tmp_path):
     assert code == 0, err
     said = {one["file"]: one for one in map(json.loads, out.splitlines())}
     assert [said[str(file)]["status"] for file in files] == ["refused", "ok", "refused"]
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [str(file) for file in files]
+    assert set(said[str(files[0])]) <= set(said[str(galaxy)])
     assert "cannot be read" in said[str(files[2])]["notes"][0]
     assert "1 answered, 2 refused" in err
     code, out, err = run("look", *files, "--strict")
@@ -94,6 +98,8 @@ def test_a_folder_is_all_its_files(run, galaxy, tmp_path):
     folder.mkdir()
     for name in ("b.fits", "a.fits"):
         (folder / name).write_bytes(galaxy.read_bytes())
+    (folder / ".hidden").write_text("no image")
+    (folder / "below").mkdir()
     code, out, err = run("look", folder, galaxy, "--json")
     assert code == 0, err
     said = [json.loads(line) for line in out.splitlines()]
@@ -118,6 +124,8 @@ def test_a_class_without_a_place_does_not_depend_on_the_middle(tmp_path):
     for one in found:
         assert one.kind == "centroid"
         assert one.probabilities == pytest.approx(found[0].probabilities, abs=0.02)
+        assert one.likelihood[2] == pytest.approx(found[0].likelihood[2], abs=5)
+        assert len(set(one.neighbours["name"]) & set(found[0].neighbours["name"])) >= 8
 
 
 def test_the_host_stays_in_the_middle(run, galaxy):
@@ -126,6 +134,16 @@ def test_the_host_stays_in_the_middle(run, galaxy):
     said = json.loads(out)
     assert said["classifier"] == "host"
     assert (said["ra"], said["dec"]) == pytest.approx((150.002, 20.001), abs=1e-6)
+
+
+@pytest.mark.parametrize("pixel", [4.9, 5.1, 6.0, 8.0])
+def test_a_resolved_double_is_an_frii_in_pixels_of_any_width(pixel):
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:120, :120] - 59.5
+    sky = sum(np.exp(-4 * np.log(2) * ((x - side) ** 2 + y**2) / 9) for side in (-4.5, 4.5))
+    noise = ndimage.gaussian_filter(rng.normal(size=x.shape), 1.27)
+    one = cutout.centre(cutout.Observation("a double", 60 * sky + noise / noise.std(), pixel))
+    assert inspect.inspect(one).label == "FRII"
 
 
 @pytest.mark.parametrize(("pixel", "beam"), [(1.8, 5.4), (15.0, 45.0), (4.0, 45.0), (2.0, 8.0)])
@@ -145,6 +163,7 @@ def test_a_source_without_a_shape_has_no_class(galaxy):
     seen = cutout.open_cutout(galaxy)
     point = of(seen, area=1.01)
     assert (point.label, point.status) == (None, "unresolved")
+    assert (point.to_dict()["probabilities"], point.to_dict()["set90"]) == (None, [])
     assert np.isnan(point.p_frii)
     assert point.to_dict()["p_frii"] is None
     assert "not resolved" in str(point)
@@ -174,7 +193,7 @@ def test_table_and_figure_are_written(run, galaxy, tmp_path):
 def test_images_as_coarse_as_nvss_are_judged_by_nvss(run, source, tmp_path):
     y, x = np.mgrid[:100, :100] - 49.5
     rng = np.random.default_rng(0)
-    blobs = 60 * np.exp(-((x - 4) ** 2 + y**2) / 4) + 80 * np.exp(-((x + 4) ** 2 + y**2) / 4)
+    blobs = 60 * np.exp(-((x - 1) ** 2 + y**2) / 3) + 80 * np.exp(-((x + 1) ** 2 + y**2) / 4)
     path = fits_file(tmp_path / "nvss.fits", blobs + rng.normal(size=blobs.shape), wcs_of(blobs.shape, 15.0))
     code, out, err = run("look", path, "--json")
     assert code == 0, err
@@ -310,3 +329,14 @@ def test_one_galaxy_has_one_class_however_it_was_cut_out(cases, name, other):
 
 def test_the_reference_double_is_an_frii(cases):
     assert cases["plain"].p_frii > 0.95
+
+
+def test_a_full_disk_is_one_line(galaxy):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "rgz", "look", str(galaxy), "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rgz: the output cannot be written")
+    assert done.stderr.count("\n") == 1

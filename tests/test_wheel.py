@@ -57,7 +57,7 @@ def test_rgz_look_answers_in_an_empty_folder(wheel, fits_galaxy, tmp_path):
 
     looked = rgz("look", str(fits_galaxy))
     assert looked.returncode == 0, looked.stderr
-    assert "P(FRII)" in looked.stdout
+    assert "not excluded at 90 %" in looked.stdout
     study = rgz("study", "classification")
     assert (study.returncode, study.stdout) == (1, "")
     assert "clone of the repository" in study.stderr

@@ -176,6 +176,9 @@ def main() -> None:
     except BadInput as error:
         typer.echo("rgz: " + " ".join(str(error).split()), err=True)
         sys.exit(1)
+    except OSError as error:  # a full disk, say
+        typer.echo(f"rgz: the output cannot be written ({error.strerror or error})", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("rgz: stopped", err=True)
         sys.exit(130)

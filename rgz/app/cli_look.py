@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explorer", "generate", "look", "similar"]
 
+Refusal = tuple[int, Path, str]  # number of answers before it, file and reason
 K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")]
 TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot or .parquet.")]
 
@@ -54,21 +55,25 @@ def look(
         search.ending(table)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    refused: list[str] = []
-    paths = _listed(files or [])
-    cutouts = _cutouts(paths, at, (pixel, hdu, plane), as_json, refused)
+    paths, refused = _listed(files or []), list[Refusal]()
+    cutouts = _cutouts(paths, at, (pixel, hdu, plane), refused)
     first = next(cutouts, None)
-    if first is None and len(refused) > 1:
-        raise BadInput(f"none of these {len(refused)} files can be used")
-    if first is None:
-        raise BadInput("".join(refused) or "no input: give an image, or a position with --at RA DEC")
-    from rgz.tasks import inspect  # torch, which takes seconds
+    if first is None and len(refused) == 1:
+        raise BadInput(refused[0][2])
+    if first is None and not refused:
+        raise BadInput("no input: give an image, a folder of images, or a position with --at RA DEC")
+    kept, listed = [], 0
+    if first is not None:
+        from rgz.tasks import inspect  # torch, which takes seconds
 
-    kept = []
-    for one in inspect.inspect_each(chain([first], cutouts), k):
-        typer.echo(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else str(one))
-        if table or plot:
-            kept.append(one)
+        for number, one in enumerate(inspect.inspect_each(chain([first], cutouts), k)):
+            listed = _list(refused, listed, number, as_json)
+            typer.echo(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else str(one))
+            if table or plot:
+                kept.append(one)
+    _list(refused, listed, len(paths), as_json)
+    if first is None:
+        raise BadInput(f"none of these {len(refused)} files can be used")
     if table:
         search.write(_neighbours(kept), table)
     if plot:
@@ -80,29 +85,44 @@ def look(
 
 
 def _listed(paths: list[Path]) -> list[Path]:
-    """The files, and those in the folders, by name."""
-    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    """The files, and the visible ones in the folders, by name."""
+    found = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        found += [file for file in inside if file == path or (file.is_file() and not file.name.startswith("."))]
+    return found
 
 
 def _cutouts(
-    files: list[Path], at: tuple[str, str] | None, choice: tuple[Any, ...], as_json: bool, refused: list[str]
+    files: list[Path], at: tuple[str, str] | None, choice: tuple[Any, ...], refused: list[Refusal]
 ) -> Iterator["Cutout"]:
-    """Cutouts of the files, or of a position; the reasons why other files cannot be used are printed, and listed."""
+    """Cutouts of the files, or of a position; the reasons why other files cannot be used go to ``refused``."""
     from rgz.data import cutout
     from rgz.progress import progress
 
     place = cutout.parse_position(*at) if at else None
     if place and not files:
         yield cutout.download_cutout(*place)
-    for path in progress(files, desc="looking", unit="galaxy"):
+    for number, path in enumerate(progress(files, desc="looking", unit="galaxy")):
         try:
             yield cutout.open_cutout(path, place, *choice)
         except BadInput as error:
-            refused.append(str(error))
-            if as_json:
-                typer.echo(json.dumps({"file": str(path), "status": "refused", "class": None, "notes": [str(error)]}))
-            elif len(files) > 1:
-                typer.echo(f"rgz: {error}", err=True)
+            refused.append((number - len(refused), path, str(error)))
+
+
+def _list(refused: list[Refusal], listed: int, number: int, as_json: bool) -> int:
+    """Print the refusals of files before the answer of this ``number``, from ``listed`` on; returns how many are."""
+    while listed < len(refused) and refused[listed][0] <= number:
+        _, path, reason = refused[listed]
+        if as_json:
+            empty = dict.fromkeys(("ra", "dec", "class", "probabilities", "p_frii", "anomaly_percentile"))
+            lists = {"set90": [], "notes": [reason], "neighbours": []}
+            row = {"file": str(path), "status": "refused"} | empty | lists
+            typer.echo(json.dumps(row, ensure_ascii=False))
+        else:
+            typer.echo(f"rgz: {reason}", err=True)
+        listed += 1
+    return listed
 
 
 def _neighbours(found: list["Inspection"]) -> "Table":

@@ -33,7 +33,7 @@ __all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", 
 
 JPEG = b"\xff\xd8\xff"
 PICTURES = b"\x89PNG\r\n\x1a\n", JPEG
-ARTEFACTS = 12  # grey levels, in a clipped image
+ARTEFACTS = 12  # grey levels above a black sky
 LARGEST = 4000  # pixels along a side, of what is read
 REACH = 270.0  # arcsec, half of the field around a position that is read and whose noise is measured
 COARSEST = 20.0  # arcsec, width of a pixel
@@ -190,7 +190,7 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
         levels = np.nanmax(levels) - levels
         notes.append("the picture is black on white: it was inverted")
     lowest = np.nanmin(levels)
-    if data.startswith(JPEG) and (levels == lowest).mean() > CLIPPED:
+    if data.startswith(JPEG) and np.nanmedian(levels) - lowest < ARTEFACTS / 3:  # the sky is black
         levels = np.where(levels - lowest < ARTEFACTS, lowest, levels)
         notes.append(
             f"what is fainter than {ARTEFACTS} of 255 grey levels was taken for traces of the compression as JPEG"
@@ -385,10 +385,12 @@ def _middle(
     if light.any():
         y, x = (np.average(axis, weights=light) for axis in np.mgrid[: light.shape[0], : light.shape[1]])
         away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
-    if min(away) <= CENTRED:
-        return target
-    notes.append(f"the nearest source is {away[nearest]:.0f}″ from the middle: the field was centred on it")
-    x, y = (float(one) for one in centres[nearest])
+    x, y = target
+    if min(away) > CENTRED:
+        notes.append(
+            f"the nearest source is {away[nearest]:.0f}″ from the place asked for: the field was centred on it"
+        )
+        x, y = (float(one) for one in centres[nearest])
     if not emission[_circle(emission.shape, (x, y), RADIUS / pixel)].any():  # the middle of a wide ring or double
         down, across = np.nonzero(emission)
         closest = np.argmin(np.hypot(across - x, down - y))

@@ -66,13 +66,17 @@ class Embed(nn.Module):
         self.model, self.prepare = model, Prepare(recipe)
         self.register_buffer("latents", torch.from_numpy(np.array(latents, dtype=np.int64)))
 
-    def forward(self, fields: Tensor, pixel: float) -> Tensor:
-        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D)."""
-        squares, poses = self.prepare(fields, pixel, FRAMES)  # (frames, N, 1, H, W)
+    def forward(self, fields: Tensor, pixel: float, hosts: bool = True) -> Tensor:
+        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D).
+
+        Without ``hosts`` in the middle of the fields, all four parts are about the centroid, which takes four passes.
+        """
+        squares, poses = self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:])  # (frames, N, 1, H, W)
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
         means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.latents] for part in parts])
-        middle, centroid = means.view(*views.shape[:3], -1).unbind(1)  # (views, N, D)
+        of_frames = means.view(*views.shape[:3], -1).unbind(1)
+        middle, centroid = of_frames[0], of_frames[-1]  # (views, N, D)
         sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
         along, across = ((1 + sure) / 2).unbind(-1)
         weights = torch.stack(
@@ -118,25 +122,31 @@ class Encoder:
     def transform(self, sample: "Sample | Cutout | Sequence[Cutout]") -> NDArray[np.float32]:
         """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
+        A cut-out whose middle was not given as the position of the host is encoded about the centroid of its emission,
+        so that its code does not depend on how the image was cut out.
+
         Raises
         ------
         BadInput
             An image has no emission in its middle, or values that single precision cannot hold.
         """
-        if isinstance(sample, Sequence):
-            codes = np.empty((len(sample), PARTS * len(self.latents)), np.float32)
-            for pixel in {cutout.pixel for cutout in sample}:  # images of one pixel width are encoded together
-                rows = [row for row, cutout in enumerate(sample) if cutout.pixel == pixel]
-                codes[rows] = self._encoded(np.stack([sample[row].pixels for row in rows]).astype(np.float32), pixel)
-            return codes
-        return self._encoded(*self._fields(sample))
+        if isinstance(sample, Sample):
+            return self._encoded(*self._fields(sample), hosts=True)
+        cutouts = sample if isinstance(sample, Sequence) else [sample]
+        codes = np.empty((len(cutouts), PARTS * len(self.latents)), np.float32)
+        kinds = [(cutout.pixel, cutout.given) for cutout in cutouts]
+        for pixel, given in set(kinds):  # which are encoded together
+            rows = [row for row, kind in enumerate(kinds) if kind == (pixel, given)]
+            images = np.stack([cutouts[row].pixels for row in rows]).astype(np.float32)
+            codes[rows] = self._encoded(images, pixel, hosts=given)
+        return codes
 
     @torch.no_grad()
-    def _encoded(self, images: NDArray[np.float32], pixel: float) -> NDArray[np.float32]:
+    def _encoded(self, images: NDArray[np.float32], pixel: float, hosts: bool) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
         parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")
-        codes = torch.cat([self.embed(part, pixel) for part in parts]).numpy()
+        codes = torch.cat([self.embed(part, pixel, hosts) for part in parts]).numpy()
         if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
         return np.asarray(codes)

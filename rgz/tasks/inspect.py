@@ -2,8 +2,8 @@ r"""Inspect your own galaxy: its class, how anomalous it is, and which galaxies 
 
 The cut-out is prepared and encoded in the same way as the samples. One of three classifiers
 (:mod:`rgz.tasks.classify`) gives the probabilities of the classes: one for images whose middle is the position of the
-host galaxy, if the position was given; one that does not depend on what is in the middle, otherwise; and one for images
-with the resolution of NVSS. A source that is not resolved, or too faint to show a shape, gets no class.
+host galaxy, if the position was given; otherwise one that does not depend on what is in the middle; and one for barely
+resolved sources in wide pixels, as in NVSS. A source that is not resolved, or too faint to show a shape, gets no class.
 
 Whether a source is resolved is told by its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness :math:`b`
 of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold and peak.
@@ -33,7 +33,7 @@ from rgz.transforms.fields import RADIUS
 
 __all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
 
-COARSE = 5.0  # arcsec; images with wider pixels have the resolution of NVSS
+COARSE, BARELY = 5.0, 1.7  # arcsec, pixels; area: wider and barely resolved images are classified as those of NVSS
 ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
 BEAM = 3.0  # pixels, full width at half maximum, if unknown
 POINT, SCATTER = 0.05, 6.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
@@ -46,7 +46,7 @@ REASONS = {
 }
 BASIS = {
     "host": "with the host galaxy at the given position",
-    "centroid": "from the shape alone; --at RA DEC of the host galaxy makes it more accurate",
+    "centroid": "from the shape of the emission alone",
     "coarse": "fitted to FR-DEEP NVSS",
 }
 
@@ -155,9 +155,9 @@ class Inspection:
             "dec": _number(cutout.place[1]),
             "status": self.status,
             "class": self.label,
-            "probabilities": {name: _number(value) for name, value in self.probabilities.items()},
+            "probabilities": self.label and {name: _number(value) for name, value in self.probabilities.items()},
             "p_frii": _number(self.p_frii),
-            "set90": list(self.set90),
+            "set90": list(self.set90) if self.label else [],
             "classifier": self.kind,
             "anomaly_percentile": _number(self.likelihood[2]),
             "log_likelihood": dict(zip(("nats", "error"), map(_number, self.likelihood[:2]), strict=True)),
@@ -201,8 +201,8 @@ def area(cutout: Cutout) -> float:
 
     Islands around the middle count if they reach five times the rms.
     """
-    radius, beam = _radius(cutout), cutout.beam if np.isfinite(cutout.beam) else BEAM * cutout.pixel
-    near = np.where(radius <= RADIUS, cutout.pixels, 0.0)
+    radius, beam = _radius(cutout), cutout.beam if cutout.beam >= cutout.pixel else BEAM * cutout.pixel  # or NaN
+    near = np.where(radius <= RADIUS, cutout.pixels / cutout.pixels.max(), 0.0)
     labels, count = ndimage.label(near, structure=np.ones((3, 3)))
     peaks = ndimage.maximum(near, labels, np.arange(count + 1))
     bright = peaks >= PEAK / max(signal_to_noise(cutout), PEAK) * near.max()
@@ -252,7 +252,9 @@ class _Tools:
             errors = members.std(axis=0, ddof=1)
         found = []
         for number, cutout in enumerate(cutouts):
-            kind = "coarse" if cutout.pixel > COARSE else "host" if cutout.given else "centroid"
+            extent = area(cutout)
+            coarse = cutout.pixel > COARSE and extent < BARELY
+            kind = "coarse" if coarse else "host" if cutout.given else "centroid"
             classifier = self.classifier(kind)
             probability = classifier.predict_proba(codes[number : number + 1])
             (inside,) = classifier.sets(probability)
@@ -260,7 +262,7 @@ class _Tools:
             kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
             likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
             near = self.index.query(codes[number], k, cutout.place)
-            found.append(Inspection(cutout, kind, by_class, kept, area(cutout), likelihood, near))
+            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near))
         return found
 
 
