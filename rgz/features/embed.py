@@ -134,7 +134,7 @@ class Encoder:
             return self._encoded(*self._fields(sample), hosts=True)
         cutouts = sample if isinstance(sample, Sequence) else [sample]
         codes = np.empty((len(cutouts), PARTS * len(self.latents)), np.float32)
-        kinds = [(cutout.pixel, cutout.given) for cutout in cutouts]
+        kinds = [(round(cutout.pixel, 6), cutout.given) for cutout in cutouts]
         for pixel, given in set(kinds):  # which are encoded together
             rows = [row for row, kind in enumerate(kinds) if kind == (pixel, given)]
             images = np.stack([cutouts[row].pixels for row in rows]).astype(np.float32)

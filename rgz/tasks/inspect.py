@@ -12,6 +12,7 @@ be three pixels wide, as in FIRST and NVSS.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -230,11 +231,16 @@ def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
 
 
 def inspect_each(cutouts: Iterable[Cutout], k: int = 10) -> Iterator[Inspection]:
-    """Like :func:`inspect`, for any number of galaxies, in order; weights and codes are read once."""
-    tools = _Tools()
-    waiting = iter(cutouts)
-    while chunk := list(islice(waiting, CHUNK)):
-        yield from tools.inspect(chunk, k)
+    """Like :func:`inspect`, for any number of galaxies, in order; weights and codes are read once.
+
+    The next galaxies are taken from ``cutouts`` by another thread, so that files are read during the inspection.
+    """
+    tools, waiting = _Tools(), iter(cutouts)
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(lambda: list(islice(waiting, CHUNK)))
+        while chunk := following.result():
+            following = reader.submit(lambda: list(islice(waiting, CHUNK)))
+            yield from tools.inspect(chunk, k)
 
 
 class _Tools:
