@@ -40,7 +40,7 @@ AGAIN = 2  # other observations of each galaxy of the samples, for the classifie
 CUT = 150  # pixels, width of the fields that are observed again
 FIRST = ("mirabest", "frdeep-first", "rgd")
 CLASSIFIERS = {"host": (FIRST, 0), "centroid": (FIRST, 2), "coarse": (("frdeep-nvss",), 0)}
-"""The classifiers of :func:`rgz.inspect`: the samples that each is fitted to, and the first part of a code it uses.
+"""The samples to which each classifier of :func:`rgz.inspect` is fitted, and the first part of a code that it uses.
 
 ``host`` is for images whose middle is the position of the host galaxy; ``centroid`` does not depend on the middle;
 ``coarse`` is for images with the resolution of NVSS.
