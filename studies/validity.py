@@ -1,4 +1,4 @@
-"""How far does the class hold for galaxies of nobody's catalogue?
+"""How accurate is the class for galaxies outside the catalogues of the training?
 
 Inside one catalogue, training and test galaxies were chosen by the same people from the same survey; a reader's galaxy
 was not. Here a classifier meets galaxies that others chose:
@@ -11,9 +11,9 @@ was not. Here a classifier meets galaxies that others chose:
   other authors classified and that are more than 20″ from every source of the samples. Nothing was trained, chosen or
   tuned on these.
 
-Principal components of prepared images are the rival: the same classifier, the same other observations of the training
-galaxies. No two of the catalogues contradict each other about FRI and FRII, but they are not independent: the Radio
-Galaxy Dataset took labels from MiraBest, and others from the catalogues from which FR-DEEP took them.
+Principal components of prepared images are the baseline: the same classifier, the same other observations of the
+training galaxies. No two of the catalogues contradict each other about FRI and FRII, but they are not independent: the
+Radio Galaxy Dataset took labels from MiraBest, and others from the catalogues from which FR-DEEP took them.
 """
 
 from itertools import pairwise

@@ -31,7 +31,10 @@ def look(
     ] = None,
     at: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="RA and Dec of the host, in degrees or as 10:02:00 +02:15:00.", metavar="RA DEC"),
+        typer.Option(
+            help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without, the shape decides.",
+            metavar="RA DEC",
+        ),
     ] = None,
     pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,

@@ -19,9 +19,10 @@ first part of the training there are none, and the rate of the coarse ones weigh
 added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282).
 
 The latents of one block are neighbours on a grid, and the priors of the loss take them as independent. Over the
-training images they are not. After the training each prior therefore becomes :math:`\mathcal{N}(\mu, \sigma R
-\sigma)`, with the same means and standard deviations as before and one correlation matrix :math:`R` for the block,
-that of posterior samples standardised by their priors (:meth:`VDVAE.correlate`). New galaxies are sampled from it.
+training images they are not. After the training, the prior of each block up to 8 × 8 therefore becomes
+:math:`\mathcal{N}(\mu, S R S)` with :math:`S = \mathrm{diag}(\sigma)`. Means and standard deviations are those of
+before. :math:`R` is one correlation matrix per block, the same for all images: that of posterior samples standardised
+by their priors (:meth:`VDVAE.correlate`). New galaxies are sampled from it.
 """
 
 import math

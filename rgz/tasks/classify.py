@@ -11,9 +11,9 @@ holds for galaxies that are fainter, smaller or less well placed than those of o
 have together the weight of one galaxy. All classes have the same weight, since nobody knows how frequent they are among
 the galaxies of a reader. Sources to which catalogues give different classes are left out.
 
-The *set* of a galaxy holds the classes that are not excluded: those with at least the probability that nine of ten
-galaxies of the training samples have for their own class, when they are held out (split conformal prediction with
-cross-validation, Vovk 2015).
+The *set* of a galaxy contains the classes that are not excluded: those with a probability above a threshold. In
+cross-validation, nine of ten training galaxies have a probability above this threshold for their true class
+(cross-conformal prediction, Vovk 2015). The most probable class is always in the set.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,6 @@ from astropy.table import Table, vstack
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import softmax
-from sklearn.model_selection import StratifiedGroupKFold
 
 from rgz import artifacts
 from rgz.data.sample import same_source
@@ -62,6 +61,10 @@ def folds(
     labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = 5
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Row numbers of training and test folds: stratified, grouped, reshuffled in each repeat."""
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,
+    )  # scikit-learn is slow to import, and rgz look needs none of it
+
     for repeat in range(repeats):
         yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
 
@@ -157,7 +160,7 @@ def fit(known: Labelled, first: int = 0) -> Classifier:
     """A classifier on the numbers of codes from ``first`` on, of the classes that the galaxies have."""
     label, group = np.asarray(known.table["label"]), groups(known.table)
     held_out = np.empty(len(label))
-    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=SEED).split(label, label, group):
+    for train, test in folds(label, group, repeats=1):
         one = _fitted(known[train], first)
         own = label[test][:, None] == np.array(one.classes)
         held_out[test] = one.predict_proba(known.codes[test])[own]
@@ -165,7 +168,7 @@ def fit(known: Labelled, first: int = 0) -> Classifier:
 
 
 def _fitted(known: Labelled, first: int) -> Classifier:
-    from sklearn.kernel_approximation import Nystroem  # these imports take a second, and rgz look needs none of them
+    from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import LogisticRegression
 
     label, group = np.asarray(known.table["label"]), groups(known.table)

@@ -5,10 +5,10 @@ The cut-out is prepared and encoded in the same way as the samples. One of three
 host galaxy, if the position was given; otherwise one that does not depend on what is in the middle; and one for barely
 resolved sources in wide pixels, as in NVSS. A source that is not resolved, or too faint to show a shape, gets no class.
 
-Whether a source is resolved is told by its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness :math:`b`
-of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold and peak.
-Noise raises this ratio by up to about six over the signal-to-noise ratio. A beam that is not in the header is taken to
-be three pixels wide, as in FIRST and NVSS.
+Whether a source is resolved is judged from its effective area, :math:`(\sum b)^2 / \sum b^2` for the brightness
+:math:`b` of the pixels above the threshold. It is compared with that of a point source with the same beam, threshold
+and peak. Noise raises this ratio by up to about 6/SNR, where SNR is the peak over the rms. A beam that is not in the
+header is taken to be three pixels wide, as in FIRST and NVSS.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
