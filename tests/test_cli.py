@@ -259,7 +259,7 @@ def test_files_of_one_name_are_told_apart(fits_galaxy, tmp_path):
     copy.write_bytes(gzip.compress(fits_galaxy.read_bytes()))
     status, out, _ = looked(fits_galaxy, copy, "--table", tmp_path / "near.csv")
     assert status == 0
-    assert [json.loads(line)["name"] for line in out.splitlines()] == [str(fits_galaxy), str(copy)]
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [str(fits_galaxy), str(copy)]
     assert list(Table.read(tmp_path / "near.csv")["query"]) == [str(fits_galaxy), str(copy)]
 
 

@@ -114,7 +114,7 @@ def test_a_cutout_is_found_where_it_is(simulated, monkeypatch):
     table["sample"], table["ra"], table["dec"] = "sim", np.arange(24.0), 1.0
     codes = simulated.images.reshape(24, -1)[:, ::10] + 0.0
     index = search.build(codes, table, metric.plain(codes, cosine=False))
-    cutout = SimpleNamespace(pixels=simulated.images[5], pixel=1.8, place=(5.0, 1.0))
+    cutout = SimpleNamespace(pixels=simulated.images[5], pixel=1.8, place=(5.0, 1.0), given=True)
     found = index.query(cutout, k=3)
     assert found["name"][0] == "sim-0005"
     assert found["same"].tolist() == [True, False, False]
@@ -182,3 +182,19 @@ def test_changes_that_do_not_vary_are_refused(changes):
         metric.invariant(np.random.default_rng(0).normal(size=(50, 6)), changes, parts=2)
     with pytest.raises(BadInput, match="4 parts of equal length"):
         metric.invariant(np.ones((5, 6)), changes, parts=4)
+
+
+def test_without_a_host_only_the_parts_about_the_centroid_are_compared():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(60, 8))
+    table = Table({"name": [str(n) for n in range(60)], "sample": ["s"] * 60, "label": [""] * 60})
+    table["ra"] = table["dec"] = np.full(60, np.nan)
+    for cosine in (True, False):
+        space = replace(metric.invariant(codes, rng.normal(size=(40, 8)), parts=4), cosine=cosine)
+        index = search.build(codes, table, space)
+        other = np.concatenate([rng.normal(size=4), codes[7, 4:]])
+        found = index.query(other, 3, hosts=False)
+        assert found["name"][0] == "7"
+        assert found["separation"][0] == pytest.approx(0, abs=1e-5)
+        half = search.build(codes[:, 4:], table, index.about_centroid.space)
+        np.testing.assert_allclose(half.vectors, index.about_centroid.vectors, rtol=1e-4, atol=1e-5)

@@ -77,7 +77,8 @@ class _Browser:
         """Search, and show the query and its neighbours."""
         index, k = self.index(self.metric.value, self.sample.value), self.count.value
         if self.uploaded:
-            found = index.query(self.encoder.transform(self.uploaded.cutout)[0], k, self.uploaded.cutout.place)
+            seen = self.uploaded.cutout
+            found = index.query(self.encoder.transform(seen)[0], k, seen.place, seen.given)
             self.query.value = "<pre>" + escape(str(self.uploaded).split("\n\n")[0]) + "</pre>"
         elif self.name.value in self.row:
             row = self.row[self.name.value]

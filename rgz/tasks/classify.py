@@ -36,6 +36,7 @@ from rgz.features import codes as codefile
 SEED = 0
 CLASSES = ("FRI", "FRII", "bent", "compact")
 COVERAGE = 0.9  # of the sets
+FOLDS = 5
 LANDMARKS, STRENGTH = 1000, 30.0  # number of kernels, and inverse strength of the penalty on their weights
 
 
@@ -58,7 +59,7 @@ def groups(table: Table) -> NDArray[np.int64]:
 
 
 def folds(
-    labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = 5
+    labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = FOLDS
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Row numbers of training and test folds: stratified, grouped, reshuffled in each repeat."""
     from sklearn.model_selection import (
@@ -157,8 +158,13 @@ class Classifier:
 
 
 def fit(known: Labelled, first: int = 0) -> Classifier:
-    """A classifier on the numbers of codes from ``first`` on, of the classes that the galaxies have."""
+    """A classifier on the numbers of codes from ``first`` on, of the classes that the galaxies have.
+
+    With fewer than five sources of a class, nothing is held out, and sets exclude no class.
+    """
     label, group = np.asarray(known.table["label"]), groups(known.table)
+    if min(len(set(group[label == one])) for one in set(label)) < FOLDS:
+        return _fitted(known, first)
     held_out = np.empty(len(label))
     for train, test in folds(label, group, repeats=1):
         one = _fitted(known[train], first)

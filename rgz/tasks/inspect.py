@@ -267,7 +267,7 @@ class _Tools:
             by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
             kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
             likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
-            near = self.index.query(codes[number], k, cutout.place)
+            near = self.index.query(codes[number], k, cutout.place, cutout.given)
             found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near))
         return found
 

@@ -10,7 +10,7 @@ maximise
 The search is exact: candidates found by this product in single precision are compared again in double precision.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,13 +101,18 @@ class SearchIndex:
                 rows[number], squares[number] = found[order], squared[order]
         return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
 
-    def query(self, what: "Cutout | NDArray[Any]", k: int = 10, at: tuple[float, float] | None = None) -> Table:
+    def query(
+        self, what: "Cutout | NDArray[Any]", k: int = 10, at: tuple[float, float] | None = None, hosts: bool = True
+    ) -> Table:
         """The ``k`` galaxies nearest to a cut-out, or to a code (D,), nearest first.
 
         Parameters
         ----------
         at
             RA and Dec of the queried galaxy in degrees, if known; a cut-out has its own.
+        hosts
+            Whether the code is that of an image with the host galaxy in its middle; a cut-out has its own. If not, only
+            the parts of the codes about the centroid are compared (:attr:`about_centroid`).
 
         Returns
         -------
@@ -118,9 +123,21 @@ class SearchIndex:
         if isinstance(what, np.ndarray):
             codes = what[None]
         else:
-            at, codes = what.place, _encoder(artifacts.artifact("codes.h5")).transform(what)
-        rows, separation = self.neighbours(codes, k)
+            at, codes, hosts = what.place, _encoder(artifacts.artifact("codes.h5")).transform(what), what.given
+        index = self if hosts else self.about_centroid
+        rows, separation = index.neighbours(codes[:, -len(index.space.centre) :], k)
         return self._listed(rows[0], separation[0], at, None)
+
+    @cached_property
+    def about_centroid(self) -> "SearchIndex":
+        """The same galaxies by the second half of their codes, or by the whole codes if the metric has no parts."""
+        if self.space.parts == 1:
+            return self
+        numbers, half = len(self.space.centre) // 2, self.vectors.shape[1] // 2
+        vectors = self.vectors[:, half:] * np.float32(np.sqrt(2) if self.space.cosine else 1)
+        matrix = self.space.matrix[numbers:, half:]  # parts are mapped one by one
+        space = replace(self.space, centre=self.space.centre[numbers:], matrix=matrix, parts=self.space.parts // 2)
+        return SearchIndex(vectors, self.table, space)
 
     def query_vector(self, vector: NDArray[np.float32], k: int, known: Row) -> Table:
         """Like :meth:`query`, for a vector (K,) already mapped by the metric, and the table row of its galaxy."""
