@@ -37,7 +37,7 @@ def _raw(sample: Sample, size: int = 128) -> NDArray[Any]:
     return np.asarray(pixels.reshape(len(pixels), size // 2, 2, size // 2, 2).mean((2, 4)).reshape(len(pixels), -1))
 
 
-def _canonical(sample: Sample) -> NDArray[Any]:
+def canonical(sample: Sample) -> NDArray[Any]:
     """Images prepared about the middle of the field, (N, size²)."""
     return np.asarray(prepare(sample.images, sample.pixel, Recipe())[0].reshape(len(sample), -1).astype(np.float32))
 
@@ -83,7 +83,7 @@ BEST = "PCA, averaged views"
 BASELINES: dict[str, tuple[Callable[[Sample], NDArray[Any]], object | None]] = {
     "Fourier amplitudes": (_fourier, None),
     "PCA, raw pixels": (_raw, _components(32)),
-    "PCA, canonical images": (_canonical, _components(32)),
+    "PCA, canonical images": (canonical, _components(32)),
     BEST: (_averaged, _components(64)),
 }
 """Name to a function of a sample and a transform fitted on training rows."""

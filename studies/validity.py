@@ -33,8 +33,8 @@ from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.tasks import classify, encode
 from rgz.tasks.classify import CLASSES, Labelled
-from rgz.transforms.prepare import Recipe, lengths, prepare
-from studies import results
+from rgz.transforms.prepare import lengths
+from studies import baselines, results
 from studies.classification import joint_sources
 from studies.results import Row
 
@@ -68,7 +68,7 @@ def strangers() -> Sample:
 
 def _grey(sample: Sample) -> NDArray[np.float32]:
     """Prepared images (N, size²), 0 … 1."""
-    return np.asarray(prepare(sample.images, sample.pixel, Recipe())[0].reshape(len(sample), -1) / 255, np.float32)
+    return np.asarray(baselines.canonical(sample) / 255, np.float32)
 
 
 def components(known: Labelled) -> Labelled:

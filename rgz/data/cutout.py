@@ -148,7 +148,7 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
     """
     pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
-    edge = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+    edge = _edge(pixels)
     finite = pixels[np.isfinite(pixels)]
     values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
     repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
@@ -163,6 +163,11 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
                 notes.append(f"{finite.size - rest.size} pixels of the value {value:g} were treated as blank")
                 return _without_sentinels(np.where(pixels == value, np.nan, pixels), notes)  # there may be others
     return pixels
+
+
+def _edge(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Values of the pixels along the four edges of an image."""
+    return np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
 
 
 def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
@@ -356,7 +361,7 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
     """The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before."""
     lowest = np.min(pixels, where=~blank, initial=np.inf)
     if (pixels == lowest).mean() > CLIPPED:
-        rest, edge = pixels - lowest, np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
+        rest, edge = pixels - lowest, _edge(pixels)
         if (edge > lowest).mean() > NOISY:  # only the darker half of the sky was cut off
             _, _, rms = sigma_clipped_stats(np.concatenate([rest[rest > 0], -rest[rest > 0]]))
             notes.append("the darker half of the sky is black: what is left of the noise was clipped")
