@@ -3,10 +3,12 @@
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +41,12 @@ def _install(session):
 def _run(session, program, *arguments):
     """Run a program of .venv."""
     session.run(str(BIN / program), *arguments)
+
+
+@nox.session
+def install(session):
+    """Install everything into .venv, and run nothing."""
+    _install(session)
 
 
 @nox.session
@@ -81,10 +89,31 @@ def _stage():
     """Copy the book's sources to a build folder, so that executed notebooks do not touch tracked files."""
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(HERE / name, STAGE)
+    shutil.copy(HERE / "_toc.yml", STAGE)
+    (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
     shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer"))
     (STAGE / "notebooks").mkdir()
+
+
+def _address():
+    """Where the repository is hosted: RGZ_REPOSITORY, or [project.urls] of pyproject.toml; empty if unknown."""
+    listed = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    return os.environ.get("RGZ_REPOSITORY", listed.get("Repository", "")).removesuffix("/").removesuffix(".git")
+
+
+def _config(address):
+    """The book's configuration; where the repository is hosted, pages get links to edit and to launch them."""
+    text = (HERE / "_config.yml").read_text(encoding="utf-8")
+    if not address:
+        return text
+    buttons = "use_repository_button: true\n  use_edit_page_button: true"
+    hosts = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
+    if address.startswith("https://github.com/"):
+        hosts["colab_url"] = "https://colab.research.google.com"
+    places = {"repository": {"url": address, "branch": "main"}, "launch_buttons": hosts}
+    return text.replace("use_repository_button: false", buttons) + "".join(
+        f"{key}: {json.dumps(place)}\n" for key, place in places.items()
+    )
 
 
 def _papermill(notebook):
