@@ -134,6 +134,7 @@ def _papermill(notebook):
 
 def _build(session):
     _run(session, "rgz", "explorer", "--out", str(STAGE / "extra" / "explorer"))
+    _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
     session.log(f"the book: {HTML.as_uri()}")

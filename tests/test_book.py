@@ -20,7 +20,7 @@ SCREENS = {
 NARROW = """() => {
     const wide = document.documentElement.clientWidth, found = [];
     if (document.documentElement.scrollWidth > wide) found.push("the page is wider than the screen");
-    for (const one of document.querySelectorAll("article img, article svg, article table, article pre, mjx-container")) {
+    for (const one of document.querySelectorAll("article img, article svg, article table, mjx-container")) {
         const box = one.getBoundingClientRect();
         let parent = one, scrolls = false;
         while ((parent = parent.parentElement) && !scrolls)
