@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nox
@@ -22,6 +22,14 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+LOCATE = """
+from rgz.data import datasets, fetch
+print(*(name for name, (archive, _) in datasets.SAMPLES.items() if fetch.locate(archive) is None))
+"""  # prints the samples without images
+NO_IMAGES = (
+    "This copy was built without the survey images of {}. Pictures of these galaxies are decoded from their codes, or "
+    "simulated; that decoded pictures look alike says nothing about the galaxies."
+)
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -58,7 +66,7 @@ def tests(session):
 
 @nox.session
 def execute(session):
-    """Bring the results up to date, run every notebook and build the book.
+    """Bring the results up to date, run every notebook, build the book, and print the paper's claims and our numbers.
 
     A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again.
     """
@@ -66,13 +74,14 @@ def execute(session):
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
     _run(session, "rgz", "study", *session.posargs)
-    _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for notebook, ended in zip(notebooks, pool.map(_papermill, notebooks), strict=True):
-            if ended.returncode:
-                session.error(f"{notebook.name} failed:\n{ended.stderr}")
+        running = {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
+        for done, ended in enumerate(as_completed(running), 1):
+            if ended.result().returncode:
+                session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
+            print(f"{done} of {len(notebooks)} notebooks have run: {running[ended]}", flush=True)
     _build(session)
 
 
@@ -104,6 +113,11 @@ def _address():
 def _config(address):
     """The book's configuration; where the repository is hosted, pages get links to edit and to launch them."""
     text = (HERE / "_config.yml").read_text(encoding="utf-8")
+    located = subprocess.run([str(BIN / "python"), "-c", LOCATE], capture_output=True, text=True).stdout.split()
+    if located:  # without a kernel nobody can see that pictures are not those of the survey
+        text = text.replace(
+            "html:\n", f"html:\n  announcement: {json.dumps(NO_IMAGES.format(', '.join(located)))}\n", 1
+        )
     if not address:
         return text
     buttons = "use_repository_button: true\n  use_edit_page_button: true"
@@ -137,6 +151,7 @@ def _build(session):
     _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
+    _run(session, "python", "-m", "studies.claims")
     session.log(f"the book: {HTML.as_uri()}")
 
 
