@@ -30,6 +30,15 @@ NO_IMAGES = (
     "This copy was built without the survey images of {}. Pictures of these galaxies are decoded from their codes, or "
     "simulated; that decoded pictures look alike says nothing about the galaxies."
 )
+COLAB = """\
+# In Colab, this fetches the repository and installs it. Elsewhere it does nothing.
+import importlib.util
+import sys
+
+if importlib.util.find_spec("rgz") is None:
+    !git clone --quiet --depth 1 {} companion
+    !{{sys.executable}} -m pip install --quiet -e companion myst-nb doit
+    sys.path.insert(0, "companion")"""  # loose bounds: numpy and torch of Colab stay
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -94,6 +103,20 @@ def book(session):
     _build(session)
 
 
+@nox.session
+def colab(session):
+    """Write the cell that installs a chapter in Colab into every notebook, or remove it if no repository is known."""
+    address = _address()
+    cell = {"cell_type": "code", "execution_count": None, "id": "colab", "outputs": []}
+    cell |= {"metadata": {"tags": ["remove-cell"]}, "source": COLAB.format(address).splitlines(keepends=True)}
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = [one for one in notebook["cells"] if one["id"] != "colab"]
+        notebook["cells"] = [cells[0], *[cell] * bool(address), *cells[1:]]
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    session.log(f"the repository is {address or 'unknown: set Repository in [project.urls] of pyproject.toml'}")
+
+
 def _stage():
     """Copy the book's sources to a build folder, so that executed notebooks do not touch tracked files."""
     shutil.rmtree(STAGE, ignore_errors=True)
@@ -122,7 +145,8 @@ def _config(address):
         return text
     buttons = "use_repository_button: true\n  use_edit_page_button: true"
     hosts = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
-    if address.startswith("https://github.com/"):
+    written = '"id": "colab"' in (HERE / "notebooks" / "01-data.ipynb").read_text(encoding="utf-8")
+    if written and address.startswith("https://github.com/"):
         hosts["colab_url"] = "https://colab.research.google.com"
     places = {"repository": {"url": address, "branch": "main"}, "launch_buttons": hosts}
     return text.replace("use_repository_button: false", buttons) + "".join(
