@@ -23,8 +23,9 @@ VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
 LOCATE = """
+from rgz.app.explorer import TITLES
 from rgz.data import datasets, fetch
-print(*(name for name, (archive, _) in datasets.SAMPLES.items() if fetch.locate(archive) is None))
+print(", ".join(TITLES[name] for name, (archive, _) in datasets.SAMPLES.items() if fetch.locate(archive) is None))
 """  # prints the samples without images
 NO_IMAGES = (
     "This copy was built without the survey images of {}. Pictures of these galaxies are decoded from their codes, or "
@@ -136,11 +137,9 @@ def _address():
 def _config(address):
     """The book's configuration; where the repository is hosted, pages get links to edit and to launch them."""
     text = (HERE / "_config.yml").read_text(encoding="utf-8")
-    located = subprocess.run([str(BIN / "python"), "-c", LOCATE], capture_output=True, text=True).stdout.split()
-    if located:  # without a kernel nobody can see that pictures are not those of the survey
-        text = text.replace(
-            "html:\n", f"html:\n  announcement: {json.dumps(NO_IMAGES.format(', '.join(located)))}\n", 1
-        )
+    asked = subprocess.run([str(BIN / "python"), "-c", LOCATE], capture_output=True, text=True, check=True)
+    if missing := asked.stdout.strip():  # captions alone would be overlooked
+        text = text.replace("html:\n", f"html:\n  announcement: {json.dumps(NO_IMAGES.format(missing))}\n", 1)
     if not address:
         return text
     buttons = "use_repository_button: true\n  use_edit_page_button: true"

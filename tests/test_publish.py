@@ -78,7 +78,7 @@ def test_missing_images_are_named_on_every_page(clone, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))
     monkeypatch.delenv("RGZ_DATA_MIRROR", raising=False)
     monkeypatch.setenv("RGZ_CACHE", str(clone / "nothing"))
-    assert "images of mirabest, frdeep-nvss, frdeep-first, rgd" in config()["html"]["announcement"]
+    assert "images of MiraBest, FR-DEEP NVSS, FR-DEEP FIRST, Radio Galaxy Dataset" in config()["html"]["announcement"]
 
 
 def test_binder_installs_the_one_list_of_dependencies():
