@@ -53,9 +53,7 @@ class Step:
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
     "network": Step("rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=(NETWORK,), run="runs/deep"),
-    "plain": Step(
-        "rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"
-    ),
+    "plain": Step("studies.vae", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),

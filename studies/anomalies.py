@@ -33,17 +33,18 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets, training_set
 from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.metrics import auc, interval
 from rgz.models import flow
 from rgz.models.flow import FlowEnsemble
 from rgz.models.vdvae import VDVAE
 from rgz.transforms import fields
 from rgz.transforms.prepare import lengths
-from studies import injected, inputs, results
+from studies import injected, results
+from studies.metrics import auc, interval
 from studies.results import Row, tidy
 
 FLOW, ELBO = "MAF", "VDVAE, −ELBO"
@@ -280,7 +281,7 @@ def study(
 def main() -> None:
     """Compute and write the tables of this chapter; ten minutes on two cores."""
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5", "density.safetensors")]
-    encoder, (flows, _), (seen, held_out) = Encoder.from_pretrained(), flow.load(files[2]), inputs.training_set()
+    encoder, (flows, _), (seen, held_out) = Encoder.from_pretrained(), flow.load(files[2]), splits(TRAINING_SET)
     codes = {}
     for name in datasets.SAMPLES:
         table, code, _ = codefile.read_codes(files[1], name)

@@ -23,21 +23,21 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint
-from rgz.models.checkpoint import Model
 from rgz.models.likelihood import mixture_sample
-from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.tasks import classify, generate
 from rgz.transforms import prepare
-from studies import inputs, realism, results
+from studies import realism, results
 from studies.classifiers import CLASSIFIERS
-from studies.inputs import flat
+from studies.reconstruction import flat
 from studies.results import Row
+from studies.vae import PlainVAE
 
 COUNT = 256  # galaxies of each way in the tests
 TRAINING = 512  # of each way, to train a classifier
@@ -47,7 +47,7 @@ REAL, HELD_OUT = "real, other sources", "held out"
 
 
 @torch.no_grad()
-def decode_with_noise(model: Model, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
+def decode_with_noise(model: VDVAE | PlainVAE, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
     """Images (N, H, W) of full codes (N, dimensions), with grey levels sampled as by
     :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``mixture``."""
     parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), embed.BATCH)
@@ -190,8 +190,8 @@ def study(
 def main() -> None:
     """Compute and write the tables of this chapter; ten minutes on one core."""
     files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
-    (model, recipe), (plain, _, _) = inputs.network(), checkpoint.load(files[1])
-    for name, rows in study(model, plain, recipe, *inputs.training_set()).items():
+    (model, recipe, _), (plain, _, _) = checkpoint.load(files[0]), checkpoint.load(files[1], PlainVAE)
+    for name, rows in study(model, plain, recipe, *splits(TRAINING_SET)).items():
         results.write(name, rows, files)
 
 

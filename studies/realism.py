@@ -28,9 +28,9 @@ from torch import nn
 
 from rgz.data import loader
 from rgz.data.sample import Sample
-from rgz.metrics import auc, interval
 from rgz.progress import progress
 from rgz.transforms import prepare
+from studies.metrics import auc, interval
 from studies.reconstruction import brightness, largest_size
 
 BEAM = 5.4 / prepare.Recipe.narrowest  # full width of FIRST's beam, of the width of the smallest prepared image

@@ -21,7 +21,8 @@ from scipy import ndimage
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from rgz import artifacts, metrics
+from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import Sample, positions, usable
@@ -34,7 +35,8 @@ from rgz.tasks.classify import confident
 from rgz.tasks.encode import changes
 from rgz.transforms import fields, perturb
 from rgz.transforms.prepare import FRAMES, Recipe, gaussian, prepare, stretch
-from studies import inputs, results
+from studies import metrics, results
+from studies.reconstruction import flat
 from studies.results import Row
 
 
@@ -230,7 +232,7 @@ class Components(nn.Module):
 
     def __init__(self, pixels: NDArray[np.uint8], count: int):
         super().__init__()
-        found = PCA(count, svd_solver="randomized", random_state=SEED).fit(inputs.flat(pixels))
+        found = PCA(count, svd_solver="randomized", random_state=SEED).fit(flat(pixels))
         self.register_buffer("mean", torch.from_numpy(found.mean_).float())
         self.register_buffer("basis", torch.from_numpy(found.components_).float())
 
@@ -297,8 +299,8 @@ def described(
         SKY: lambda one: on_the_sky(one.images, one.pixel, recipe),
     }
     for title, function in grey.items():
-        values = np.concatenate([inputs.flat(function(one)) for one in kept.values()])
-        after = {kind: inputs.flat(function(one)) for kind, one in changed.items()}
+        values = np.concatenate([flat(function(one)) for one in kept.values()])
+        after = {kind: flat(function(one)) for kind, one in changed.items()}
         yield Described(title, values, after, {"unscaled, cosine": metric.plain(values)})
 
 
@@ -334,7 +336,7 @@ def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
 
 def main() -> None:
     """Compute and write the tables of this chapter; about five minutes on one core."""
-    encoder, (seen, _) = Encoder.from_pretrained(), inputs.training_set()
+    encoder, (seen, _) = Encoder.from_pretrained(), splits(TRAINING_SET)
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5")]
     results.write("similarity", study(encoder, files[1], seen), files)
     first, nvss = (datasets.load_dataset(f"frdeep-{survey}") for survey in ("first", "nvss"))

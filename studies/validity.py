@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.metrics import balanced_accuracy_score
 
-from rgz import artifacts, metrics
+from rgz import artifacts
 from rgz.data import datasets, fetch
 from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
@@ -34,7 +34,7 @@ from rgz.features.embed import Encoder
 from rgz.tasks import classify, encode
 from rgz.tasks.classify import CLASSES, Labelled
 from rgz.transforms.prepare import lengths
-from studies import baselines, results
+from studies import baselines, metrics, results
 from studies.classification import joint_sources
 from studies.results import Row
 

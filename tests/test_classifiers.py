@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from rgz import metrics
 from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import classifiers
+from studies import classifiers, metrics
 
 LABELS = np.arange(120) % 2
 HALVES = [(np.arange(0, 80), np.arange(80, 120))]

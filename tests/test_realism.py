@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from rgz import metrics
 from rgz.data import loader, simulate
 from rgz.transforms import prepare
-from studies import generation, realism
+from studies import generation, metrics, realism
 
 Y, X = np.mgrid[:32, :32]
 RECIPE = prepare.Recipe(size=32)

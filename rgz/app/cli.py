@@ -55,7 +55,7 @@ def _options(
 def train(
     preset: Annotated[
         str,
-        typer.Option(help="deep (the network of the book), tiny (for tests), plain (a baseline)."),
+        typer.Option(help="deep (the network of the book) or tiny (for tests)."),
     ] = "deep",
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
@@ -66,8 +66,6 @@ def train(
 ) -> None:
     """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Minutes on a GPU, a day on
     two cores.
-
-    The preset plain is a non-hierarchical VAE, the baseline.
 
     Example: rgz train --device cuda --batch 256 --steps 5823
     """
@@ -116,8 +114,8 @@ def fit(
     from rgz.features.embed import Encoder
     from rgz.models import flow as flows
 
-    out, known = out or artifacts.artifacts() / "density.safetensors", cli_data.sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    out = out or artifacts.artifacts() / "density.safetensors"
+    seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
     fitted = flows.calibrate(flows.fit_ensemble(codes, training_set.cells(seen.table)), unseen)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rgz.errors import BadInput
+
 if TYPE_CHECKING:
     from rgz.data.sample import Sample
-
-__all__ = ["TRAINING_SET", "TrainingSet", "Weights", "app", "sources"]
 
 app = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
 
@@ -65,3 +65,14 @@ def sources(path: Path) -> "Sample":
     if not path.exists():
         build(path)
     return sample.read(path)
+
+
+def splits(path: Path) -> tuple["Sample", "Sample"]:
+    """Training and validation sources; raises :class:`BadInput` if there are none of one."""
+    known = sources(path)
+    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    if not len(seen) or not len(held_out):
+        raise BadInput(
+            f"{path} has {len(seen)} train and {len(held_out)} valid rows, and both are needed: rgz data build"
+        )
+    return seen, held_out

@@ -1,6 +1,7 @@
 """What ``rgz train`` runs: train a network on the training set, and save it with its provenance."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,23 @@ from rgz.app import cli_data
 from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
-from rgz.models import checkpoint, train, vae, vdvae
+from rgz.models import checkpoint, train
+from rgz.models.vdvae import PRESETS, VDVAE
 from rgz.progress import progress
 from rgz.transforms.prepare import Recipe, prepare
 
-__all__ = ["PRESETS", "run"]
-
 PRIOR = 1 << 14  # pairs of images from which the correlations of the prior are measured
-PRESETS: dict[str, vdvae.Config | vae.Config] = {**vdvae.PRESETS, "plain": vae.Config()}
 
 
-def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device: str = "cpu") -> tuple[Path, float]:
+def run(
+    preset: str,
+    path: Path,
+    folder: Path,
+    schedule: train.Schedule,
+    device: str = "cpu",
+    kind: type[Any] = VDVAE,
+    presets: Mapping[str, Any] = PRESETS,
+) -> tuple[Path, float]:
     """Train a network, or resume a run, and write its weights.
 
     Parameters
@@ -37,19 +44,19 @@ def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device:
     weights, bits
         The file, and the bits per dimension of the validation images.
     """
-    if preset not in PRESETS:
-        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
+    if preset not in presets:
+        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(presets)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
-    seen, held_out = _splits(path)
+    seen, held_out = cli_data.splits(path)
     # recorded now, so that later edits of the code do not count
     about = artifacts.describe(preset=preset, **_inputs(path, seen, held_out))
-    config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
+    recipe = Recipe(presets[preset].size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     torch.manual_seed(schedule.seed)
     batch = loader.batches(seen, recipe, schedule.batch, schedule.seed, device)
     model = train.fit(
-        checkpoint.MODELS[type(config)](config),
+        kind(presets[preset]),
         batch,
         schedule,
         folder,
@@ -57,25 +64,14 @@ def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device:
         device=device,
         inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
     )
-    if isinstance(model, vdvae.VDVAE):
+    if kind is VDVAE:
         further = range(schedule.steps, schedule.steps + min(schedule.steps, math.ceil(PRIOR / schedule.batch)))
         model.correlate(map(batch, progress(further, desc="measuring the prior", unit="batch")))
-    weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
+    weights = folder / f"{'vdvae' if kind is VDVAE else preset}.safetensors"
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
     return weights, validation["bits_per_dimension"]
-
-
-def _splits(path: Path) -> tuple[sample.Sample, sample.Sample]:
-    """Training and validation sources."""
-    known = cli_data.sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
-    if not len(seen) or not len(held_out):
-        raise BadInput(
-            f"{path} has {len(seen)} train and {len(held_out)} valid rows; training needs both: rgz data build"
-        )
-    return seen, held_out
 
 
 def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:

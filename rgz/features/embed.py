@@ -35,7 +35,6 @@ from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.models import checkpoint
-from rgz.models.checkpoint import Model
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
@@ -187,7 +186,7 @@ class Encoder:
         return np.asarray(sample.pixels[None], np.float32), sample.pixel
 
 
-def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def full_codes(model: Any, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Posterior means and rates (nats) of all latents, each (N, dimensions), of prepared images (N, H, W).
 
     ``options`` are passed to the model's ``encode``.
@@ -198,7 +197,7 @@ def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDAr
     return means, rates
 
 
-def reconstruct(model: Model, pixels: NDArray[Any]) -> NDArray[np.float32]:
+def reconstruct(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents of prepared images (N, H, W)."""
     return decode(model, full_codes(model, pixels)[0], np.arange(model.dimensions))
 
@@ -214,7 +213,7 @@ def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
     return np.asarray(np.repeat(np.arange(len(sizes)), sizes)[latents])
 
 
-def decode(model: Model, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
+def decode(model: Any, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
     """Images (N, H, W), 0 … 255, of the values (N, D) of some latents (D,); the others are at their prior means.
 
     Raises
@@ -228,7 +227,7 @@ def decode(model: Model, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[n
     return torch.cat([model.decode(full(model, part, latents)) for part in parts])[:, 0].numpy()
 
 
-def full(model: Model, code: Tensor, latents: NDArray[Any]) -> Tensor:
+def full(model: Any, code: Tensor, latents: NDArray[Any]) -> Tensor:
     """Full codes (N, dimensions) of codes (N, D) of some latents (D,); NaN, for the prior mean, for the others."""
     nothing = torch.full((len(code), model.dimensions), torch.nan)
     return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(latents)), code)

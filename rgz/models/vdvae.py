@@ -200,6 +200,7 @@ class VDVAE(nn.Module):
         Number of stochastic blocks, from the first, whose latents can be part of a code.
     """
 
+    shape = Config
     weight: Tensor
 
     def __init__(self, config: Config):
