@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "PALETTE", "colours", "dots", "gallery", "lookalikes"]
-
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
 

@@ -30,19 +30,10 @@ def run(
     kind: type[Any] = VDVAE,
     presets: Mapping[str, Any] = PRESETS,
 ) -> tuple[Path, float]:
-    """Train a network, or resume a run, and write its weights.
+    """Train a network, or resume a run, on the training set ``path``, which is built if missing.
 
-    Parameters
-    ----------
-    path
-        The training set, built if missing.
-    folder
-        Gets the checkpoint, the log and the weights.
-
-    Returns
-    -------
-    weights, bits
-        The file, and the bits per dimension of the validation images.
+    The folder gets the checkpoint, the log and the weights. Returns the file of the weights, and the bits per dimension
+    of the validation images.
     """
     if preset not in presets:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(presets)}")

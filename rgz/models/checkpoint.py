@@ -27,10 +27,7 @@ def save(path: Path, model: Any, recipe: Recipe, provenance: dict[str, Any]) -> 
 def load(path: Path, kind: type[Any] = VDVAE) -> tuple[Any, Recipe, dict[str, Any]]:
     """A model of this kind, its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
 
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged, or not a model of this library.
+    Raises :class:`rgz.errors.BadInput` if the file is missing or damaged, or holds no such model.
     """
     with as_bad_input(f"{path} is not a model of rgz", "fetch or train it again"):
         tensors, about = read(path, "rgz")

@@ -46,19 +46,10 @@ def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mixture_log_prob(grey: Tensor, parameters: Tensor) -> Tensor:
-    """Log-probability of each pixel, in nats.
+    """Log-probability of each pixel, in nats, (N, H, W), float32.
 
-    Parameters
-    ----------
-    grey
-        Grey levels 0 … 255, shape (N, 1, H, W), any dtype.
-    parameters
-        Logits, means and log-scales of K components, shape (N, 3K, H, W).
-
-    Returns
-    -------
-    Tensor
-        Shape (N, H, W), float32.
+    Grey levels 0 … 255 have shape (N, 1, H, W) and any dtype; logits, means and log-scales of K components are the
+    ``parameters`` (N, 3K, H, W).
     """
     log_weights, means, log_scales = _split(parameters)
     offset = to_unit(grey) - means  # (N, K, H, W)

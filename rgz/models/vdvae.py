@@ -42,48 +42,23 @@ __all__ = ["PRESETS", "VDVAE", "Config"]
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a VDVAE.
+    """Shape of a VDVAE. Encoder and decoder have the same resolutions, each a multiple of the next coarser one.
 
-    Parameters
-    ----------
-    encoder, decoder
-        ``(resolution, blocks)`` pairs, finest first for the encoder, coarsest first for the decoder. Both have the same
-        resolutions; each is a whole multiple of the next coarser one.
-    latents
-        Resolutions at which decoder blocks are stochastic; the other blocks are plain residual blocks.
-    width
-        Channels of the residual stream.
-    channels
-        Latent channels of a stochastic block.
-    bottleneck
-        Channels inside a block, as a fraction of ``width``.
-    mixtures
-        Number of logistic components of the pixel likelihood.
-    patch
-        Stride of the first convolution, inverted by a pixel shuffle at the end: 1 as published; 2 makes the finest
-        blocks four times cheaper.
-    coarse
-        Largest resolution of the latents that are inferred from another observation of the galaxy.
-    beta
-        Weight of the coarse rate during the first part of the training; at the end it is 1.
-
-    Examples
-    --------
     >>> config = Config(encoder=((8, 1), (1, 1)), decoder=((1, 1), (8, 1)), latents=(1, 8), width=8, channels=2)
     >>> config.size, VDVAE(config).dimensions
     (8, 130)
     """
 
-    encoder: tuple[tuple[int, int], ...]
-    decoder: tuple[tuple[int, int], ...]
-    latents: tuple[int, ...]
-    width: int
-    channels: int = 16
-    bottleneck: float = 0.25
-    mixtures: int = 5
-    patch: int = 1
-    coarse: int = 4
-    beta: float = 0.1
+    encoder: tuple[tuple[int, int], ...]  # pairs of resolution and number of blocks, finest first
+    decoder: tuple[tuple[int, int], ...]  # the same, coarsest first
+    latents: tuple[int, ...]  # resolutions at which decoder blocks are stochastic; the others are residual blocks
+    width: int  # channels of the residual stream
+    channels: int = 16  # latent channels of a stochastic block
+    bottleneck: float = 0.25  # channels inside a block, as a fraction of the width
+    mixtures: int = 5  # logistic components of the pixel likelihood
+    patch: int = 1  # stride of the first convolution, inverted at the end; 2 makes the finest blocks four times cheaper
+    coarse: int = 4  # largest resolution of the latents that are inferred from another observation of the galaxy
+    beta: float = 0.1  # weight of the coarse rate during the first part of the training; at the end it is 1
 
     def __post_init__(self) -> None:
         fine_to_coarse, coarse_to_fine = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
@@ -188,16 +163,9 @@ def _rates(gaussians: list[Gaussians]) -> Tensor:
 class VDVAE(nn.Module):
     """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255.
 
-    Attributes
-    ----------
-    levels
-        Resolution of each stochastic block, coarsest first.
-    dimensions
-        Number of latents of all blocks together, the length of a full code.
-    coarse
-        Number of stochastic blocks that are coarse; they come first.
-    coded
-        Number of stochastic blocks, from the first, whose latents can be part of a code.
+    ``levels`` has the resolution of each stochastic block, coarsest first, and ``dimensions`` is the number of all
+    latents, the length of a full code. The first ``coarse`` blocks are coarse, and latents of the first ``coded`` ones
+    can be part of a code.
     """
 
     shape = Config
@@ -327,11 +295,8 @@ class VDVAE(nn.Module):
     def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
         """Training loss of grey levels (N, 1, H, W), and of other observations ``seen`` of the same galaxies.
 
-        Returns
-        -------
-        dict
-            ``loss``, a scalar, in bits per dimension, with the rates as weighted now; ``distortion`` (N,) and ``rate``
-            (N, blocks), in nats.
+        Returns ``loss``, a scalar, in bits per dimension, with the rates as weighted now; ``distortion`` (N,) and
+        ``rate`` (N, blocks), in nats.
         """
         parameters, _, gaussians = self._posterior(images, means=False, seen=seen)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
@@ -343,15 +308,10 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, drawn: bool = False, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Codes of images: the posterior means or, with ``drawn``, one sample from the posterior.
+        """Latents (N, D) of images, and the rate of each in nats, (N, D).
 
-        The latents are those of the first ``blocks`` stochastic blocks, or of all.
-
-        Returns
-        -------
-        latents, rates
-            Each (N, D): the latents, and the KL of each in nats; coarsest block first, each block flattened as
-            (channel, row, column).
+        They are the posterior means or, with ``drawn``, one sample from the posterior, of the first ``blocks``
+        stochastic blocks, or of all: coarsest block first, each block flattened as (channel, row, column).
         """
         _, latents, gaussians = self._posterior(images, means=not drawn, until=blocks or len(self.levels))
         return (
