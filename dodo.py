@@ -43,6 +43,7 @@ class Step:
     makes: tuple[str, ...] = ()
     version: int = 1
     run: str = ""  # folder in which training leaves its file, which is then copied to where it belongs
+    first: tuple[str, ...] = ()  # further steps whose files in runs/ it reads, made before it runs
 
     @property
     def trains(self) -> bool:
@@ -71,11 +72,13 @@ STEPS = {
         (NETWORK, PLAIN),
         tables("generation", "generation_quantiles"),
     ),
+    "training-codes": Step("studies.training_codes", SOURCES, (NETWORK, CODES), ("runs/training_codes.npy",)),
     "anomalies": Step(
         "studies.anomalies",
         SOURCES,
         (NETWORK, CODES, DENSITY),
         tables("anomalies", "density", "density_checks"),
+        first=("training-codes",),
     ),
     "validity": Step(
         "studies.validity",
@@ -135,7 +138,7 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": ["classification", "reconstruction", "similarity", "generation", "anomalies", "validity", "map"],
+    "default_tasks": ["anomalies", "classification", "generation", "similarity", "validity", "reconstruction", "map"],
     "reporter": Reporter,
     "verbosity": 2,
 }
@@ -154,6 +157,6 @@ def task_steps() -> Iterator[dict[str, Any]]:
             "file_dep": list(step.files),
             "targets": list(step.makes),
             "uptodate": [config_changed(json.dumps({"version": step.version} | hashes))],
-            "setup": ["training-set"] if step.trains else [],
+            "setup": ["training-set"] * step.trains + [*step.first],
             "doc": step.command,
         }

@@ -137,6 +137,7 @@ class Judges(NamedTuple):
     source: NDArray[np.intp]  # the source of each, (M,)
     known: NDArray[np.uint8]  # training sources, augmented, with which classifiers are trained, (TRAINING, H, W)
     training: NDArray[np.uint8]  # all training sources, prepared, among which copies are looked for
+    copy: float  # distance from them that 1 in 100 real images are closer than
     chance: dict[str, NDArray[np.float64]]  # of ks_by_chance
     components: PCA  # of training images, in which coverage is measured
     probability: Callable[[NDArray[Any]], NDArray[np.float64]]  # of FRII
@@ -146,10 +147,10 @@ class Judges(NamedTuple):
         first, rest = made[:COUNT], made[COUNT:]
         rows = results.tidy({}, realism.two_sample_test((self.known, rest), self.real, self.source, first))
         compared, quantiles = compare(self.real, self.source, first, self.chance)
-        distance, closest = (realism.nearest(grey, self.training)[0] for grey in (self.real, first))
+        closest = realism.nearest(first, self.training)
         single = realism.coverage(*(self.components.transform(flat(grey)) for grey in (self.real, first)))
         single |= {"class_score": realism.class_score(self.probability(first))}
-        single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
+        single |= {"copies": (closest < self.copy).mean(), "nearest_median": np.median(closest)}
         return rows + compared + [{"metric": metric, "value": value} for metric, value in single.items()], quantiles
 
 
@@ -165,8 +166,9 @@ def judges(recipe: prepare.Recipe, seen: Sample, held_out: Sample) -> tuple[Judg
     reference = realism.properties(other[:COUNT])
     chance = ks_by_chance(reference, realism.properties(again), its_source, len(held_out))
     training = prepare.prepare(seen.images, seen.pixel, recipe)[0]
+    copy = float(np.percentile(realism.nearest(real, training), 1))
     components = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
-    return Judges(real, source, known, training, chance, components, fr_classifier(recipe)), other
+    return Judges(real, source, known, training, copy, chance, components, fr_classifier(recipe)), other
 
 
 def study(

@@ -223,16 +223,15 @@ def two_sample_test(
     return found
 
 
-def nearest(made: NDArray[Any], training: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Distance of each image (N, H, W) to the nearest of ``training`` (M, H, W), in grey levels (rms), and its row.
+def nearest(made: NDArray[Any], training: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance (N,) of each image (N, H, W) to the nearest of ``training`` (M, H, W), in grey levels (rms).
 
-    All four mirrored views of the training images count.
+    All four mirrored views count.
     """
-    mirrored = [training, training[:, ::-1], training[:, :, ::-1], training[:, ::-1, ::-1]]
-    known = np.concatenate(mirrored).reshape(4 * len(training), -1).astype(np.float32)
-    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known)
-    distance, row = search.kneighbors(made.reshape(len(made), -1).astype(np.float32))
-    return distance[:, 0] / math.sqrt(known.shape[1]), row[:, 0] % len(training)
+    mirrored = np.concatenate([made, made[:, ::-1], made[:, :, ::-1], made[:, ::-1, ::-1]])
+    asked, known = (np.asarray(grey.reshape(len(grey), -1), np.float32) for grey in (mirrored, training))
+    distance, _ = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(asked)
+    return np.asarray(distance.reshape(4, -1).min(0) / math.sqrt(known.shape[1]))
 
 
 def coverage(real: NDArray[Any], made: NDArray[Any], k: int = 5) -> dict[str, float]:

@@ -171,14 +171,13 @@ def test_training_a_classifier_leaves_the_global_random_state(grey):
 
 def test_a_mirrored_copy_is_found(grey):
     made = np.stack([grey[5], grey[7, ::-1], grey[2, :, ::-1], grey[9, ::-1, ::-1], grey[3].T])
-    distance, row = realism.nearest(made, grey)
-    assert row[:4].tolist() == [5, 7, 2, 9]
+    distance = realism.nearest(made, grey)
     assert distance[:4].max() == 0
     assert distance[4] > 1
 
 
 def test_distances_are_in_grey_levels():
-    distance, _ = realism.nearest(np.full((1, 32, 32), 17, np.uint8), np.full((1, 32, 32), 10, np.uint8))
+    distance = realism.nearest(np.full((1, 32, 32), 17, np.uint8), np.full((1, 32, 32), 10, np.uint8))
     assert distance == pytest.approx(7)
 
 

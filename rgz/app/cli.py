@@ -152,9 +152,11 @@ def study(
         before, status = json.loads(record.read_text()), 1
     except (OSError, ValueError) as error:
         raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
+    single = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads would wait for each other
     try:
         for command in (["forget"],) * fresh + (["run", "-n", str(os.cpu_count() or 1)],):
-            status = subprocess.run([sys.executable, "-m", "doit", *command, *(names or ())], cwd=root).returncode
+            words = [sys.executable, "-m", "doit", *command, *(names or ())]
+            status = subprocess.run(words, cwd=root, env=single).returncode
             if status:
                 raise typer.Exit(status)
     finally:
