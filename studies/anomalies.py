@@ -241,16 +241,8 @@ def study(
 ) -> dict[str, list[Row]]:
     """Rows of the tables of this chapter: every detector at every task, and the densities.
 
-    Parameters
-    ----------
-    flows
-        The calibrated density.
-    training
-        Table and codes (N, D) of the training sources.
-    held_out
-        Validation sources.
-    codes
-        Table and codes (·, D) of each sample.
+    ``training`` and ``codes`` have table and codes (N, D) of the training sources and of each sample; ``held_out`` are
+    the validation sources.
     """
     length = lengths(held_out.images, held_out.pixel)
     resolved = length > RESOLVED

@@ -232,13 +232,7 @@ def beyond(table: Table, there: tuple[Table, Features]) -> tuple[Table, Features
 
 
 def study(codes: Path) -> dict[str, list[Row]]:
-    """Rows of the tables of this chapter, by name.
-
-    Raises
-    ------
-    BadInput
-        The codes cannot be read, or the survey images are not on this machine and cannot be downloaded.
-    """
+    """Rows of the tables of this chapter, by name."""
     samples, rows = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
     everything, every_code, about = codefile.read_codes(codes, "mirabest")
     table, code = known(codes, "mirabest")

@@ -35,7 +35,6 @@ from studies.reconstruction import brightness, largest_size
 
 BEAM = 5.4 / prepare.Recipe.narrowest  # full width of FIRST's beam, of the width of the smallest prepared image
 FAINTEST = 0.05  # of the peak: threshold of a separate peak
-QUANTILES = np.arange(0.02, 1, 0.04)
 PROPERTIES = {
     "total flux": "flux / peak (pixels)",
     "peak": "flux within a beam of the peak / peak",
@@ -70,11 +69,6 @@ def properties(grey: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """
     columns = zip(*(_of_one(image.tobytes(), image.dtype, len(image)) for image in grey), strict=True)
     return {name: np.array(column) for name, column in zip(PROPERTIES, columns, strict=True)}
-
-
-def quantiles(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Values (N,) at :data:`QUANTILES`, to compare distributions in a figure."""
-    return np.asarray(np.quantile(values, QUANTILES))
 
 
 @lru_cache(8192)  # every way to make galaxies is compared with the same real ones
@@ -199,16 +193,8 @@ def two_sample_test(
     """Classifier two-sample tests by a network and a random forest: ROC-AUC and its 95 % interval.
 
     The features of the forest are the six properties and the power spectrum; ``properties_auc`` is that of another
-    forest on the six properties alone.
-
-    Parameters
-    ----------
-    training
-        Real and generated images, each (·, H, W), to train the classifiers.
-    held_out, source
-        Real images (M, H, W) of sources on which no model was trained, and the source of each.
-    made
-        Generated images that are not among the training ones.
+    forest on the six properties alone. They are trained with the real and generated images ``training``, and tested
+    with real images (M, H, W) of sources on which no model was trained, ``source`` (M,), and with other generated ones.
     """
     asked, found = np.concatenate([held_out, made]), {}
     one, two, three = (features(grey) for grey in (*training, asked))

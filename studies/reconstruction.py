@@ -63,19 +63,9 @@ def _similarity(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def measure(truth: NDArray[Any], made: NDArray[Any], pixel: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Compare images with their reconstructions.
+    """Compare images, grey levels 0 … 255, (N, H, W), with their reconstructions; ``pixel`` (N,) is in arcsec.
 
-    Parameters
-    ----------
-    truth, made
-        Grey levels 0 … 255, (N, H, W).
-    pixel
-        Width of a pixel of each image in arcsec, (N,).
-
-    Returns
-    -------
-    dict
-        (N,) each: ``flux_error`` and ``peak_error``, relative; ``size_error``, arcsec; ``ssim``, 1 for identity.
+    Returns ``flux_error`` and ``peak_error``, relative; ``size_error``, arcsec; ``ssim``, 1 for identity, (N,) each.
     """
     light, found = brightness(truth), brightness(made)
     pairs = list(zip(truth, made, strict=True))

@@ -17,12 +17,7 @@ def resample_fine_latents(
     model: VDVAE, pixels: NDArray[Any], blocks: int, times: int = 1, seed: int = 0
 ) -> NDArray[np.uint8]:
     """Variations (times, N, H, W) of prepared images (N, H, W): latents after the first ``blocks`` blocks are
-    resampled.
-
-    Raises
-    ------
-    BadInput
-        The model has fewer blocks.
+    resampled. Raises :class:`rgz.errors.BadInput` if the model has fewer blocks.
     """
     if not 0 <= blocks <= len(model.levels):
         raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
