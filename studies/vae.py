@@ -45,7 +45,7 @@ class Config:
 class PlainVAE(nn.Module):
     """The autoencoder of (N, 1, H, W) grey levels 0 … 255; ``dimensions`` is the length of a code."""
 
-    shape, levels = Config, (1,)  # one block of latents, at resolution 1
+    config_class, levels = Config, (1,)  # one block of latents, at resolution 1
 
     def __init__(self, config: Config):
         super().__init__()

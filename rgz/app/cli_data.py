@@ -30,15 +30,12 @@ def fetch_files(
     from rgz.data import fetch
 
     for name in names or fetch.REGISTRY:
-        file = fetch.REGISTRY.get(name)
-        if not names and file is not None and file.url is None and fetch.locate(name) is None:
-            typer.echo(
-                f"{name}\n    not on this machine, and not published as one file: {file.source}\n    {file.about}"
-            )
-            continue
-        path = fetch.fetch(name)
-        size = path.stat().st_size / 1e6
-        typer.echo(f"{name}\n    {path} ({size:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}")
+        if not names and fetch.REGISTRY[name].url is None and fetch.locate(name) is None:
+            found = f"not on this machine, and not published as one file: {fetch.REGISTRY[name].source}"
+        else:
+            path = fetch.fetch(name)
+            found = f"{path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)"
+        typer.echo(f"{name}\n    {found}\n    {fetch.REGISTRY[name].about}")
 
 
 @app.command("build")

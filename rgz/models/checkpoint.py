@@ -33,7 +33,7 @@ def load(path: Path, kind: type[Any] = VDVAE) -> tuple[Any, Recipe, dict[str, An
         tensors, about = read(path, "rgz")
         if about["model"] != kind.__name__:
             raise ValueError(f"it holds a {about['model']}")
-        model = kind(kind.shape(**_frozen(about["config"]))).eval().requires_grad_(False)
+        model = kind(kind.config_class(**_frozen(about["config"]))).eval().requires_grad_(False)
         model = model.to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, Recipe(**about["recipe"]), about["provenance"]

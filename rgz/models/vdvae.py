@@ -155,11 +155,6 @@ Draw = Callable[[Stochastic, Tensor, Tensor, Tensor], Tensor]
 """Latents of a block, from the block, the residual stream after a GELU, and the prior mean and log-std."""
 
 
-def _rates(gaussians: list[Gaussians]) -> Tensor:
-    """Rate of each block, (N, blocks), in nats."""
-    return torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for parameters in gaussians], dim=1)
-
-
 class VDVAE(nn.Module):
     """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255.
 
@@ -168,7 +163,7 @@ class VDVAE(nn.Module):
     can be part of a code.
     """
 
-    shape = Config
+    config_class = Config
     weight: Tensor
 
     def __init__(self, config: Config):
@@ -300,7 +295,7 @@ class VDVAE(nn.Module):
         """
         parameters, _, gaussians = self._posterior(images, means=False, seen=seen)
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = _rates(gaussians)
+        rate = torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for parameters in gaussians], dim=1)
         rate = F.pad(rate, (0, len(self.levels) - rate.shape[1]))  # no fine latents yet
         coarse, fine = rate[:, : self.coarse].sum(1).mean(), rate[:, self.coarse :].sum(1).mean()
         nats = distortion.mean() + fine + self.weight * coarse
