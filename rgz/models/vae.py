@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, to_unit
+from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,13 @@ class PlainVAE(nn.Module):
         mean, log_std = self._posterior(images)
         return mean, _rate(mean, log_std)
 
-    def mixture(self, code: Tensor) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
-        parameters: Tensor = self.decoder(torch.nan_to_num(code))
-        return parameters
-
     @torch.no_grad()
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean images (N, 1, H, W), 0 … 255, of codes, as for :meth:`mixture`."""
-        return mixture_mean(self.mixture(code))
+    def decode(self, code: Tensor, drawn: bool = False) -> Tensor:
+        """Images (N, 1, H, W), 0 … 255, of codes (N, dimensions); a NaN latent takes its prior mean, zero.
+
+        Pixels are the means of their mixtures or, with ``drawn``, sampled from them.
+        """
+        return (mixture_sample if drawn else mixture_mean)(self.decoder(torch.nan_to_num(code))).float()
 
 
 def _rate(mean: Tensor, log_std: Tensor) -> Tensor:
