@@ -53,7 +53,16 @@ class Step:
 
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
-    "network": Step("rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=(NETWORK,), run="runs/deep"),
+    "codes-network": Step(
+        "rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=("runs/deep/vdvae.safetensors",)
+    ),
+    "network": Step(
+        "rgz train --device cuda --batch 256 --steps 9098 --start runs/deep/vdvae.safetensors",
+        SOURCES,
+        makes=(NETWORK,),
+        run="runs/finer",
+        first=("codes-network",),
+    ),
     "plain": Step("studies.vae", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),

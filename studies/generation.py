@@ -28,7 +28,6 @@ from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint
-from rgz.models.likelihood import mixture_sample
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.tasks import classify, generate
@@ -50,11 +49,11 @@ REAL, HELD_OUT = "real, other sources", "held out"
 @torch.no_grad()
 def decode_with_noise(model: VDVAE | PlainVAE, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
     """Images (N, H, W) of full codes (N, dimensions), with grey levels sampled as by
-    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``mixture``."""
+    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``decode``."""
     parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), embed.BATCH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        grey = [mixture_sample(model.mixture(part, **options), generate.NOISE_SIGMA) for part in parts]
+        grey = [model.decode(part, **options, drawn=True) for part in parts]
     made = generate.full_peak(torch.cat(grey)[:, 0].numpy())
     return made[made.any((1, 2))]
 

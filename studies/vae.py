@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rgz.app import training
 from rgz.app.cli_data import TRAINING_SET
-from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, to_unit
+from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
 from rgz.models.train import Schedule
 from studies import results
 
@@ -89,15 +89,13 @@ class PlainVAE(nn.Module):
         mean, log_std = self._posterior(images)
         return mean, _rate(mean, log_std)
 
-    def mixture(self, code: Tensor) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
-        parameters: Tensor = self.decoder(torch.nan_to_num(code))
-        return parameters
-
     @torch.no_grad()
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean images (N, 1, H, W), 0 … 255, of codes, as for :meth:`mixture`."""
-        return mixture_mean(self.mixture(code))
+    def decode(self, code: Tensor, drawn: bool = False) -> Tensor:
+        """Images (N, 1, H, W), 0 … 255, of codes (N, dimensions); a NaN latent takes its prior mean, zero.
+
+        Pixels are the means of their mixtures or, with ``drawn``, sampled from them.
+        """
+        return (mixture_sample if drawn else mixture_mean)(self.decoder(torch.nan_to_num(code))).float()
 
 
 def _rate(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -109,7 +107,9 @@ def main() -> None:
     """Train it, or resume the training, in ``runs/plain``."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     schedule = Schedule(steps=2500, batch=128)
-    print(*training.run("plain", TRAINING_SET, Path("runs/plain"), schedule, device, PlainVAE, {"plain": Config()}))
+    torch.manual_seed(schedule.seed)
+    weights = Path("runs/plain/plain.safetensors")
+    print(training.run(PlainVAE(Config()), {"preset": "plain"}, TRAINING_SET, weights, schedule, device))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.models.likelihood import mixture_mean
 from rgz.models.vdvae import VDVAE
 from rgz.tasks.generate import BATCH, full_peak
 
@@ -24,9 +23,9 @@ def resample_fine_latents(
     means, _ = embed.full_codes(model, pixels)
     means[:, embed.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
     parts = torch.split(torch.from_numpy(means), BATCH)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        varied = [torch.cat([mixture_mean(model.mixture(part, 1.0)) for part in parts]) for _ in range(times)]
+        varied = [torch.cat([model.decode(part, 1.0) for part in parts]) for _ in range(times)]
     return np.stack([full_peak(grey[:, 0].numpy()) for grey in varied])
 
 

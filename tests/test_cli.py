@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from astropy.table import Table
 
@@ -64,7 +65,17 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     )
     assert status == 0, err
     assert "3 steps" in out
-    assert checkpoint.load(tmp_path / "run" / "vdvae.safetensors")[2]["steps"] == 3
+    first, _, about = checkpoint.load(tmp_path / "run" / "vdvae.safetensors")
+    assert about["steps"] == 3
+    options = "--start", tmp_path / "run" / "vdvae.safetensors", "--out", tmp_path / "further"
+    status, out, err = run("train", "--steps", "2", "--data", tmp_path / "train.h5", *options)
+    assert status == 0, err
+    further, _, about = checkpoint.load(tmp_path / "further" / "vdvae.safetensors")
+    assert (about["steps"], about["start"]["steps"]) == (2, 3)
+    images = torch.rand(3, 1, first.config.size, first.config.size) * 255
+    kept = first.encode(images, blocks=first.coded)[0], further.encode(images, blocks=first.coded)[0]
+    torch.testing.assert_close(*kept, rtol=0, atol=0)
+    assert (first.pixels.head.weight != further.pixels.head.weight).any()
     monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(6, seed=len(name)))
     status, out, err = run(
         "encode",

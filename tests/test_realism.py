@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rgz.data import loader, simulate
+from rgz.models.likelihood import mixture_sample
 from rgz.transforms import prepare
 from studies import generation, metrics, realism
 
@@ -250,7 +251,7 @@ def plain(monkeypatch):
     one_component = torch.tensor([0.0, -0.2, -2.0]).reshape(1, 3, 1, 1)
     return SimpleNamespace(
         dimensions=3,
-        mixture=lambda code: one_component.expand(len(code), -1, 32, 32),
+        decode=lambda code, drawn: mixture_sample(one_component.expand(len(code), -1, 32, 32)),
     )
 
 

@@ -63,6 +63,9 @@ def train(
     path: TrainingSet = TRAINING_SET,
     out: Annotated[Path | None, typer.Option(help="Output folder; by default runs/PRESET.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="VDVAE whose codes are kept: only the decoder finer than 8 × 8 is trained on.")
+    ] = None,
 ) -> None:
     """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Minutes on a GPU, a day on
     two cores.
@@ -73,7 +76,9 @@ def train(
     from rgz.models.train import Schedule
 
     schedule = Schedule(steps=steps, batch=batch, seed=seed)
-    weights, bits = training.run(preset, path, out or Path("runs") / preset, schedule, device)
+    model, origin = training.network(preset, start, seed)
+    weights = (out or Path("runs") / ("finer" if start else preset)) / "vdvae.safetensors"
+    bits = training.run(model, origin, path, weights, schedule, device)
     typer.echo(f"{weights}: {steps} steps, {bits} bits/dim on validation images")
 
 

@@ -1,7 +1,6 @@
 """What ``rgz train`` runs: train a network on the training set, and save it with its provenance."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,48 +20,43 @@ from rgz.transforms.prepare import Recipe, prepare
 PRIOR = 1 << 14  # pairs of images from which the correlations of the prior are measured
 
 
+def network(preset: str, start: Path | None, seed: int) -> tuple[VDVAE, dict[str, Any]]:
+    """A new network of a preset or, from the file ``start``, a trained one whose codes are kept; and what it is."""
+    if start:
+        model, _, about = checkpoint.load(start)
+        model.train().keep_codes()
+        return model, {"start": about | {"sha256": artifacts.sha256(start)}}
+    if preset not in PRESETS:
+        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
+    torch.manual_seed(seed)
+    return VDVAE(PRESETS[preset]), {"preset": preset}
+
+
 def run(
-    preset: str,
-    path: Path,
-    folder: Path,
-    schedule: train.Schedule,
-    device: str = "cpu",
-    kind: type[Any] = VDVAE,
-    presets: Mapping[str, Any] = PRESETS,
-) -> tuple[Path, float]:
+    model: Any, origin: dict[str, Any], path: Path, weights: Path, schedule: train.Schedule, device: str = "cpu"
+) -> float:
     """Train a network, or resume a run, on the training set ``path``, which is built if missing.
 
-    The folder gets the checkpoint, the log and the weights. Returns the file of the weights, and the bits per dimension
-    of the validation images.
+    The folder of ``weights`` gets the checkpoint and the log, too. ``origin`` says which network it is, and is recorded
+    with the weights. Returns the bits per dimension of the validation images.
     """
-    if preset not in presets:
-        raise BadInput(f"no preset is called {preset!r}: known are {', '.join(presets)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
     seen, held_out = cli_data.splits(path)
     # recorded now, so that later edits of the code do not count
-    about = artifacts.describe(preset=preset, **_inputs(path, seen, held_out))
-    recipe = Recipe(presets[preset].size)
+    about = artifacts.describe(**origin, **_inputs(path, seen, held_out))
+    recipe = Recipe(model.config.size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
-    torch.manual_seed(schedule.seed)
     batch = loader.batches(seen, recipe, schedule.batch, schedule.seed, device)
-    model = train.fit(
-        kind(presets[preset]),
-        batch,
-        schedule,
-        folder,
-        validation=pixels,
-        device=device,
-        inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
-    )
-    if kind is VDVAE:
+    inputs = {"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)} | origin
+    model = train.fit(model, batch, schedule, weights.parent, validation=pixels, device=device, inputs=inputs)
+    if isinstance(model, VDVAE):
         further = range(schedule.steps, schedule.steps + min(schedule.steps, math.ceil(PRIOR / schedule.batch)))
         model.correlate(map(batch, progress(further, desc="measuring the prior", unit="batch")))
-    weights = folder / f"{'vdvae' if kind is VDVAE else preset}.safetensors"
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
-    return weights, validation["bits_per_dimension"]
+    return float(validation["bits_per_dimension"])
 
 
 def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:
