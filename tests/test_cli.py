@@ -135,11 +135,13 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
 def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
     called = []
 
-    def doit(command, cwd):
+    def doit(command, cwd, env):
         called.append((command[1:], cwd))
+        assert env["OMP_NUM_THREADS"] == str(os.cpu_count())  # of a single step
         return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
 
     monkeypatch.setattr(subprocess, "run", doit)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert run("study", "classification", "--fresh")[0] == 3
     assert called == [
         (["-m", "doit", *step], HOUSE)

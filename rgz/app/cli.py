@@ -157,11 +157,13 @@ def study(
         before, status = json.loads(record.read_text()), 1
     except (OSError, ValueError) as error:
         raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
-    single = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads would wait for each other
+    cores = str(os.cpu_count() or 1)
+    threads = cores if names and len(names) == 1 else "1"  # those of several steps would wait for each other
+    environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
     try:
-        for command in (["forget"],) * fresh + (["run", "-n", str(os.cpu_count() or 1)],):
+        for command in (["forget"],) * fresh + (["run", "-n", cores],):
             words = [sys.executable, "-m", "doit", *command, *(names or ())]
-            status = subprocess.run(words, cwd=root, env=single).returncode
+            status = subprocess.run(words, cwd=root, env=environment).returncode
             if status:
                 raise typer.Exit(status)
     finally:
