@@ -19,7 +19,8 @@ async function start() {
   Object.assign(C, description.library);
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = binary;
-  return [description.galaxies, await ort.InferenceSession.create(graph)];
+  const options = { graphOptimizationLevel: "basic", logSeverityLevel: 3 }; // the graph was simplified when it was made
+  return [description.galaxies, await ort.InferenceSession.create(graph, options)];
 }
 
 /** Content of a compressed file of the page; some servers unpack it on the way. */
