@@ -9,7 +9,10 @@ const begins = (bytes, with_) => with_.every((byte, i) => bytes[i] === byte);
 /** Whether bytes begin as a PNG or JPEG picture does. */
 export const isPicture = (bytes) => begins(bytes, PNG) || begins(bytes, JPEG);
 
-/** An image as of readFits, without coordinates; `pixels` (Float64Array) are NaN where the picture is transparent. */
+/**
+ * An image as of readFits, without coordinates, and the width of its pixels that is `assumed` if none is given; `pixels`
+ * (Float64Array) are NaN where the picture is transparent.
+ */
 export async function readPicture(bytes, name, pixel) {
   const notes = ["the brightness in a picture may have been stretched (to its square root, say): a FITS image is safer"];
   if (!pixel) notes.push(`pixels of ${C.FIRST_PIXEL}″ were assumed, because a picture does not say; the field “Pixel width” changes it`);
@@ -35,7 +38,7 @@ export async function readPicture(bytes, name, pixel) {
     pixels = pixels.map((v) => (v - lowest < C.ARTEFACTS ? lowest : v));
     notes.push(`what is fainter than ${C.ARTEFACTS} of 255 grey levels was taken for traces of the compression as JPEG`);
   }
-  return { name, pixels, width, height, sky: null, beam: NaN, notes };
+  return { name, pixels, width, height, sky: null, beam: NaN, assumed: C.FIRST_PIXEL, notes };
 }
 
 /** Red, green, blue and alpha of each pixel, unchanged by colour profiles. */

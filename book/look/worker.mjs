@@ -39,7 +39,7 @@ async function unpacked(bytes) {
 onmessage = async ({ data: { file, name, pixel } }) => {
   const [galaxies, session] = await ready, started = performance.now();
   try {
-    const cutout = centre(await read(new Uint8Array(await file.arrayBuffer()), name, pixel), pixel);
+    const image = await read(new Uint8Array(await file.arrayBuffer()), name, pixel), cutout = centre(image, pixel ?? image.assumed);
     const feeds = { field: new ort.Tensor("float32", cutout.field, [1, C.FIELD, C.FIELD]), pixel: new ort.Tensor("float32", [cutout.pixel], []) };
     const tensors = await session.run(feeds), outputs = Object.fromEntries(Object.entries(tensors).map(([key, tensor]) => [key, tensor.data]));
     if (!outputs.code.every(Number.isFinite)) throw new Refused(`${name} has too large values: divide them by a constant, such as their peak`);

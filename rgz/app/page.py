@@ -228,10 +228,11 @@ def build(folder: Path) -> int:
     BadInput
         This is not a clone of the repository, ONNX Runtime Web cannot be had, or the page is larger than 25 MB.
     """
+    source = explorer.pages()
     data, pictures = explorer.gathered()
-    explorer.write(folder, explorer.pages() / "explorer", data, pictures)
+    explorer.write(folder, source / "explorer", data | {"own": True}, pictures)
     code, binary = runtime().values()
-    content = {path.name: path.read_bytes() for path in sorted((explorer.pages() / "look").iterdir())}
+    content = {path.name: path.read_bytes() for path in sorted((source / "look").iterdir())}
     content |= {f"example-{number}.fits": file for number, file in enumerate(examples(), 1)}
     known = {"galaxies": {name: value for name, value in data.items() if name != "codes"}, "library": library()}
     content["look.json"] = json.dumps(known, ensure_ascii=False, allow_nan=False).encode()
