@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from astropy.io import fits
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -53,79 +54,77 @@ class Answers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = Encoder.from_pretrained().embed.eval()
+        self.embed = Encoder.from_pretrained().embed
         self.centroid, self.coarse = (_Classes(Classifier.from_pretrained(kind)) for kind in ("centroid", "coarse"))
-        self.density, self.similarity = _Density(FlowEnsemble.from_pretrained()), _Similarity()
+        self.density = _Density(FlowEnsemble.from_pretrained())
+        self.similarity = _Similarity(SearchIndex.from_pretrained().about_centroid)
 
-    def forward(self, field: Tensor, pixel: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, field: Tensor, pixel: Any) -> tuple[Tensor, ...]:
         """A field (1, H, W) and the width of its pixels, arcsec, to the tensors that :data:`OUTPUTS` names."""
         code = self.embed(field, pixel, hosts=False)  # (1, 4 D)
         square = self.embed.prepare(field, pixel)[0][0]  # (1, 1, size, size)
         rebuilt = mixture_mean(self.embed.model._posterior(square, means=True)[0])  # decoded as it is encoded
-        return (
-            code[0],
-            self.centroid(code),
-            self.coarse(code),
-            self.density(code),
-            self.similarity(code),
-            square[0, 0],
-            rebuilt[0, 0],
-        )
+        answers = (part(code) for part in (self.centroid, self.coarse, self.density, self.similarity))
+        return code[0], *answers, square[0, 0], rebuilt[0, 0]
 
 
-class _Classes(nn.Module):
-    """:meth:`rgz.tasks.classify.Classifier.predict_proba`."""
+class _Part(nn.Module):
+    """Computes an answer from a code (1, D), with arrays of the library as buffers in single precision."""
 
-    def __init__(self, known: Classifier):
+    centre: Tensor
+    scale: Tensor
+    landmarks: Tensor
+    weights: Tensor
+    offset: Tensor
+    matrix: Tensor
+    calibration: Tensor
+    vectors: Tensor
+
+    def __init__(self, **arrays: NDArray[Any]):
         super().__init__()
-        self.first = known.first
-        for name in ("centre", "scale", "landmarks", "weights", "offset"):
-            self.register_buffer(name, torch.from_numpy(getattr(known, name)).float())
-
-    def forward(self, code: Tensor) -> Tensor:
-        """Probabilities (C,) of a code (1, D)."""
-        x = (code[:, self.first :] - self.centre) / self.scale
-        squares = ((x - self.landmarks) ** 2).mean(1)  # (M,)
-        return torch.softmax(torch.exp(-squares) @ self.weights + self.offset, 0)
-
-
-class _Density(nn.Module):
-    """:meth:`rgz.models.flow.FlowEnsemble.score_samples`, its standard deviation, and its percentile."""
-
-    def __init__(self, known: FlowEnsemble):
-        super().__init__()
-        self.flows = nn.ModuleList(known.flows)
-        for name in ("centre", "matrix", "calibration"):
-            self.register_buffer(name, torch.from_numpy(getattr(known, name)).float())
-
-    def forward(self, code: Tensor) -> Tensor:
-        """Log-likelihood, its error (nats), and its percentile, (3,), of a code (1, D)."""
-        members = torch.cat([flow((code - self.centre) @ self.matrix) for flow in self.flows])
-        value = torch.logsumexp(members, 0) - math.log(len(self.flows))
-        below, upto = (self.calibration < value).sum(), (self.calibration <= value).sum()
-        percentile = 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1))
-        return torch.stack((value, members.std(), percentile))
-
-
-class _Similarity(nn.Module):
-    """The cosines of :meth:`rgz.tasks.search.SearchIndex.query` with all galaxies, of codes about the centroid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        known = SearchIndex.from_pretrained().about_centroid
-        self.parts = known.space.parts
-        values = {
-            "centre": known.space.centre,
-            "matrix": known.space.matrix,
-            "vectors": known.vectors.astype(np.float16),
-        }
-        for name, value in values.items():
+        for name, value in arrays.items():
             self.register_buffer(name, torch.from_numpy(value).float())
 
+
+class _Classes(_Part):
+    """:meth:`rgz.tasks.classify.Classifier.predict_proba`, (C,)."""
+
+    def __init__(self, known: Classifier):
+        arrays = {name: value for name, value in vars(known).items() if isinstance(value, np.ndarray)}
+        super().__init__(**arrays)
+        self.first = known.first
+
     def forward(self, code: Tensor) -> Tensor:
-        """Cosines (N,) of a code (1, D)."""
-        vector = ((code[:, -len(self.centre) :] - self.centre) @ self.matrix).unflatten(1, (self.parts, -1))
-        return self.vectors @ nn.functional.normalize(vector, dim=2).flatten() / self.parts**0.5
+        x = (code[:, self.first :] - self.centre) / self.scale
+        kernels = torch.exp(-((x - self.landmarks) ** 2).mean(1))  # (M,)
+        return torch.softmax(kernels @ self.weights + self.offset, 0)
+
+
+class _Density(_Part):
+    """:meth:`rgz.models.flow.FlowEnsemble.score_samples`, its standard deviation (nats) and its percentile, (3,)."""
+
+    def __init__(self, known: FlowEnsemble):
+        super().__init__(centre=known.centre, matrix=known.matrix, calibration=known.calibration)
+        self.flows = nn.ModuleList(known.flows)
+
+    def forward(self, code: Tensor) -> Tensor:
+        members = torch.cat([flow((code - self.centre) @ self.matrix) for flow in self.flows])
+        value = torch.logsumexp(members, 0) - math.log(len(members))
+        below, upto = (self.calibration < value).sum(), (self.calibration <= value).sum()
+        return torch.stack((value, members.std(), 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1))))
+
+
+class _Similarity(_Part):
+    """The cosines of :meth:`rgz.tasks.search.SearchIndex.neighbours` with all N galaxies of an index, (N,)."""
+
+    def __init__(self, index: SearchIndex):
+        space = index.space
+        super().__init__(centre=space.centre, matrix=space.matrix, vectors=index.vectors.astype(np.float16))
+        self.parts = space.parts
+
+    def forward(self, code: Tensor) -> Tensor:
+        parts = ((code[0, -len(self.centre) :] - self.centre) @ self.matrix).reshape(self.parts, -1)
+        return torch.mv(self.vectors, nn.functional.normalize(parts, dim=1).flatten()) / math.sqrt(self.parts)
 
 
 def export() -> bytes:
@@ -138,7 +137,7 @@ def export() -> bytes:
     settings: dict[str, Any] = {"dynamo": True, "opset_version": 18, "optimize": False, "verbose": False}
     names: dict[str, Any] = {"input_names": ["field", "pixel"], "output_names": OUTPUTS}
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
-        program = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
+        program: Any = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # for any processor
     options.log_severity_level = 3
