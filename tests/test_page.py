@@ -18,6 +18,7 @@ from scipy import ndimage
 from rgz.app import page as pages
 from rgz.data import cutout, detect, simulate
 from rgz.errors import BadInput
+from rgz.features import embed
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
 from rgz.tasks import inspect
@@ -124,6 +125,7 @@ def built(graph, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages, "export", lambda: graph)
+        patch.setattr(embed, "pictures", lambda _, rows: (np.zeros((len(rows), 64, 64)), "blank"))
         assert pages.build(folder) < 25e6
     return folder
 
