@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-__all__ = ["explorer", "generate", "look", "similar"]
+__all__ = ["explorer", "generate", "look", "page", "similar"]
 
 Refusal = tuple[int, Path, str]  # number of answers before it, file and reason
 K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")]
@@ -212,3 +212,16 @@ def explorer(
 
     size = explorers.build(out)
     typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
+
+
+def page(out: Annotated[Path, typer.Option(help="Folder to write the pages into.")] = Path("_build/explorer")) -> None:
+    """Build the explorer and, beside it, a page that inspects a reader's own galaxy in the browser, as rgz look does.
+
+    It needs a clone of the repository and, once, npm to download ONNX Runtime Web. The export takes two minutes.
+
+    Example: rgz page --out page
+    """
+    from rgz.app import page as pages
+
+    size = pages.build(out)
+    typer.echo(f"{out / 'look.html'}: {size / 1e6:.2f} MB")

@@ -108,15 +108,24 @@ def build(folder: Path) -> int:
 
     Raises :class:`BadInput` outside a clone: the page and the map are not part of the installed package.
     """
+    return write(folder, pages() / "explorer", *gathered())
+
+
+def pages() -> Path:
+    """Folder of the hand-written files of the pages; raises :class:`rgz.errors.BadInput` outside of a clone."""
     root = artifacts.clone()
     if root is None:
         raise BadInput(
-            "rgz explorer needs a clone of the repository, where the page and its map are: run pip install -e . there"
+            "the pages need a clone of the repository, where their files and the map are: run pip install -e . there"
         )
+    return root / "book"
+
+
+def gathered() -> tuple[dict[str, Any], NDArray[Any]]:
+    """The :func:`payload` of the codes in the repository, and the pictures (N, H, W) of their galaxies."""
     index = SearchIndex.from_pretrained()
     counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
     parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
     shown = " and ".join(dict.fromkeys(what for _, what in parts))
-    positions = Table.read(root / "results" / "map.csv", format="ascii.csv", comment="#")
-    images = np.concatenate([pictures for pictures, _ in parts])
-    return write(folder, root / "book" / "explorer", payload(index, shown, positions), images)
+    positions = Table.read(pages().parent / "results" / "map.csv", format="ascii.csv", comment="#")
+    return payload(index, shown, positions), np.concatenate([pictures for pictures, _ in parts])
