@@ -205,11 +205,11 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
 
 def _widths(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
     """Widths of a pixel along x and y in arcsec, as they are at that pixel, and whether its sides are orthogonal."""
-    sky = wcs.pixel_to_world(x + np.array([0, 0.5, -0.5, 0, 0]), y + np.array([0, 0, 0, 0.5, -0.5])).icrs
-    corners = np.array([one.to_value(u.arcsec) for one in sky[0].spherical_offsets_to(sky[1:])])
-    sides = corners[:, [0, 2]] - corners[:, [1, 3]]  # (2, 2): east and north, along x and y
+    lon, lat = np.radians(wcs.pixel_to_world_values(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5])))
+    ends = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])  # unit vectors
+    sides = np.degrees(ends[:, ::2] - ends[:, 1::2]) * 3600  # (3, 2): along x and y
     widths = np.linalg.norm(sides, axis=0)
-    return widths, abs(sides[:, 0] @ sides[:, 1]) < 0.01 * np.prod(widths)
+    return widths, bool(abs(sides[:, 0] @ sides[:, 1]) < 0.01 * np.prod(widths))
 
 
 def download_cutout(ra: float, dec: float) -> Cutout:

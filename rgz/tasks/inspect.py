@@ -27,7 +27,7 @@ from rgz.data.cutout import Cutout
 from rgz.data.detect import PEAK
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.models.flow import FlowEnsemble
+from rgz.models.flow import FlowEnsemble, mean_density
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
 from rgz.transforms.fields import RADIUS
@@ -252,7 +252,8 @@ class _Tools:
 
     def inspect(self, cutouts: list[Cutout], k: int) -> list[Inspection]:
         codes = self.encoder.transform(cutouts)
-        values, members = self.flows.score_samples(codes), self.flows.member_scores(codes)
+        members = self.flows.member_scores(codes)
+        values = mean_density(members)
         percentiles = self.flows.percentile(values)
         with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
             errors = members.std(axis=0, ddof=1)
