@@ -35,7 +35,7 @@ def of(seen, **known):
         names=("name", "sample", "label", "separation", "same", "link"), dtype=(str, str, str, float, bool, str)
     )
     probabilities = dict(zip(classify.CLASSES, (0.1, 0.8, 0.06, 0.04), strict=True))
-    return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, **known)
+    return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, code=np.zeros(256), **known)
 
 
 @pytest.fixture

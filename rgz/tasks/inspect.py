@@ -72,6 +72,8 @@ class Inspection:
         Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
     neighbours
         The most similar galaxies, as :meth:`rgz.tasks.search.SearchIndex.query` returns them.
+    code
+        The code of the galaxy, (D,).
     """
 
     cutout: Cutout
@@ -81,6 +83,7 @@ class Inspection:
     area: float
     likelihood: tuple[float, float, float]
     neighbours: Table
+    code: NDArray[np.float32]
 
     @property
     def status(self) -> str:
@@ -147,10 +150,11 @@ class Inspection:
             lines.append(text.rstrip())
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All results except images, ready for JSON, in degrees, arcsec and nats; None where a value is unknown."""
+    def to_dict(self, code: bool = False) -> dict[str, Any]:
+        """All results except images and, without ``code``, the code, ready for JSON, in degrees, arcsec and nats; None
+        where a value is unknown."""
         cutout = self.cutout
-        return {
+        known: dict[str, Any] = {
             "file": cutout.name,
             "ra": _number(cutout.place[0]),
             "dec": _number(cutout.place[1]),
@@ -170,6 +174,7 @@ class Inspection:
             "notes": list(self.notes),
             "neighbours": [_neighbour(row) for row in self.neighbours],
         }
+        return known | ({"code": [_number(value) for value in self.code]} if code else {})
 
 
 def _number(value: float) -> float | None:
@@ -269,7 +274,7 @@ class _Tools:
             kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
             likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
             near = self.index.query(codes[number], k, cutout.place, cutout.given)
-            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near))
+            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near, codes[number]))
         return found
 
 

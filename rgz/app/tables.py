@@ -1,0 +1,119 @@
+"""Tables of files and positions as input of ``rgz look``, and its results as a file."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Table
+
+from rgz import artifacts
+from rgz.errors import BadInput, as_bad_input
+from rgz.tasks import search
+
+__all__ = ["LINES", "Item", "items", "saved", "written"]
+
+LINES = ".jsonl", ".json"
+FILE = "file", "filename", "path"
+Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
+
+
+def written(path: Path, form: str | None) -> str:
+    """Ending that stands for the format of a file of results: ``form`` without its dot, or that of the name."""
+    ending = f".{form}" if form else path.suffix.lower()
+    if ending not in LINES:
+        search.ending(path.with_suffix(ending))
+    return ending
+
+
+def items(path: Path, alone: bool = True) -> list[Item] | None:
+    """Files and positions that a table lists; None if ``path`` is no table.
+
+    Columns are found by name, in any case: ``file``, ``filename`` or ``path``, and ``ra`` and ``dec``, in degrees, in
+    the unit of the column, or as text. Files are looked for beside the table. A FITS file is a table if it is
+    ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of these columns.
+    """
+    form = search.FORMATS.get(path.suffix.lower())
+    if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
+        return None
+    with (
+        as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        table = Table.read(path, format=form)
+    columns = {name.lower(): name for name in reversed(table.colnames)}
+    file = next((columns[name] for name in FILE if name in columns), None)
+    place = [columns[name] for name in ("ra", "dec") if name in columns]
+    if file is None and len(place) < 2:
+        raise BadInput(
+            f"{path} has the columns {', '.join(table.colnames)}: it needs ra and dec, or file, or all three"
+        )
+    nothing = [""] * len(table)
+    files = _text(table[file]) if file else nothing
+    ra, dec = (_text(table[name]) for name in place) if len(place) == 2 else (nothing, nothing)
+    rows = zip(files, ra, dec, strict=True)
+    return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
+
+
+def _has_image(path: Path) -> bool:
+    """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
+    try:
+        with fits.open(path) as units:
+            return any(unit.is_image and len(unit.shape) > 1 for unit in units)
+    except Exception:  # of a damaged file
+        return True
+
+
+def _text(column: Column) -> list[str]:
+    """The values as text, empty where there is none; angles in degrees."""
+    if column.dtype.kind in "iuf" and column.unit not in (None, u.deg):
+        column = MaskedColumn(column.quantity.to_value(u.deg), mask=getattr(column, "mask", False))
+    values = (value.decode() if isinstance(value, bytes) else str(value) for value in column.tolist())
+    return ["" if value in ("None", "nan") else value.strip() for value in values]
+
+
+@contextmanager
+def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that takes results one by one; ``path`` then has them all, as JSON lines or as a table.
+
+    In a table, probabilities and numbers of codes are columns, and lists are text. Raises :class:`BadInput` if the file
+    cannot be written.
+    """
+    if path is None:
+        yield lambda row: None
+    elif (ending := written(path, form)) in LINES:
+        with artifacts.atomic(path) as partial, partial.open("w", encoding="utf-8") as stream:
+            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream)
+    else:
+        rows: list[dict[str, Any]] = []
+        yield lambda row: rows.append(_flat(row))
+        names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+        columns = {name: MaskedColumn([row.get(name, _like(rows, name)) for row in rows]) for name in names}
+        for name, column in columns.items():
+            column.mask = [name not in row for row in rows]
+        search.write(Table(columns), path, search.FORMATS[ending])
+
+
+def _like(rows: list[dict[str, Any]], name: str) -> Any:
+    """A value of the type of a column, for rows that have none."""
+    value = next(row[name] for row in rows if name in row)
+    return "" if isinstance(value, str) else float("nan") if isinstance(value, float) else type(value)(0)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The known values of a result, as text and numbers."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            found |= {f"{key}_{name}": one for name, one in value.items()}
+        elif key == "code":
+            found |= {f"code_{number:03d}": one for number, one in enumerate(value)}
+        elif isinstance(value, list):
+            found[key] = "; ".join(one["name"] if isinstance(one, dict) else one for one in value)
+        else:
+            found[key] = value
+    return {key: value for key, value in found.items() if value is not None}
