@@ -1,4 +1,4 @@
-"""The commands that need no training: look, similar, generate, explorer."""
+"""The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-__all__ = ["explorer", "generate", "look", "similar"]
+__all__ = ["explorer", "generate", "look", "rank", "similar"]
 
 Refusal = tuple[int, dict[str, Any]]  # number of answers before it, and its row
 PLOTTED = 50  # galaxies, at most, in one figure
@@ -172,6 +172,41 @@ def _draw(found: list["Inspection"], path: Path) -> None:
     canvas = plots.lookalikes(names, *inspect.pictures(found))[0, 0].figure
     with artifacts.atomic(path) as partial:
         canvas.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
+
+
+def rank(
+    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    scores: Annotated[Path | None, typer.Option(help="Table with the columns file and score, such as 1 to 5.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the ranking: .csv, .ecsv, .vot, .fits, .parquet.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Number of galaxies to list and to propose.")] = 10,
+) -> None:
+    """Rank galaxies by what interests you: score a few of them, and the others are ranked by the score expected.
+
+    Without scores, the least likely galaxies come first. The galaxies to score next are proposed: half of them the most
+    promising ones, half at random. After some thirty scores the ranking is useful; a hundred improve it.
+
+    Example: rgz look folder --output results.jsonl --codes;  rgz rank results.jsonl --scores scores.csv
+    """
+    import numpy as np
+    from astropy.table import Table
+
+    from rgz.app import tables
+    from rgz.tasks import rank as ranking
+    from rgz.tasks import search
+
+    files, codes, plain = tables.results(results)
+    given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
+    known = ranking.features(codes, plain)
+    expected = ranking.predict(known, given) if scores else -plain[:, 2]
+    order = np.argsort(-expected, kind="stable")
+    found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
+    if output:
+        search.write(found, output)
+    found[found.colnames[1]].info.format = ".2f"
+    typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
+    typer.echo("\nto score next:")
+    for row in ranking.propose(known, plain[:, 2], given, count):
+        typer.echo(f"  {files[row]}")
 
 
 def similar(

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
+from numpy.typing import NDArray
 
 from rgz import artifacts
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
 
-__all__ = ["LINES", "Item", "items", "saved", "written"]
+__all__ = ["LINES", "Item", "items", "results", "saved", "scores", "written"]
 
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
@@ -91,11 +93,55 @@ def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, A
     else:
         rows: list[dict[str, Any]] = []
         yield lambda row: rows.append(_flat(row))
-        names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
-        columns = {name: MaskedColumn([row.get(name, _like(rows, name)) for row in rows]) for name in names}
-        for name, column in columns.items():
-            column.mask = [name not in row for row in rows]
-        search.write(Table(columns), path, search.FORMATS[ending])
+        search.write(_table(rows), path, search.FORMATS[ending])
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Flat results as a table, masked where a value is not known."""
+    names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+    columns = {name: MaskedColumn([row.get(name, _like(rows, name)) for row in rows]) for name in names}
+    for name, column in columns.items():
+        column.mask = [name not in row for row in rows]
+    return Table(columns)
+
+
+def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
+    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of results with codes.
+
+    Raises :class:`BadInput` if the file is damaged or has no codes.
+    """
+    with (
+        as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        if path.suffix.lower() in LINES:
+            table = _table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
+        else:
+            table = Table.read(path, format=search.ending(path))
+        table = table[np.asarray(table["status"]).astype(str) != "refused"]
+        codes = [name for name in table.colnames if name.startswith("code_")]
+        plain = "area_over_point", "peak_over_noise", "log_likelihood_nats"
+        values: list[NDArray[np.float64]] = [
+            np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in (*codes, *plain)
+        ]
+        if not codes or not np.isfinite(values[:-2]).all():
+            raise ValueError("it has no codes")
+        numbers = np.stack(values[-3:], axis=1)
+        numbers[:, 2] = np.nan_to_num(numbers[:, 2], nan=-np.inf)
+        return np.asarray(table["file"]).astype(str), np.stack(values[:-3], axis=1), numbers
+
+
+def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Scores (N,) of files (N,) from a table with the columns ``file`` and ``score``; NaN where it has none.
+
+    Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
+    """
+    with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
+        table = Table.read(path, format=search.ending(path))
+        given = dict(zip(_text(table["file"]), map(float, _text(table["score"])), strict=True))
+    if unknown := sorted(set(given) - set(files)):
+        raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")
+    return np.array([given.get(file, np.nan) for file in files])
 
 
 def _like(rows: list[dict[str, Any]], name: str) -> Any:

@@ -94,6 +94,13 @@ REGISTRY = {
             "293 FIRST galaxies of four classes, far from all training sources: for evaluation alone",
             "data.zip of github.com/kiryteo/RG_Classification_code",
         ),
+        PublicFile(
+            "meerkat_interest.h5",
+            "33c24222e9d2596f1037c7d2581ab6a97b378827e122192ae24933daeb846a9b",
+            None,
+            "544 MeerKAT sources with a human score of interest: for evaluation alone",
+            "Lochner & Rudnick 2024, arXiv:2411.04188, doi:10.5281/zenodo.14440674",
+        ),
     )
 }
 

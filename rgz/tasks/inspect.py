@@ -214,7 +214,7 @@ def area(cutout: Cutout) -> float:
     bright = peaks >= PEAK / max(signal_to_noise(cutout), PEAK) * near.max()
     lit = near[bright[labels] & (near > 0)]
     point = np.exp(-4 * np.log(2) * (radius / beam) ** 2)
-    point = point[(radius <= RADIUS) & (point >= lit.min() / lit.max())]
+    point = point[(radius <= RADIUS) & (point >= min(lit.min() / lit.max(), point.max()))]
     one, other = (brightness.sum() ** 2 / (brightness**2).sum() for brightness in (lit, point))
     return float(one / other)
 
