@@ -22,9 +22,17 @@ from rgz.tasks import classify, encode
 HOUSE = Path(__file__).parents[1]
 
 
-VERBS = [("look",), ("similar",), ("generate",), ("explorer",), ("train",), ("encode",), ("fit",), ("study",)] + [
-    ("data", verb) for verb in ("fetch", "build")
-]
+VERBS = [
+    ("look",),
+    ("rank",),
+    ("similar",),
+    ("generate",),
+    ("explorer",),
+    ("train",),
+    ("encode",),
+    ("fit",),
+    ("study",),
+] + [("data", verb) for verb in ("fetch", "build")]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
