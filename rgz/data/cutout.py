@@ -45,6 +45,7 @@ CLIPPED = 0.5  # an image with more than this share of pixels at the lowest valu
 BLANK = 0.5  # largest share of blank pixels around a source that may reach them
 FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
+WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
 
 Sky = tuple[float, float] | None  # RA and Dec, degrees
@@ -77,6 +78,7 @@ class Cutout:
     notes: tuple[str, ...]  # what was found, and what was changed
     beam: float = np.nan  # arcsec, FWHM of the beam in these pixels (geometric mean), NaN if unknown
     given: bool = False  # whether the middle is a position that was given, that of the host galaxy
+    partial: bool = False  # whether a part of the source is, or may be, outside of what is classified
 
 
 def open_cutout(
@@ -286,18 +288,43 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
     ended = ndimage.binary_dilation(np.pad(blank, 1, constant_values=True), np.ones((3, 3)))[1:-1, 1:-1]
     brightest = np.max(clipped, where=near, initial=0)
-    if lost > BLANK and np.max(clipped, where=near & ended, initial=0) > FAINT * brightest:
+    partial = bool(np.max(clipped, where=near & ended, initial=0) > FAINT * brightest)
+    if lost > BLANK and partial:
         raise BadInput(f"{image.name} does not show the whole source, because {outside}: use a larger image")
     if lost > 0.05:
         notes.append(f"{outside}, and treated as empty sky")
+    if partial:
+        notes.append("the source reaches an edge of the image, or blank pixels")
+    if apart := _lobes(islands, groups, pixel, target):
+        partial = True
+        notes.append(
+            f"two sources of similar brightness, {apart:.0f}″ apart, on opposite sides of the place asked for may be "
+            f"lobes of one galaxy, which is wider than the {2 * RADIUS:.0f}″ that are classified"
+        )
     own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
     others = len(set(groups) - set(groups[own]))
     if others:
         notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
     sky = wcs.pixel_to_world(x, y).icrs
     place = (float(sky.ra.deg), float(sky.dec.deg)) if located else (np.nan, np.nan)
-    snr = float(brightest) / rms
-    return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes), image.beam, given)
+    field, snr = detect.cut(clipped, x, y), float(brightest) / rms
+    return Cutout(image.name, field, pixel, place, snr, others, tuple(notes), image.beam, given, partial)
+
+
+def _lobes(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel) -> float:
+    """Distance, arcsec, of two groups of islands that may be the lobes of a source too wide to be classified, or 0.
+
+    They are on opposite sides of the target, within a factor of two in distance from it and of three in flux.
+    """
+    parts = [islands[groups == group] for group in np.unique(groups)]
+    flux = np.array([part["flux"].sum() for part in parts])
+    x, y = (np.array([np.average(part[axis], weights=part["flux"]) for part in parts]) for axis in ("x", "y"))
+    arm = pixel * ((x - target[0]) + 1j * (y - target[1])) + 1e-6  # arcsec, never zero
+    opposite = np.abs(np.angle(-arm[:, None] / arm)) < np.pi / 6
+    alike = np.maximum(flux / flux[:, None] / 3, np.abs(arm / arm[:, None]) / 2) <= 1
+    apart = np.abs(arm[:, None] - arm)
+    pairs = opposite & alike & alike.T & (apart > 2 * RADIUS) & (apart <= WIDEST)
+    return float(apart[pairs].max(initial=0))
 
 
 def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:

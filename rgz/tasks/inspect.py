@@ -13,7 +13,7 @@ header is taken to be three pixels wide, as in FIRST and NVSS.
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -37,12 +37,14 @@ __all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
 COARSE, BARELY = 5.0, 1.7  # arcsec, pixels; area: wider and barely resolved images are classified as those of NVSS
 ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
 BEAM = 3.0  # pixels, full width at half maximum, if unknown
+NARROWER = 0.6  # area over that of a point source; less contradicts the beam
 POINT, SCATTER = 0.05, 6.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
 FAINTEST = 8.0  # rms, peak of a source that shows a shape
 CHUNK = 16  # galaxies encoded together
 REASONS = {
     "unresolved": "the source is not resolved: its area is {:.2f} times that of a point source, so it has no class",
     "faint": "the source is too faint to show a shape, so it has no class",
+    "partly outside": "the class is that of a part of the source",
     "unlike": "the galaxy is unlike almost all others, so its class is uncertain",
 }
 BASIS = {
@@ -87,12 +89,14 @@ class Inspection:
 
     @property
     def status(self) -> str:
-        """``ok``, or why the class is missing or uncertain: one of ``unresolved``, ``faint``, ``unlike``."""
+        """``ok``, or why the class is missing or uncertain: one of :data:`REASONS`."""
         snr = signal_to_noise(self.cutout)
         if self.area < 1 + POINT + SCATTER / snr:
             return "unresolved"
         if snr < FAINTEST:
             return "faint"
+        if self.cutout.partial:
+            return "partly outside"
         return "unlike" if self.likelihood[2] < UNLIKE else "ok"
 
     @property
@@ -265,6 +269,10 @@ class _Tools:
         found = []
         for number, cutout in enumerate(cutouts):
             extent = area(cutout)
+            if extent < NARROWER and np.isfinite(cutout.beam):
+                told = f"the source is narrower than the beam of {cutout.beam:.1f}″ in the header, which was not used"
+                cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
+                extent = area(cutout)
             coarse = cutout.pixel > COARSE and extent < BARELY
             kind = "coarse" if coarse else "host" if cutout.given else "centroid"
             classifier = self.classifier(kind)
