@@ -85,6 +85,9 @@ STEPS = {
         (NETWORK, CODES, CLASSIFIER),
         tables("validity", "strangers"),
     ),
+    "interest": Step(
+        "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
+    ),
     "map": Step("studies.map", (), (CODES,), tables("map")),
 }
 
@@ -137,7 +140,16 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": ["classification", "reconstruction", "similarity", "generation", "anomalies", "validity", "map"],
+    "default_tasks": [
+        "classification",
+        "reconstruction",
+        "similarity",
+        "generation",
+        "anomalies",
+        "validity",
+        "interest",
+        "map",
+    ],
     "reporter": Reporter,
     "verbosity": 2,
 }

@@ -4,16 +4,13 @@ A radio astronomer scored 544 MeerKAT sources from 1 to 5 by how interesting the
 arXiv:2411.04188). The pictures are for evaluation alone: network, density and regression were made and chosen without
 them, with anomalies injected into FIRST galaxies and with unusual galaxies of the catalogues.
 
-Each picture shows the box around one source, stretched to the same width and saturated. To look like FIRST images, they
-are brought to pixels of 1.8″ such that the beam is as wide as that of FIRST, or to the width of the circle that a code
-covers if they would exceed it. They are clipped at three times the rms of the sky. This clipping replaced a lower one
-after the scores had been seen once, because most pictures still showed noise; the mean rank of likelihood and width
-was added then. Nothing else was changed.
+Each picture shows the box around one source, stretched to one width and saturated. Here it is brought to pixels of 1.8″
+such that the beam is as wide as that of FIRST, or to the width of the circle that a code covers, if that is less, and
+clipped at three times the rms of the sky. After the scores had been seen once, this clipping replaced a lower one that
+left noise in most pictures, and the mean rank was added; the regression with the width was added after the second look.
 
-*Unsupervised* scores need no person: the likelihood, as it is or relative to that of catalogued galaxies of the same
-size and S/N, an isolation forest on the same codes, and the width of the box or the peak flux alone. In the *active*
-mode (:mod:`rgz.tasks.rank`) some of the scores are given, drawn at random or as proposed, and the other galaxies are
-ranked. *Interesting* is a score of 4 or 5.
+*Unsupervised* rankings use no scores; in the *active* mode (:mod:`rgz.tasks.rank`) some are given, drawn at random or
+as proposed, and the other galaxies are ranked. *Interesting* is a score of 4 or 5.
 """
 
 from itertools import product
@@ -46,6 +43,7 @@ PIXEL, BEAM = 1.25, 8.0  # arcsec, of MeerKAT
 FIRST_BEAM = 5.4  # arcsec
 WIDEST = round(2 * fields.RADIUS / datasets.FIRST_PIXEL)  # pixels
 GREYS = 5, 153  # least and largest threshold, of 255: the faintest source that is accepted peaks at 5/3 of it
+NOWHERE = (np.nan, np.nan)
 INTERESTING, TOP = 4, 50
 GIVEN, STEP, SEEDS = (30, 100), 10, 20
 PLAIN = ("length", "area", "S/N")
@@ -55,7 +53,7 @@ METRICS = "auc", "average_precision", "recall_top_50"
 
 
 def sources() -> tuple[list[Cutout], dict[str, NDArray[Any]]]:
-    """Clipped fields of the MeerKAT sources, and their other columns; raises :class:`rgz.errors.BadInput` without."""
+    """Clipped fields of the MeerKAT sources, and their other columns; :class:`rgz.errors.BadInput` if not here."""
     with h5py.File(fetch.fetch(MEERKAT)) as file:
         images = file["images"][()].astype(np.float32)
         table = {name: file[name][()] for name in ("score", "obj_size_pixels", "peak_flux", "protege_score")}
@@ -68,8 +66,7 @@ def sources() -> tuple[list[Cutout], dict[str, NDArray[Any]]]:
         before = (WIDEST - width) // 2
         field = np.pad(np.where(grey >= limit, grey, 0), (before, WIDEST - width - before))
         beam = FIRST_BEAM * min(1, WIDEST / wanted)
-        nowhere = (np.nan, np.nan)
-        cutouts.append(Cutout(f"meerkat-{number:03d}", field, datasets.FIRST_PIXEL, nowhere, np.nan, 0, (), beam))
+        cutouts.append(Cutout(f"meerkat-{number:03d}", field, datasets.FIRST_PIXEL, NOWHERE, np.nan, 0, (), beam))
     return cutouts, table
 
 
@@ -98,9 +95,8 @@ def catalogued() -> tuple[NDArray[Any], NDArray[Any]]:
     table, codes, _ = codefile.read_codes(None, "rgd")
     sample = datasets.load_dataset("rgd").named(table["name"])
     middle = fields.crop(sample.images, 2 * WIDEST).astype(np.float32)
-    return codes.astype(float), plain(
-        [Cutout("", one, sample.pixel, (np.nan, np.nan), np.nan, 0, ()) for one in middle]
-    )
+    cutouts = [Cutout("", one, sample.pixel, NOWHERE, np.nan, 0, ()) for one in middle]
+    return codes.astype(float), plain(cutouts)
 
 
 def quality(odd: NDArray[np.bool_], score: NDArray[Any]) -> dict[str, float]:
@@ -174,11 +170,11 @@ def main() -> None:
     ways[BOTH] = stats.rankdata(ways[DENSITY]) + stats.rankdata(size)
     ways |= {SIZE: size, "peak flux": table["peak_flux"], PUBLISHED: table["protege_score"]}
     nats, score = -ways[DENSITY], table["score"].astype(float)
-    x, half = rank.features(codes, np.column_stack([numbers[:, 1:], nats])), codes.shape[1]
-    rows = of_ways(score >= INTERESTING, ways)
-    rows += of_person(
-        {ACTIVE: x, f"{ACTIVE}, codes": x[:, :half], f"{ACTIVE}, plain numbers": x[:, half:]}, nats, score
-    )
+    inputs, half = np.column_stack([numbers[:, 1:], nats]), codes.shape[1]
+    x = rank.features(codes, inputs)
+    features = {ACTIVE: x, f"{ACTIVE}, codes": x[:, :half], f"{ACTIVE}, plain numbers": x[:, half:]}
+    features[f"{ACTIVE}, with {SIZE}"] = rank.features(codes, np.column_stack([inputs, size]))
+    rows = of_ways(score >= INTERESTING, ways) + of_person(features, nats, score)
     results.write("interest", rows, files)
 
 
