@@ -31,17 +31,19 @@ def listed(folder, name="sources.csv", **columns):
 
 def test_each_row_of_a_table_is_its_file_at_its_host(run, folder):
     files = ["galaxy.fits", "absent.fits", "picture.png", "galaxy.fits"]
-    path = listed(folder, FileName=files, RA=["150.002", "1", "", "here"], Dec=["20.001", "2", "", "there"])
+    ra, dec = ["150.002", "1", "", "here", ""], ["20.001", "2", "", "there", ""]
+    path = listed(folder, FileName=[*files, ""], RA=ra, Dec=dec)
     code, out, err = run("look", path, "--json", "-k", 2)
     assert code == 0, err
     said = [json.loads(line) for line in out.splitlines()]
-    assert [one["file"] for one in said] == [str(folder / name) for name in files]
-    assert [one["status"] for one in said] == ["ok", "refused", "ok", "refused"]
-    assert [one.get("classifier") for one in said] == ["host", None, "centroid", None]
+    assert [one["file"] for one in said] == [*(str(folder / name) for name in files), ""]
+    assert [one["status"] for one in said] == ["ok", "refused", "ok", "refused", "refused"]
+    assert [one.get("classifier") for one in said] == ["host", None, "centroid", None, None]
+    assert "row 5 of the table" in said[4]["notes"][0]
     assert (said[0]["ra"], said[0]["dec"]) == pytest.approx((150.002, 20.001), abs=1e-6)
     assert (said[1]["ra"], said[1]["dec"]) == (1, 2)
     assert "no position on the sky" in said[3]["notes"][0]
-    assert "2 answered, 2 refused" in err
+    assert "2 answered, 3 refused" in err
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ecsv", "a.vot", "a.fits", "a.parquet"])
@@ -94,6 +96,12 @@ def test_what_is_no_table_of_positions_is_said(run, folder):
     assert tables.items(folder / "galaxy.fits") is None
     with pytest.raises(BadInput, match="it needs ra and dec, or file"):
         tables.items(listed(folder, z=[1.0], ra=[2.0]))
+    (folder / "unit.ecsv").write_text(
+        "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: ra, unit: m, datatype: float64}\n"
+        "# - {name: dec, unit: deg, datatype: float64}\nra dec\n1 2\n"
+    )
+    with pytest.raises(BadInput, match="not a readable table"):
+        tables.items(folder / "unit.ecsv")
     (folder / "broken.vot").write_bytes(b"\x00" * 50)
     code, out, err = run("look", folder / "broken.vot")
     assert (code, out) == (1, "")

@@ -144,6 +144,8 @@ def _cutouts(asked: list["Item"], choice: tuple[Any, ...], refused: list[Refusal
     for number, (path, at) in enumerate(progress(asked, desc="looking", unit="galaxy")):
         place = None
         try:
+            if path is None and at is None:
+                raise BadInput(f"row {number + 1} of the table has neither a file nor a position")
             place = cutout.parse_position(*at) if at else None
             yield cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
         except BadInput as error:

@@ -47,17 +47,15 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
         warnings.catch_warnings(action="ignore"),
     ):
         table = Table.read(path, format=form)
-    columns = {name.lower(): name for name in reversed(table.colnames)}
-    file = next((columns[name] for name in FILE if name in columns), None)
-    place = [columns[name] for name in ("ra", "dec") if name in columns]
-    if file is None and len(place) < 2:
+        table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+        known = [_text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
+        file = next((name for name in FILE if name in table.colnames), None)
+        files = _text(table[file]) if file else [""] * len(table)
+    if file is None and not any(ra and dec for ra, dec in zip(*known, strict=True)):
         raise BadInput(
             f"{path} has the columns {', '.join(table.colnames)}: it needs ra and dec, or file, or all three"
         )
-    nothing = [""] * len(table)
-    files = _text(table[file]) if file else nothing
-    ra, dec = (_text(table[name]) for name in place) if len(place) == 2 else (nothing, nothing)
-    rows = zip(files, ra, dec, strict=True)
+    rows = zip(files, *known, strict=True)
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
 
 
@@ -93,16 +91,7 @@ def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, A
     else:
         rows: list[dict[str, Any]] = []
         yield lambda row: rows.append(_flat(row))
-        search.write(_table(rows), path, search.FORMATS[ending])
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    """Flat results as a table, masked where a value is not known."""
-    names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
-    columns = {name: MaskedColumn([row.get(name, _like(rows, name)) for row in rows]) for name in names}
-    for name, column in columns.items():
-        column.mask = [name not in row for row in rows]
-    return Table(columns)
+        search.write(Table(rows), path, search.FORMATS[ending])
 
 
 def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
@@ -115,7 +104,7 @@ def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[
         warnings.catch_warnings(action="ignore"),
     ):
         if path.suffix.lower() in LINES:
-            table = _table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
+            table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
             table = Table.read(path, format=search.ending(path))
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
@@ -142,12 +131,6 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")
     return np.array([given.get(file, np.nan) for file in files])
-
-
-def _like(rows: list[dict[str, Any]], name: str) -> Any:
-    """A value of the type of a column, for rows that have none."""
-    value = next(row[name] for row in rows if name in row)
-    return "" if isinstance(value, str) else float("nan") if isinstance(value, float) else type(value)(0)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
