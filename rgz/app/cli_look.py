@@ -73,24 +73,24 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    kept, answered, refused = list[Any](), 0, 0
+    kept, near, answered, refused = list[Any](), list[Any](), 0, 0
     with tables.saved(output, form) as save:
         for one in _answers(_listed(files or [], at), (pixel, hdu, plane), k):
             if isinstance(one, dict):
                 row, text, refused = one, f"rgz: {one['notes'][0]}", refused + 1
             else:
                 row, text, answered = one.to_dict(codes), str(one), answered + 1
-                if table or (plot and answered <= PLOTTED):
-                    kept.append(one)
+                near += [(one.cutout.name, one.neighbours)] if table else []
+                kept += [one] if plot and answered <= PLOTTED else []
             save(row)
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
             elif row is one or not output:
                 typer.echo(text, err=row is one)
     if table:
-        search.write(_neighbours(kept), table)
+        search.write(_together(near), table)
     if plot:
-        _draw(kept[:PLOTTED], plot)
+        _draw(kept, plot)
     if refused:
         typer.echo(f"{answered} answered, {refused} refused", err=True)
         if strict:
@@ -156,14 +156,13 @@ def _cutouts(asked: list["Item"], choice: tuple[Any, ...], refused: list[Refusal
             refused.append((number - len(refused), row))
 
 
-def _neighbours(found: list["Inspection"]) -> "Table":
-    """The similar galaxies of all, with the file that each list belongs to."""
+def _together(near: list[tuple[str, "Table"]]) -> "Table":
+    """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    tables = [one.neighbours.copy() for one in found]
-    for one, near in zip(found, tables, strict=True):
-        near.add_column(one.cutout.name, name="query", index=0)
-    return vstack(tables, metadata_conflicts="silent")
+    for name, table in near:
+        table.add_column(name, name="query", index=0)
+    return vstack([table for _, table in near], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
