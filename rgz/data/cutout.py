@@ -316,15 +316,22 @@ def _lobes(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel) ->
 
     They are on opposite sides of the target, within a factor of two in distance from it and of three in flux.
     """
-    parts = [islands[groups == group] for group in np.unique(groups)]
-    flux = np.array([part["flux"].sum() for part in parts])
-    x, y = (np.array([np.average(part[axis], weights=part["flux"]) for part in parts]) for axis in ("x", "y"))
+    x, y, flux = _sums(islands, groups)
     arm = pixel * ((x - target[0]) + 1j * (y - target[1])) + 1e-6  # arcsec, never zero
     opposite = np.abs(np.angle(-arm[:, None] / arm)) < np.pi / 6
     alike = np.maximum(flux / flux[:, None] / 3, np.abs(arm / arm[:, None]) / 2) <= 1
     apart = np.abs(arm[:, None] - arm)
     pairs = opposite & alike & alike.T & (apart > 2 * RADIUS) & (apart <= WIDEST)
     return float(apart[pairs].max(initial=0))
+
+
+def _sums(islands: Table, groups: NDArray[Any]) -> NDArray[np.float64]:
+    """Centroid x and y, in pixels, and flux of each group of islands, (3, groups)."""
+    _, group = np.unique(groups, return_inverse=True)
+    flux = np.asarray(islands["flux"])
+    total = np.bincount(group, flux)
+    x, y = (np.bincount(group, flux * islands[axis]) / total for axis in ("x", "y"))
+    return np.stack([x, y, total])
 
 
 def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
@@ -409,13 +416,12 @@ def _middle(
     It is on a source if the centroid of all emission within 57.6″, or of one group of islands less than 57.6″ apart,
     such as two lobes, lies within 20″ of it.
     """
-    parts = [islands[groups == group] for group in np.unique(groups)]
-    centres = [[np.average(part[axis], weights=part["flux"]) for axis in ("x", "y")] for part in parts]
+    centres = _sums(islands, groups)[:2].T
     away = [float(np.hypot(x - target[0], y - target[1])) * pixel for x, y in centres]
     nearest = int(np.argmin(away))
     light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
     if light.any():
-        y, x = (np.average(axis, weights=light) for axis in np.mgrid[: light.shape[0], : light.shape[1]])
+        y, x = (float(np.average(axis, weights=light[light > 0])) for axis in np.nonzero(light > 0))
         away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
     x, y = target
     if min(away) > CENTRED:
