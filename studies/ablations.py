@@ -41,9 +41,9 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     With ``coarse_alone`` the network was trained without fine latents, which then do not count.
     """
     model, recipe, about = checkpoint.load(weights)
-    steps = about["steps"]
-    while about := about.get("start"):  # the runs before
-        steps += about["steps"]
+    steps, before = about["steps"], about
+    while before := before.get("start", {}):
+        steps += before["steps"]
     if coarse_alone:
         model.fine, model.coded = False, model.coarse
     seen, held_out = splits(path)
