@@ -84,6 +84,8 @@ def test_no_link_is_broken(browser):
         names[(HTML / name).as_uri()] = set(page.eval_on_selector_all("[id]", "all => all.map((one) => one.id)"))
     for href, name in links.items():
         file, anchor = urldefrag(href)
+        if file.endswith("/explorer/look.html") and shutil.which("npm") is None:
+            continue  # this page is built with npm alone
         assert Path(unquote(file.removeprefix("file://"))).exists(), f"{name} links to {href}"
         if anchor and file in names:
             assert unquote(anchor) in names[file], f"{name} links to {href}"
