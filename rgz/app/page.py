@@ -1,7 +1,7 @@
 """The page for a galaxy of one's own: the answers of :func:`rgz.inspect` as one ONNX graph, which a browser can run.
 
-The graph takes a clipped field, as :func:`rgz.open_cutout` makes it, and the width of its pixels. It holds the modules
-of this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
+The graph takes a clipped field, as :mod:`rgz.data.cutout` makes it, and the width of its pixels. It holds the modules of
+this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
 stored in half precision where that represents them exactly. The page lies in the folder of the explorer
 (:mod:`rgz.app.explorer`) and runs the graph with ONNX Runtime Web, which is downloaded when the page is built.
 """
@@ -60,7 +60,7 @@ class Answers(nn.Module):
         self.similarity = _Similarity(SearchIndex.from_pretrained().about_centroid)
 
     def forward(self, field: Tensor, pixel: Any) -> tuple[Tensor, ...]:
-        """A field (1, H, W) and the width of its pixels, arcsec, to the tensors that :data:`OUTPUTS` names."""
+        """A field (1, H, W) and the width of its pixels, arcsec, to a tensor for each name of ``OUTPUTS``."""
         code = self.embed(field, pixel, hosts=False)  # (1, 4 D)
         square = self.embed.prepare(field, pixel)[0][0]  # (1, 1, size, size)
         rebuilt = mixture_mean(self.embed.model._posterior(square, means=True)[0])  # decoded as it is encoded
