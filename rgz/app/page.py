@@ -1,7 +1,7 @@
 """The page for a galaxy of one's own: the answers of :func:`rgz.inspect` as one ONNX graph, which a browser can run.
 
-The graph takes a clipped field, as :mod:`rgz.data.cutout` makes it, and the width of its pixels. It holds the modules of
-this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
+The graph takes a clipped field, as :mod:`rgz.data.cutout` makes it, and the width of its pixels. It holds the modules
+of this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
 stored in half precision where that represents them exactly. The page lies in the folder of the explorer
 (:mod:`rgz.app.explorer`) and runs the graph with ONNX Runtime Web, which is downloaded when the page is built.
 """
