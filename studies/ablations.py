@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from rgz.app.cli_data import TRAINING_SET, sources
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
@@ -43,8 +43,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     model, recipe, about = checkpoint.load(weights)
     if coarse_alone:
         model.fine, model.coded = False, model.coarse
-    known = sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    seen, held_out = splits(path)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     validation = train.describe(model, pixels)
     _, rates = embed.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coded)

@@ -22,13 +22,13 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from rgz import artifacts, metrics
+from rgz import artifacts
 from rgz.data import datasets
 from rgz.data.sample import same_source
 from rgz.features import codes as codefile
 from rgz.features.embed import PARTS
 from rgz.tasks.classify import SEED, confident, folds, groups, is_frii
-from studies import baselines, results
+from studies import baselines, metrics, results
 from studies.classifiers import BRIEF, CLASSIFIERS, Features, predict
 from studies.results import Row, tidy
 
@@ -58,7 +58,7 @@ def known(codes: Path, name: str) -> tuple[Table, NDArray[Any]]:
 
 
 def over_folds(truth: NDArray[Any], rounds: Rounds, found: Sequence[NDArray[Any]]) -> dict[str, list[float]]:
-    """Mean and standard deviation over folds of each of the :func:`rgz.metrics.scores`."""
+    """Mean and standard deviation over folds of each of the :func:`studies.metrics.scores`."""
     each = [metrics.scores(truth[test], p) for (_, test), p in zip(rounds, found, strict=True)]
     return {name: [float(f([one[name] for one in each])) for f in (np.mean, np.std)] for name in metrics.METRICS}
 
@@ -232,13 +232,7 @@ def beyond(table: Table, there: tuple[Table, Features]) -> tuple[Table, Features
 
 
 def study(codes: Path) -> dict[str, list[Row]]:
-    """Rows of the tables of this chapter, by name.
-
-    Raises
-    ------
-    BadInput
-        The codes cannot be read, or the survey images are not on this machine and cannot be downloaded.
-    """
+    """Rows of the tables of this chapter, by name."""
     samples, rows = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
     everything, every_code, about = codefile.read_codes(codes, "mirabest")
     table, code = known(codes, "mirabest")
