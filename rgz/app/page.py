@@ -32,7 +32,6 @@ from rgz.data.detect import FIELD
 from rgz.errors import BadInput, as_bad_input
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
-from rgz.models.likelihood import mixture_mean
 from rgz.tasks import inspect, search
 from rgz.tasks.classify import Classifier
 from rgz.tasks.generate import generate
@@ -63,7 +62,7 @@ class Answers(nn.Module):
         """A field (1, H, W) and the width of its pixels, arcsec, to a tensor for each name of ``OUTPUTS``."""
         code = self.embed(field, pixel, hosts=False)  # (1, 4 D)
         square = self.embed.prepare(field, pixel)[0][0]  # (1, 1, size, size)
-        rebuilt = mixture_mean(self.embed.model._posterior(square, means=True)[0])  # decoded as it is encoded
+        rebuilt = self.embed.model.decode(self.embed.model.encode(square)[0])
         answers = (part(code) for part in (self.centroid, self.coarse, self.density, self.similarity))
         return code[0], *answers, square[0, 0], rebuilt[0, 0]
 
