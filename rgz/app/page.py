@@ -9,9 +9,11 @@ stored in half precision where that represents them exactly. The page lies in th
 import gzip
 import io
 import json
+import logging
 import math
 import shutil
 import subprocess
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -135,8 +137,13 @@ def export() -> bytes:
     field[0, 70:80, 60:90] = torch.rand(10, 30, generator=torch.Generator().manual_seed(SEED)) + 1
     settings: dict[str, Any] = {"dynamo": True, "opset_version": 18, "optimize": False, "verbose": False}
     names: dict[str, Any] = {"input_names": ["field", "pixel"], "output_names": OUTPUTS}
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
-        program: Any = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
+    print("exporting the network, which takes a minute", file=sys.stderr)
+    logging.disable(logging.WARNING)  # of the exporter, about itself
+    try:
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            program: Any = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
+    finally:
+        logging.disable(logging.NOTSET)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # for any processor
     options.log_severity_level = 3
