@@ -95,6 +95,9 @@ STEPS = {
         (NETWORK, CODES, CLASSIFIER),
         tables("validity", "strangers"),
     ),
+    "interest": Step(
+        "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
+    ),
     "map": Step("studies.map", (), (CODES,), tables("map")),
 }
 
@@ -147,7 +150,16 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": ["anomalies", "classification", "generation", "similarity", "validity", "reconstruction", "map"],
+    "default_tasks": [
+        "anomalies",
+        "classification",
+        "generation",
+        "similarity",
+        "validity",
+        "interest",
+        "reconstruction",
+        "map",
+    ],
     "reporter": Reporter,
     "verbosity": 2,
 }

@@ -41,6 +41,9 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     With ``coarse_alone`` the network was trained without fine latents, which then do not count.
     """
     model, recipe, about = checkpoint.load(weights)
+    steps, before = about["steps"], about
+    while before := before.get("start", {}):
+        steps += before["steps"]
     if coarse_alone:
         model.fine, model.coded = False, model.coarse
     seen, held_out = splits(path)
@@ -62,7 +65,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     (accuracy, auc), spread = np.mean(found, axis=0), np.std(found, axis=0)
     return {
         "note": note,
-        "steps": about["steps"],
+        "steps": steps,
         "bits_per_dimension": validation["bits_per_dimension"],
         "rate_coarse": round(coarse, 2),
         "rate_fine": round(sum(by_level.values()) - coarse, 2),

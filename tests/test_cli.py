@@ -25,6 +25,7 @@ HOUSE = Path(__file__).parents[1]
 
 VERBS = [
     ("look",),
+    ("rank",),
     ("similar",),
     ("generate",),
     ("explorer",),

@@ -485,3 +485,44 @@ def test_cases_of_one_image_give_the_same_pixels(cases, name):
 )
 def test_cases_of_one_galaxy_look_alike(cases, name, other):
     assert alike(cases[name], cases[other]) > 0.98
+
+
+def wide_double(arms, flux=(1.0, 1.0), core=0.0, shape=(300, 300)):
+    """Two lobes with arms of some arcsec to the west and the east of the middle, and noise of one."""
+    rng, (height, width) = np.random.default_rng(0), shape
+    y, x = np.mgrid[:height, :width] - (np.array([height, width]).reshape(2, 1, 1) - 1) / 2
+    places = (arms[0], flux[0]), (-arms[1], flux[1]), (0, core)
+    sky = sum(f * np.exp(-((x - arm / 1.8) ** 2 + y**2) / (2 * 3**2)) for arm, f in places)
+    noise = ndimage.gaussian_filter(rng.normal(size=shape), 1.27)
+    return 50 * sky + noise / noise.std()
+
+
+@pytest.mark.parametrize(
+    ("arms", "flux", "core", "partial"),
+    [
+        ((65, 65), (1, 1), 0, True),
+        ((70, 60), (1, 0.5), 1, True),
+        ((20, 20), (1, 1), 0, False),
+        ((65, 65), (1, 0.1), 1, False),
+        ((110, 110), (1, 1), 1, False),
+    ],
+)
+def test_lobes_too_wide_to_be_classified_are_said(arms, flux, core, partial, tmp_path):
+    pixels = wide_double(arms, flux, core)
+    wcs = wcs_of(pixels.shape, 1.8)
+    path = fits_file(tmp_path / "double.fits", pixels, wcs)
+    for at in (None, (150.0, 20.0)):
+        field = cutout.open_cutout(path, at)
+        assert field.partial == partial
+        assert noted(field, "may be lobes of one galaxy") == partial
+
+
+def test_a_source_at_the_edge_of_an_image_is_partly_outside(tmp_path):
+    pixels = wide_double((20, 20))
+    path = fits_file(tmp_path / "cut.fits", pixels[:, 135:], wcs_of(pixels[:, 135:].shape, 1.8))
+    field = cutout.open_cutout(path)
+    assert field.partial
+    assert noted(field, "the source reaches an edge of the image")
+    whole = pixels.copy()
+    whole[:, :100] = np.nan
+    assert not cutout.open_cutout(fits_file(tmp_path / "whole.fits", whole, wcs_of(whole.shape, 1.8))).partial

@@ -35,7 +35,7 @@ def of(seen, **known):
         names=("name", "sample", "label", "separation", "same", "link"), dtype=(str, str, str, float, bool, str)
     )
     probabilities = dict(zip(classify.CLASSES, (0.1, 0.8, 0.06, 0.04), strict=True))
-    return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, **known)
+    return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, code=np.zeros(256), **known)
 
 
 @pytest.fixture
@@ -159,6 +159,15 @@ def test_a_point_source_is_not_resolved(pixel, beam, snr):
     assert kept.count("unresolved") >= 9
 
 
+def test_a_beam_wider_than_the_source_is_not_believed(source):
+    seen = cutout.centre(cutout.Observation("a double", source, 1.8, beam=45.0))
+    found = inspect.inspect(seen)
+    assert found.label == "FRII"
+    assert any("narrower than the beam of 45.0″" in note for note in found.notes)
+    flat = dataclasses.replace(seen, pixels=np.where(seen.pixels > 0, 1.0, 0.0), snr=np.nan, beam=np.nan)
+    assert np.isfinite(inspect.area(flat))
+
+
 def test_a_source_without_a_shape_has_no_class(galaxy):
     seen = cutout.open_cutout(galaxy)
     point = of(seen, area=1.01)
@@ -170,6 +179,8 @@ def test_a_source_without_a_shape_has_no_class(galaxy):
     assert "no class (unresolved)" in str(point)
     assert of(seen, area=3.0).status == "ok"
     assert of(dataclasses.replace(seen, snr=6.0), area=3.0).status == "faint"
+    cut = of(dataclasses.replace(seen, partial=True))
+    assert (cut.label, cut.status) == ("FRII", "partly outside")
     strange = of(seen, area=3.0, likelihood=(-300.0, 5.0, 0.2))
     assert (strange.label, strange.status) == ("FRII", "unlike")
 

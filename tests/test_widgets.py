@@ -86,3 +86,22 @@ def test_a_galaxy_of_ones_own_can_be_uploaded(browser):
     assert listing == ""
     brought.set_trait("value", ())
     assert 'alt="rgd-0100"' in shown(browser)[0]
+
+
+def test_scores_rank_the_rest():
+    from rgz.app import widgets
+
+    rng = np.random.default_rng(0)
+    codes, names = rng.normal(size=(60, 8)), [f"galaxy {number}" for number in range(60)]
+    box = widgets.score(rng.uniform(size=(60, 8, 8)), codes, rng.normal(size=(60, 3)), names)
+    buttons = part(box, controls.Button)
+    asked, found = part(box, controls.HTML)
+    assert [button.description for button in buttons] == list("12345")
+    for _ in range(60):
+        row = next(number for number, name in enumerate(names) if f'alt="{name}"' in asked.value)
+        buttons[4 if codes[row, 0] > 0 else 0].click()
+        assert box.scores[names[row]] == (5 if codes[row, 0] > 0 else 1)
+    assert found.value.count("<img") == widgets.SHOWN
+    assert "60 scored; all are scored" in asked.value
+    buttons[0].click()
+    assert len(box.scores) == 60

@@ -1,5 +1,6 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
+rgz look, rank                             inspect galaxies, and rank them by your own scores
 rgz look, similar, generate                inspect, compare and generate galaxies
 rgz explorer, page                         web pages that need no server of their own
 rgz data fetch, build                      the archives and the training set
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
-for verb in (cli_look.look, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
+for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
     app.command()(verb)
 app.add_typer(cli_data.app, name="data")
 

@@ -1,4 +1,4 @@
-"""The commands that need no training: look, similar, generate, explorer."""
+"""The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
 from collections.abc import Iterator
@@ -15,127 +15,154 @@ from rgz.errors import BadInput
 if TYPE_CHECKING:
     from astropy.table import Table
 
+    from rgz.app.tables import Item
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-__all__ = ["explorer", "generate", "look", "page", "similar"]
+__all__ = ["explorer", "generate", "look", "page", "rank", "similar"]
 
-Refusal = tuple[int, Path, str]  # number of answers before it, file and reason
+Refusal = tuple[int, dict[str, Any]]  # number of answers before it, and its row
+PLOTTED = 50  # galaxies, at most, in one figure
+Files = Annotated[
+    list[Path] | None, typer.Argument(help="Images (FITS, PNG, JPEG), folders of them, or tables with ra and dec.")
+]
+Position = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without, the shape decides.",
+        metavar="RA DEC",
+    ),
+]
 K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")]
-TableFile = Annotated[Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot or .parquet.")]
+TableFile = Annotated[
+    Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot, .fits or .parquet.")
+]
+Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .csv, .ecsv, .vot, .fits or .parquet.")]
 
 
 def look(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="FITS, PNG or JPEG images of galaxies, or folders of them.")
-    ] = None,
-    at: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without, the shape decides.",
-            metavar="RA DEC",
-        ),
-    ] = None,
+    files: Files = None,
+    at: Position = None,
     pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
     plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file, one per line.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Plot the galaxies and similar ones: .png, .pdf or .svg.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot the first 50 galaxies: .png, .pdf or .svg.")] = None,
     table: TableFile = None,
+    output: Output = None,
+    form: Annotated[str | None, typer.Option("--format", help="Format of the results, if not by the ending.")] = None,
+    codes: Annotated[bool, typer.Option("--codes", help="Add the code of each galaxy to the results.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with status 1 if any file cannot be used.")] = False,
 ) -> None:
     """Inspect your own galaxies: their class, how anomalous they are, and the most similar galaxies.
 
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
-    printed as they come; files that cannot be used are listed, with the reason.
+    given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
+    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file.
 
-    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json
+    Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
+    rgz look sources.csv --output results.vot
     """
+    from rgz.app import tables
     from rgz.tasks import search
 
     if table:
         search.ending(table)
+    if output:
+        tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    paths, refused = _listed(files or []), list[Refusal]()
-    cutouts = _cutouts(paths, at, (pixel, hdu, plane), refused)
-    first = next(cutouts, None)
-    if first is None and len(refused) == 1:
-        raise BadInput(refused[0][2])
-    if first is None and not refused:
-        raise BadInput("no input: give an image, a folder of images, or a position with --at RA DEC")
-    kept, listed = [], 0
-    if first is not None:
-        from rgz.tasks import inspect  # torch, which takes seconds
-
-        for number, one in enumerate(inspect.inspect_each(chain([first], cutouts), k)):
-            listed = _list(refused, listed, number, as_json)
-            typer.echo(json.dumps(one.to_dict(), ensure_ascii=False) if as_json else str(one))
-            if table or plot:
-                kept.append(one)
-    _list(refused, listed, len(paths), as_json)
-    if first is None:
-        raise BadInput(f"none of these {len(refused)} files can be used")
+    kept, near, answered, refused = list[Any](), list[Any](), 0, 0
+    with tables.saved(output, form) as save:
+        for one in _answers(_listed(files or [], at), (pixel, hdu, plane), k):
+            if isinstance(one, dict):
+                row, text, refused = one, f"rgz: {one['notes'][0]}", refused + 1
+            else:
+                row, text, answered = one.to_dict(codes), str(one), answered + 1
+                near += [(one.cutout.name, one.neighbours)] if table else []
+                kept += [one] if plot and answered <= PLOTTED else []
+            save(row)
+            if as_json:
+                typer.echo(json.dumps(row, ensure_ascii=False))
+            elif row is one or not output:
+                typer.echo(text, err=row is one)
     if table:
-        search.write(_neighbours(kept), table)
+        search.write(_together(near), table)
     if plot:
         _draw(kept, plot)
     if refused:
-        typer.echo(f"{len(paths) - len(refused)} answered, {len(refused)} refused", err=True)
+        typer.echo(f"{answered} answered, {refused} refused", err=True)
         if strict:
             raise typer.Exit(1)
 
 
-def _listed(paths: list[Path]) -> list[Path]:
-    """The files, and the visible ones in the folders, by name."""
-    found = []
+def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
+    """The files, the visible ones in the folders, by name, and the rows of the tables, with their positions."""
+    from rgz.app import tables
+
+    found: list[Item] = [] if paths or at is None else [(None, at)]
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [file for file in inside if file == path or (file.is_file() and not file.name.startswith("."))]
+        rows = tables.items(path, len(paths) == 1)
+        files = [file for file in inside if file == path or (file.is_file() and not file.name.startswith("."))]
+        found += [(file, at) for file in files] if rows is None else rows
+    if not found:
+        raise BadInput("no input: give an image, a folder of images, or a position with --at RA DEC")
     return found
 
 
-def _cutouts(
-    files: list[Path], at: tuple[str, str] | None, choice: tuple[Any, ...], refused: list[Refusal]
-) -> Iterator["Cutout"]:
-    """Cutouts of the files, or of a position; the reasons why other files cannot be used go to ``refused``."""
+def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["Inspection | dict[str, Any]"]:
+    """The inspections, in order, and rows of what cannot be used. If nothing can, an error."""
+    refused = list[Refusal]()
+    cutouts = _cutouts(asked, choice, refused)
+    first, told = next(cutouts, None), 0
+    if first is None and len(asked) == 1:
+        raise BadInput(refused[0][1]["notes"][0])
+    answers: Iterator[Inspection] = iter(())
+    if first is not None:
+        from rgz.tasks import inspect  # torch, which takes seconds
+
+        answers = inspect.inspect_each(chain([first], cutouts), k)
+    for number in range(len(asked) + 1):
+        one = next(answers, None)
+        while told < len(refused) and (one is None or refused[told][0] <= number):
+            yield refused[told][1]
+            told += 1
+        if one is None:
+            break
+        yield one
+    if first is None:
+        raise BadInput(f"none of these {len(refused)} files can be used")
+
+
+def _cutouts(asked: list["Item"], choice: tuple[Any, ...], refused: list[Refusal]) -> Iterator["Cutout"]:
+    """Cut-outs of files or positions; rows of those that cannot be used go to ``refused``."""
     from rgz.data import cutout
     from rgz.progress import progress
 
-    place = cutout.parse_position(*at) if at else None
-    if place and not files:
-        yield cutout.download_cutout(*place)
-    for number, path in enumerate(progress(files, desc="looking", unit="galaxy")):
+    for number, (path, at) in enumerate(progress(asked, desc="looking", unit="galaxy")):
+        place = None
         try:
-            yield cutout.open_cutout(path, place, *choice)
+            if path is None and at is None:
+                raise BadInput(f"row {number + 1} of the table has neither a file nor a position")
+            place = cutout.parse_position(*at) if at else None
+            yield cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
         except BadInput as error:
-            refused.append((number - len(refused), path, str(error)))
+            ra, dec = place or (None, None)
+            empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
+            lists = {"set90": [], "notes": [str(error)], "neighbours": []}
+            row = {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
+            refused.append((number - len(refused), row))
 
 
-def _list(refused: list[Refusal], listed: int, number: int, as_json: bool) -> int:
-    """Print the refusals of files before the answer of this ``number``, from ``listed`` on; returns how many are."""
-    while listed < len(refused) and refused[listed][0] <= number:
-        _, path, reason = refused[listed]
-        if as_json:
-            empty = dict.fromkeys(("ra", "dec", "class", "probabilities", "p_frii", "anomaly_percentile"))
-            lists = {"set90": [], "notes": [reason], "neighbours": []}
-            row = {"file": str(path), "status": "refused"} | empty | lists
-            typer.echo(json.dumps(row, ensure_ascii=False))
-        else:
-            typer.echo(f"rgz: {reason}", err=True)
-        listed += 1
-    return listed
-
-
-def _neighbours(found: list["Inspection"]) -> "Table":
-    """The similar galaxies of all, with the file that each list belongs to."""
+def _together(near: list[tuple[str, "Table"]]) -> "Table":
+    """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    tables = [one.neighbours.copy() for one in found]
-    for one, near in zip(found, tables, strict=True):
-        near.add_column(one.cutout.name, name="query", index=0)
-    return vstack(tables, metadata_conflicts="silent")
+    for name, table in near:
+        table.add_column(name, name="query", index=0)
+    return vstack([table for _, table in near], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
@@ -146,6 +173,41 @@ def _draw(found: list["Inspection"], path: Path) -> None:
     canvas = plots.lookalikes(names, *inspect.pictures(found))[0, 0].figure
     with artifacts.atomic(path) as partial:
         canvas.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
+
+
+def rank(
+    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    scores: Annotated[Path | None, typer.Option(help="Table with the columns file and score, such as 1 to 5.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the ranking: .csv, .ecsv, .vot, .fits, .parquet.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Number of galaxies to list and to propose.")] = 10,
+) -> None:
+    """Rank galaxies by what interests you: score a few of them, and the others are ranked by the score expected.
+
+    Without scores, the least likely galaxies come first. The galaxies to score next are proposed: half of them the most
+    promising ones, half at random. After some thirty scores the ranking is useful; a hundred improve it.
+
+    Example: rgz look folder --output results.jsonl --codes;  rgz rank results.jsonl --scores scores.csv
+    """
+    import numpy as np
+    from astropy.table import Table
+
+    from rgz.app import tables
+    from rgz.tasks import rank as ranking
+    from rgz.tasks import search
+
+    files, codes, plain = tables.results(results)
+    given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
+    known = ranking.features(codes, plain)
+    expected = ranking.predict(known, given) if scores else -plain[:, 2]
+    order = np.argsort(-expected, kind="stable")
+    found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
+    if output:
+        search.write(found, output)
+    found[found.colnames[1]].info.format = ".2f"
+    typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
+    typer.echo("\nto score next:")
+    for row in ranking.propose(known, plain[:, 2], given, count):
+        typer.echo(f"  {files[row]}")
 
 
 def similar(

@@ -1,14 +1,15 @@
-"""Interactive similarity search for a live notebook. It does not work in the built book, which has no kernel."""
+"""Interactive search and scoring for a live notebook. They do not work in the built book, which has no kernel."""
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from html import escape
 from typing import Any
 
 import ipywidgets as controls
+import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,11 +19,12 @@ from rgz.data import cutout, datasets
 from rgz.errors import BadInput
 from rgz.features.embed import Encoder
 from rgz.features.metric import Metric, plain, whitened
-from rgz.tasks import inspect, search
+from rgz.tasks import inspect, rank, search
 
-__all__ = ["browse"]
+__all__ = ["browse", "score"]
 
 ALL = "all samples"
+SCORES, AT_ONCE, SHOWN = range(1, 6), 10, 12  # scores to give, galaxies proposed together, and shown
 METRICS: dict[str, Callable[[NDArray[Any], Metric], Metric]] = {
     "invariant, by angle": lambda _, invariant: replace(invariant, cosine=True),
     "invariant, by distance": lambda _, invariant: replace(invariant, cosine=False),
@@ -106,6 +108,50 @@ class _Browser:
     def _choose(self, _: Any) -> None:
         self.uploaded = None
         self._show()
+
+
+def score(pictures: NDArray[Any], codes: NDArray[Any], plain: NDArray[Any], names: Sequence[str]) -> controls.VBox:
+    """Buttons to score galaxies by how interesting you find them, and the galaxies with the highest expected scores.
+
+    ``pictures`` (N, H, W) are shown; ``codes`` (N, D) and ``plain`` (N, P), log-likelihoods last, are those of
+    :mod:`rgz.tasks.rank`. The result has a dict of the ``scores`` by name as an attribute.
+    """
+    return _Scorer(pictures, rank.features(codes, plain), plain[:, -1], names).box
+
+
+class _Scorer:
+    """The galaxy to score next, buttons for its score, and what is ranked first."""
+
+    def __init__(self, pictures: NDArray[Any], known: NDArray[Any], nats: NDArray[Any], names: Sequence[str]):
+        self.pictures, self.known, self.nats, self.names = pictures, known, nats, names
+        self.given, self.waiting = np.full(len(names), np.nan), list[int]()
+        self.asked, self.found, self.scores = controls.HTML(), controls.HTML(), dict[str, int]()
+        buttons = [controls.Button(description=str(one), layout={"width": "4em"}) for one in SCORES]
+        for button in buttons:
+            button.on_click(self._score)
+        self.box = controls.VBox([self.asked, controls.HBox(buttons), self.found])
+        self.box.scores = self.scores
+        self._show()
+
+    def _score(self, button: controls.Button) -> None:
+        if self.waiting:
+            row = self.waiting.pop(0)
+            self.given[row] = self.scores[self.names[row]] = int(button.description)
+            self._show()
+
+    def _show(self) -> None:
+        """Ask for the next galaxy, and list the most promising ones."""
+        self.waiting = self.waiting or rank.propose(self.known, self.nats, self.given, AT_ONCE)
+        row = self.waiting[0] if self.waiting else None
+        question = "all are scored" if row is None else f"how interesting is {self.names[row]}, from 1 to 5?"
+        self.asked.value = f"<p>{len(self.scores)} scored; {escape(question)}</p>"
+        if row is not None:
+            self.asked.value += _picture(self.pictures[row], self.names[row], 192)
+        if len(set(self.scores.values())) > 1:
+            expected = rank.predict(self.known, self.given)
+            first = np.argsort(-expected, kind="stable")[:SHOWN]
+            shown = [_picture(self.pictures[one], f"{self.names[one]}, {expected[one]:.1f}") for one in first]
+            self.found.value = "<p>highest expected scores</p>" + " ".join(shown)
 
 
 def _picture(pixels: NDArray[Any], alt: str, width: int = 80) -> str:

@@ -45,6 +45,7 @@ CLIPPED = 0.5  # an image with more than this share of pixels at the lowest valu
 BLANK = 0.5  # largest share of blank pixels around a source that may reach them
 FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
+WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
 
 Sky = tuple[float, float] | None  # RA and Dec, degrees
@@ -77,6 +78,7 @@ class Cutout:
     notes: tuple[str, ...]  # what was found, and what was changed
     beam: float = np.nan  # arcsec, FWHM of the beam in these pixels (geometric mean), NaN if unknown
     given: bool = False  # whether the middle is a position that was given, that of the host galaxy
+    partial: bool = False  # whether a part of the source is, or may be, outside of what is classified
 
 
 def open_cutout(
@@ -205,11 +207,11 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
 
 def _widths(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
     """Widths of a pixel along x and y in arcsec, as they are at that pixel, and whether its sides are orthogonal."""
-    sky = wcs.pixel_to_world(x + np.array([0, 0.5, -0.5, 0, 0]), y + np.array([0, 0, 0, 0.5, -0.5])).icrs
-    corners = np.array([one.to_value(u.arcsec) for one in sky[0].spherical_offsets_to(sky[1:])])
-    sides = corners[:, [0, 2]] - corners[:, [1, 3]]  # (2, 2): east and north, along x and y
+    lon, lat = np.radians(wcs.pixel_to_world_values(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5])))
+    ends = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])  # unit vectors
+    sides = np.degrees(ends[:, ::2] - ends[:, 1::2]) * 3600  # (3, 2): along x and y
     widths = np.linalg.norm(sides, axis=0)
-    return widths, abs(sides[:, 0] @ sides[:, 1]) < 0.01 * np.prod(widths)
+    return widths, bool(abs(sides[:, 0] @ sides[:, 1]) < 0.01 * np.prod(widths))
 
 
 def download_cutout(ra: float, dec: float) -> Cutout:
@@ -286,18 +288,50 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
     ended = ndimage.binary_dilation(np.pad(blank, 1, constant_values=True), np.ones((3, 3)))[1:-1, 1:-1]
     brightest = np.max(clipped, where=near, initial=0)
-    if lost > BLANK and np.max(clipped, where=near & ended, initial=0) > FAINT * brightest:
+    partial = bool(np.max(clipped, where=near & ended, initial=0) > FAINT * brightest)
+    if lost > BLANK and partial:
         raise BadInput(f"{image.name} does not show the whole source, because {outside}: use a larger image")
     if lost > 0.05:
         notes.append(f"{outside}, and treated as empty sky")
+    if partial:
+        notes.append("the source reaches an edge of the image, or blank pixels")
+    if apart := _lobes(islands, groups, pixel, target):
+        partial = True
+        notes.append(
+            f"two sources of similar brightness, {apart:.0f}″ apart, on opposite sides of the place asked for may be "
+            f"lobes of one galaxy, which is wider than the {2 * RADIUS:.0f}″ that are classified"
+        )
     own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
     others = len(set(groups) - set(groups[own]))
     if others:
         notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
     sky = wcs.pixel_to_world(x, y).icrs
     place = (float(sky.ra.deg), float(sky.dec.deg)) if located else (np.nan, np.nan)
-    snr = float(brightest) / rms
-    return Cutout(image.name, detect.cut(clipped, x, y), pixel, place, snr, others, tuple(notes), image.beam, given)
+    field, snr = detect.cut(clipped, x, y), float(brightest) / rms
+    return Cutout(image.name, field, pixel, place, snr, others, tuple(notes), image.beam, given, partial)
+
+
+def _lobes(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel) -> float:
+    """Distance, arcsec, of two groups of islands that may be the lobes of a source too wide to be classified, or 0.
+
+    They are on opposite sides of the target, within a factor of two in distance from it and of three in flux.
+    """
+    x, y, flux = _sums(islands, groups)
+    arm = pixel * ((x - target[0]) + 1j * (y - target[1])) + 1e-6  # arcsec, never zero
+    opposite = np.abs(np.angle(-arm[:, None] / arm)) < np.pi / 6
+    alike = np.maximum(flux / flux[:, None] / 3, np.abs(arm / arm[:, None]) / 2) <= 1
+    apart = np.abs(arm[:, None] - arm)
+    pairs = opposite & alike & alike.T & (apart > 2 * RADIUS) & (apart <= WIDEST)
+    return float(apart[pairs].max(initial=0))
+
+
+def _sums(islands: Table, groups: NDArray[Any]) -> NDArray[np.float64]:
+    """Centroid x and y, in pixels, and flux of each group of islands, (3, groups)."""
+    _, group = np.unique(groups, return_inverse=True)
+    flux = np.asarray(islands["flux"])
+    total = np.bincount(group, flux)
+    x, y = (np.bincount(group, flux * islands[axis]) / total for axis in ("x", "y"))
+    return np.stack([x, y, total])
 
 
 def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
@@ -382,13 +416,12 @@ def _middle(
     It is on a source if the centroid of all emission within 57.6″, or of one group of islands less than 57.6″ apart,
     such as two lobes, lies within 20″ of it.
     """
-    parts = [islands[groups == group] for group in np.unique(groups)]
-    centres = [[np.average(part[axis], weights=part["flux"]) for axis in ("x", "y")] for part in parts]
+    centres = _sums(islands, groups)[:2].T
     away = [float(np.hypot(x - target[0], y - target[1])) * pixel for x, y in centres]
     nearest = int(np.argmin(away))
     light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
     if light.any():
-        y, x = (np.average(axis, weights=light) for axis in np.mgrid[: light.shape[0], : light.shape[1]])
+        y, x = (float(np.average(axis, weights=light[light > 0])) for axis in np.nonzero(light > 0))
         away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
     x, y = target
     if min(away) > CENTRED:

@@ -124,7 +124,7 @@ class FlowEnsemble:
 
     def score_samples(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         """Log-likelihood (N,), in nats, of codes (N, D) under the mean density of the members."""
-        return np.asarray(np.logaddexp.reduce(self.member_scores(codes)) - math.log(len(self.flows)))
+        return mean_density(self.member_scores(codes))
 
     def percentile(self, log_likelihood: NDArray[Any]) -> NDArray[np.float64]:
         """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for a value that is not finite.
@@ -136,6 +136,11 @@ class FlowEnsemble:
         value = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
         below, upto = (np.searchsorted(self.calibration, value, side) for side in ("left", "right"))
         return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1)), 0.0)
+
+
+def mean_density(members: NDArray[Any]) -> NDArray[np.float64]:
+    """Logarithm of the mean density, (N,), of log-likelihoods of several flows (members, N)."""
+    return np.asarray(np.logaddexp.reduce(members) - math.log(len(members)))
 
 
 def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

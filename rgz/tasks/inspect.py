@@ -13,7 +13,7 @@ header is taken to be three pixels wide, as in FIRST and NVSS.
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -27,7 +27,7 @@ from rgz.data.cutout import Cutout
 from rgz.data.detect import PEAK
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.models.flow import FlowEnsemble
+from rgz.models.flow import FlowEnsemble, mean_density
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
 from rgz.transforms.fields import RADIUS
@@ -37,12 +37,14 @@ __all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
 COARSE, BARELY = 5.0, 1.7  # arcsec, pixels; area: wider and barely resolved images are classified as those of NVSS
 ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
 BEAM = 3.0  # pixels, full width at half maximum, if unknown
+NARROWER = 0.6  # area over that of a point source; less contradicts the beam
 POINT, SCATTER = 0.05, 6.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
 FAINTEST = 8.0  # rms, peak of a source that shows a shape
 CHUNK = 16  # galaxies encoded together
 REASONS = {
     "unresolved": "the source is not resolved: its area is {:.2f} times that of a point source, so it has no class",
     "faint": "the source is too faint to show a shape, so it has no class",
+    "partly outside": "the class is that of a part of the source",
     "unlike": "the galaxy is unlike almost all others, so its class is uncertain",
 }
 BASIS = {
@@ -72,6 +74,8 @@ class Inspection:
         Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
     neighbours
         The most similar galaxies, as :meth:`rgz.tasks.search.SearchIndex.query` returns them.
+    code
+        The code of the galaxy, (D,).
     """
 
     cutout: Cutout
@@ -81,15 +85,18 @@ class Inspection:
     area: float
     likelihood: tuple[float, float, float]
     neighbours: Table
+    code: NDArray[np.float32]
 
     @property
     def status(self) -> str:
-        """``ok``, or why the class is missing or uncertain: one of ``unresolved``, ``faint``, ``unlike``."""
+        """``ok``, or why the class is missing or uncertain: one of :data:`REASONS`."""
         snr = signal_to_noise(self.cutout)
         if self.area < 1 + POINT + SCATTER / snr:
             return "unresolved"
         if snr < FAINTEST:
             return "faint"
+        if self.cutout.partial:
+            return "partly outside"
         return "unlike" if self.likelihood[2] < UNLIKE else "ok"
 
     @property
@@ -147,10 +154,11 @@ class Inspection:
             lines.append(text.rstrip())
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All results except images, ready for JSON, in degrees, arcsec and nats; None where a value is unknown."""
+    def to_dict(self, code: bool = False) -> dict[str, Any]:
+        """All results except images and, without ``code``, the code, ready for JSON, in degrees, arcsec and nats; None
+        where a value is unknown."""
         cutout = self.cutout
-        return {
+        known: dict[str, Any] = {
             "file": cutout.name,
             "ra": _number(cutout.place[0]),
             "dec": _number(cutout.place[1]),
@@ -170,6 +178,7 @@ class Inspection:
             "notes": list(self.notes),
             "neighbours": [_neighbour(row) for row in self.neighbours],
         }
+        return known | ({"code": [_number(value) for value in self.code]} if code else {})
 
 
 def _number(value: float) -> float | None:
@@ -209,7 +218,7 @@ def area(cutout: Cutout) -> float:
     bright = peaks >= PEAK / max(signal_to_noise(cutout), PEAK) * near.max()
     lit = near[bright[labels] & (near > 0)]
     point = np.exp(-4 * np.log(2) * (radius / beam) ** 2)
-    point = point[(radius <= RADIUS) & (point >= lit.min() / lit.max())]
+    point = point[(radius <= RADIUS) & (point >= min(lit.min() / lit.max(), point.max()))]
     one, other = (brightness.sum() ** 2 / (brightness**2).sum() for brightness in (lit, point))
     return float(one / other)
 
@@ -252,13 +261,18 @@ class _Tools:
 
     def inspect(self, cutouts: list[Cutout], k: int) -> list[Inspection]:
         codes = self.encoder.transform(cutouts)
-        values, members = self.flows.score_samples(codes), self.flows.member_scores(codes)
+        members = self.flows.member_scores(codes)
+        values = mean_density(members)
         percentiles = self.flows.percentile(values)
         with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
             errors = members.std(axis=0, ddof=1)
         found = []
         for number, cutout in enumerate(cutouts):
             extent = area(cutout)
+            if extent < NARROWER and np.isfinite(cutout.beam):
+                told = f"the source is narrower than the beam of {cutout.beam:.1f}″ in the header, which was not used"
+                cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
+                extent = area(cutout)
             coarse = cutout.pixel > COARSE and extent < BARELY
             kind = "coarse" if coarse else "host" if cutout.given else "centroid"
             classifier = self.classifier(kind)
@@ -268,7 +282,7 @@ class _Tools:
             kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
             likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
             near = self.index.query(codes[number], k, cutout.place, cutout.given)
-            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near))
+            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near, codes[number]))
         return found
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.table import Row, Table, vstack
+from astropy.table import MaskedColumn, Row, Table, vstack
 from numpy.typing import NDArray
 
 from rgz import artifacts
@@ -36,7 +36,8 @@ SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source 
 BATCH = 64  # queries in one matrix product
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
-FORMATS = {".csv": "ascii.csv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet", ".ecsv": "ascii.ecsv"}
+FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
+FORMATS |= {".fits": "fits"}
 """Ending of a file name to the format in which :func:`write` writes."""
 
 
@@ -247,8 +248,12 @@ def ending(path: Path) -> str:
     return form
 
 
-def write(table: Table, path: Path) -> None:
-    """Write a table as CSV, ECSV, VOTable or Parquet, by the :func:`ending` of the file name, atomically."""
-    form = ending(path)
+def write(table: Table, path: Path, form: str | None = None) -> None:
+    """Write a table in a format of :data:`FORMATS`, by default by the :func:`ending` of its name, atomically."""
+    form = form or ending(path)
+    if form == "fits":  # which has ASCII alone
+        for name in [one for one in table.colnames if table[one].dtype.kind == "U"]:
+            text = [str(one).replace("″", '"').encode("ascii", "replace") for one in table[name].tolist()]
+            table[name] = MaskedColumn(text, mask=getattr(table[name], "mask", False))
     with artifacts.atomic(path) as partial:
         table.write(partial, format=form, overwrite=True)
