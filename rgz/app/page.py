@@ -174,8 +174,8 @@ def halved(model: Any) -> bytes:
 def library() -> dict[str, Any]:
     """Numbers and sentences of the library that the page needs, by their names."""
     names = {
-        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY CLIPPED BLANK FAINT FIRST_PIXEL",
-        inspect: "COARSE BARELY ANOMALOUS UNLIKE BEAM POINT SCATTER FAINTEST REASONS BASIS PEAK RADIUS",
+        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY CLIPPED BLANK FAINT WIDEST FIRST_PIXEL",
+        inspect: "COARSE BARELY ANOMALOUS UNLIKE BEAM NARROWER POINT SCATTER FAINTEST REASONS BASIS PEAK RADIUS",
         detect: "FIELD",
         fields: "SMALLEST_ISLAND",
         search: "SAME",
