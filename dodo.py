@@ -43,6 +43,7 @@ class Step:
     makes: tuple[str, ...] = ()
     version: int = 1
     run: str = ""  # folder in which training leaves its file, which is then copied to where it belongs
+    first: tuple[str, ...] = ()  # further steps whose files in runs/ it reads, made before it runs
 
     @property
     def trains(self) -> bool:
@@ -52,10 +53,17 @@ class Step:
 
 STEPS = {
     "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
-    "network": Step("rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=(NETWORK,), run="runs/deep"),
-    "plain": Step(
-        "rgz train --preset plain --device cuda --batch 128 --steps 2500", SOURCES, makes=(PLAIN,), run="runs/plain"
+    "codes-network": Step(
+        "rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=("runs/deep/vdvae.safetensors",)
     ),
+    "network": Step(
+        "rgz train --device cuda --batch 256 --steps 9098 --start runs/deep/vdvae.safetensors",
+        SOURCES,
+        makes=(NETWORK,),
+        run="runs/finer",
+        first=("codes-network",),
+    ),
+    "plain": Step("studies.vae", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
     "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
@@ -73,11 +81,13 @@ STEPS = {
         (NETWORK, PLAIN),
         tables("generation", "generation_quantiles"),
     ),
+    "training-codes": Step("studies.training_codes", SOURCES, (NETWORK, CODES), ("runs/training_codes.npy",)),
     "anomalies": Step(
         "studies.anomalies",
         SOURCES,
         (NETWORK, CODES, DENSITY),
         tables("anomalies", "density", "density_checks"),
+        first=("training-codes",),
     ),
     "validity": Step(
         "studies.validity",
@@ -141,13 +151,13 @@ DOIT_CONFIG = {
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
     "default_tasks": [
-        "classification",
-        "reconstruction",
-        "similarity",
-        "generation",
         "anomalies",
+        "classification",
+        "generation",
+        "similarity",
         "validity",
         "interest",
+        "reconstruction",
         "map",
     ],
     "reporter": Reporter,
@@ -168,6 +178,6 @@ def task_steps() -> Iterator[dict[str, Any]]:
             "file_dep": list(step.files),
             "targets": list(step.makes),
             "uptodate": [config_changed(json.dumps({"version": step.version} | hashes))],
-            "setup": ["training-set"] if step.trains else [],
+            "setup": ["training-set"] * step.trains + [*step.first],
             "doc": step.command,
         }

@@ -25,16 +25,11 @@ from typing import Any
 import rgz
 from rgz.errors import BadInput
 
-__all__ = ["artifact", "artifacts", "atomic", "cache", "clone", "describe", "mirror", "sha256"]
-
 
 def mirror() -> Path | None:
     """The folder named by ``RGZ_DATA_MIRROR``, or None if it is unset.
 
-    Raises
-    ------
-    BadInput
-        The variable names a folder that does not exist.
+    Raises :class:`BadInput` if there is no such folder.
     """
     named = os.environ.get("RGZ_DATA_MIRROR")
     if not named:
@@ -66,10 +61,7 @@ def artifacts() -> Path:
 def artifact(name: str) -> Path:
     """Path of trained weights or codes, such as ``"codes.h5"``; files of different folders are never mixed.
 
-    Raises
-    ------
-    BadInput
-        The folder has no such file.
+    Raises :class:`BadInput` if the folder has no such file.
     """
     own = os.environ.get("RGZ_ARTIFACTS") or clone()
     path = (artifacts() if own else Path(__file__).with_name("weights")) / name
@@ -82,12 +74,8 @@ def artifact(name: str) -> Path:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, renamed to ``path`` only if no error occurs.
 
-    A reader never sees an incomplete file, and after a failed write the old file is unchanged.
-
-    Raises
-    ------
-    BadInput
-        The folder cannot be written to, or the disk is full.
+    A reader never sees an incomplete file, and after a failed write the old file is unchanged. Raises :class:`BadInput`
+    if the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -107,24 +95,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def describe(**further: Any) -> dict[str, Any]:
-    """Versions of rgz, Python, torch and numpy, the commit of the working tree, and ``further`` entries."""
-    about = {
-        "rgz": rgz.__version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-        "commit": _commit(),
-    }
-    return about | further
+    """Versions of rgz, Python, torch and numpy, the short hash of the clone's commit, and ``further`` entries.
 
-
-def _commit() -> str:
-    """Short hash of the clone's commit, with ``-dirty`` if files were changed; ``unknown`` outside a clone."""
-    command = ["git", "-C", str(clone()), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+    The hash ends in ``-dirty`` if files were changed, and is ``unknown`` outside a clone.
+    """
+    commit, command = "unknown", ["git", "-C", str(clone()), "describe", "--always", "--dirty", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    versions = {"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")}
+    return {"rgz": rgz.__version__} | versions | {"commit": commit} | further
 
 
 def sha256(path: Path) -> str:

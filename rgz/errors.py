@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
 
-__all__ = ["BadInput", "as_bad_input", "first_line"]
-
 
 class BadInput(ValueError):
     """An input cannot be used; the message says why and what to do."""

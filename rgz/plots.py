@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "PALETTE", "colours", "dots", "gallery", "lookalikes"]
-
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
 
@@ -70,18 +68,10 @@ def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Ax
 def lookalikes(
     names: Sequence[str], own: NDArray[Any], near: NDArray[Any], titles: Sequence[Sequence[str]], cell: float = 1.15
 ) -> NDArray[np.object_]:
-    """Galaxies and those most similar to them, one row each.
+    """Galaxies and those most similar to them, one row with a caption for each.
 
-    Parameters
-    ----------
-    names
-        Caption of each row, N strings.
-    own
-        Prepared image and reconstruction of each galaxy, (N, 2, H, W), or only the prepared image, (N, 1, H, W).
-    near
-        The most similar galaxies, nearest first, (N, K, H, W).
-    titles
-        Titles of the similar galaxies, N lists of K strings.
+    ``own`` are the prepared image and the reconstruction of each galaxy, (N, 2, H, W), or only the prepared image, (N,
+    1, H, W); ``near`` the most similar galaxies, nearest first, (N, K, H, W), with their ``titles``, N lists of K.
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
     over = 0.4  # inches for the text above and below a row

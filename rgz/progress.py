@@ -6,8 +6,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["progress"]
-
 
 def progress(
     iterable: Iterable[Any] | None = None, desc: str | None = None, total: float | None = None, **options: Any

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from rgz.app.cli_data import TRAINING_SET, sources
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
@@ -41,10 +41,12 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     With ``coarse_alone`` the network was trained without fine latents, which then do not count.
     """
     model, recipe, about = checkpoint.load(weights)
+    steps = about["steps"]
+    while about := about.get("start"):  # the runs before
+        steps += about["steps"]
     if coarse_alone:
         model.fine, model.coded = False, model.coarse
-    known = sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    seen, held_out = splits(path)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     validation = train.describe(model, pixels)
     _, rates = embed.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coded)
@@ -63,7 +65,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     (accuracy, auc), spread = np.mean(found, axis=0), np.std(found, axis=0)
     return {
         "note": note,
-        "steps": about["steps"],
+        "steps": steps,
         "bits_per_dimension": validation["bits_per_dimension"],
         "rate_coarse": round(coarse, 2),
         "rate_fine": round(sum(by_level.values()) - coarse, 2),

@@ -22,13 +22,13 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from rgz import artifacts, metrics
+from rgz import artifacts
 from rgz.data import datasets
 from rgz.data.sample import same_source
 from rgz.features import codes as codefile
 from rgz.features.embed import PARTS
 from rgz.tasks.classify import SEED, confident, folds, groups, is_frii
-from studies import baselines, results
+from studies import baselines, metrics, results
 from studies.classifiers import BRIEF, CLASSIFIERS, Features, predict
 from studies.results import Row, tidy
 
@@ -58,7 +58,7 @@ def known(codes: Path, name: str) -> tuple[Table, NDArray[Any]]:
 
 
 def over_folds(truth: NDArray[Any], rounds: Rounds, found: Sequence[NDArray[Any]]) -> dict[str, list[float]]:
-    """Mean and standard deviation over folds of each of the :func:`rgz.metrics.scores`."""
+    """Mean and standard deviation over folds of each of the :func:`studies.metrics.scores`."""
     each = [metrics.scores(truth[test], p) for (_, test), p in zip(rounds, found, strict=True)]
     return {name: [float(f([one[name] for one in each])) for f in (np.mean, np.std)] for name in metrics.METRICS}
 
@@ -106,8 +106,8 @@ def _scored(about: Row, labels: NDArray[Any], rounds: Rounds, found: Any, test: 
     ]
 
 
-def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
-    """Numbers of galaxies in one sample, and the rows of its scores."""
+def of_sample(codes: Path, name: str) -> tuple[Row, list[Row], dict[str, Features]]:
+    """Numbers of galaxies in one sample, the rows of its scores, and its features by name."""
     table, code = known(codes, name)
     every = [(Features(CODE, code), CLASSIFIERS)]
     if name == "mirabest":
@@ -128,7 +128,8 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row]]:
         rows += _scored(about, labels, *cnn[:2], test, cnn[2])
     counts = {"n": len(labels), "FRI": int((labels == 0).sum()), "FRII": int(labels.sum())}
     counts |= {"official_train": int((~test).sum()), "official_test": int(test.sum()), "repeats": REPEATS[name]}
-    return {"sample": SAMPLES[name]} | counts, [{"sample": SAMPLES[name]} | row for row in rows]
+    rows = [{"sample": SAMPLES[name]} | row for row in rows]
+    return {"sample": SAMPLES[name]} | counts, rows, {one.name: one for one, _ in every}
 
 
 def label_efficiency(features: Features, table: Table, counts: Sequence[int] = COUNTS, draws: int = 10) -> list[Row]:
@@ -232,18 +233,10 @@ def beyond(table: Table, there: tuple[Table, Features]) -> tuple[Table, Features
 
 
 def study(codes: Path) -> dict[str, list[Row]]:
-    """Rows of the tables of this chapter, by name.
-
-    Raises
-    ------
-    BadInput
-        The codes cannot be read, or the survey images are not on this machine and cannot be downloaded.
-    """
-    samples, rows = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
+    """Rows of the tables of this chapter, by name."""
+    samples, rows, features = zip(*(of_sample(codes, name) for name in SAMPLES), strict=True)
     everything, every_code, about = codefile.read_codes(codes, "mirabest")
     table, code = known(codes, "mirabest")
-    features = [Features(CODE, code)]
-    features += baselines.describe(datasets.load_dataset("mirabest").named(table["name"]), (baselines.BEST,))
     placed = {}
     for name, title in TRANSFERRED.items():
         one, values = known(codes, name)
@@ -253,7 +246,9 @@ def study(codes: Path) -> dict[str, list[Row]]:
     return {
         "samples": list(samples),
         "classification": list(chain(*rows)),
-        "label_efficiency": [row for one in features for row in label_efficiency(one, table)],
+        "label_efficiency": [
+            row for one in (CODE, baselines.BEST) for row in label_efficiency(features[0][one], table)
+        ],
         "blocks": blocks(code, about["blocks"], table),
         "uncertain": uncertain(Features(CODE, every_code), everything),
         "transfer": [

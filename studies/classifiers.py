@@ -102,19 +102,8 @@ def predict(
 ) -> dict[str, list[NDArray[Any]]]:
     """Probabilities of FRII of held-out rows, by classifiers fitted to the training rows of each round.
 
-    Rounds run in parallel inside ``joblib.parallel_config(n_jobs=…)``.
-
-    Parameters
-    ----------
-    labels
-        (N,) integers, 1 for FRII.
-    rounds
-        Pairs of row numbers, training and held out.
-
-    Returns
-    -------
-    dict
-        Classifier to one array per round.
+    Labels (N,) are 1 for FRII, and ``rounds`` pairs of row numbers, training and held out. The result has for each
+    classifier one array per round. Rounds run in parallel inside ``joblib.parallel_config(n_jobs=…)``.
     """
     classifiers = CLASSIFIERS if classifiers is None else classifiers
     done = Parallel(return_as="generator")(delayed(_one_round)(features, labels, classifiers, *rows) for rows in rounds)

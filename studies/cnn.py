@@ -21,12 +21,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rgz import metrics
 from rgz.data import datasets, fetch
 from rgz.data.sample import usable
 from rgz.progress import progress
 from rgz.tasks import classify
-from studies import results
+from studies import metrics, results
 
 SAMPLES = ("frdeep-nvss", "mirabest", "frdeep-first")
 SIZE = 150  # pixels along a side

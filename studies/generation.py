@@ -23,37 +23,37 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint
-from rgz.models.checkpoint import Model
-from rgz.models.likelihood import mixture_sample
-from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.tasks import classify, generate
 from rgz.transforms import prepare
-from studies import inputs, realism, results
+from studies import realism, results
 from studies.classifiers import CLASSIFIERS
-from studies.inputs import flat
+from studies.reconstruction import flat
 from studies.results import Row
+from studies.vae import PlainVAE
 
 COUNT = 256  # galaxies of each way in the tests
 TRAINING = 512  # of each way, to train a classifier
 TEMPERATURES = (1.0, 0.7)
 COMPONENTS = 32
+QUANTILES = np.arange(0.02, 1, 0.04)  # of the properties, to compare distributions in a figure
 REAL, HELD_OUT = "real, other sources", "held out"
 
 
 @torch.no_grad()
-def decode_with_noise(model: Model, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
+def decode_with_noise(model: VDVAE | PlainVAE, codes: NDArray[Any], **options: Any) -> NDArray[np.uint8]:
     """Images (N, H, W) of full codes (N, dimensions), with grey levels sampled as by
-    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``mixture``."""
+    :func:`rgz.tasks.generate.generate`; ``options`` are those of the model's ``decode``."""
     parts = torch.split(torch.from_numpy(np.asarray(codes, dtype=np.float32)), embed.BATCH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        grey = [mixture_sample(model.mixture(part, **options), generate.NOISE_SIGMA) for part in parts]
+        grey = [model.decode(part, **options, drawn=True) for part in parts]
     made = generate.full_peak(torch.cat(grey)[:, 0].numpy())
     return made[made.any((1, 2))]
 
@@ -126,7 +126,7 @@ def _quantiles(found: dict[str, NDArray[Any]]) -> list[Row]:
     return [
         {"property": name, "quantile": quantile, "value": value}
         for name, values in found.items()
-        for quantile, value in zip(realism.QUANTILES, realism.quantiles(values), strict=True)
+        for quantile, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)
     ]
 
 
@@ -137,6 +137,7 @@ class Judges(NamedTuple):
     source: NDArray[np.intp]  # the source of each, (M,)
     known: NDArray[np.uint8]  # training sources, augmented, with which classifiers are trained, (TRAINING, H, W)
     training: NDArray[np.uint8]  # all training sources, prepared, among which copies are looked for
+    copy: float  # distance from them that 1 in 100 real images are closer than
     chance: dict[str, NDArray[np.float64]]  # of ks_by_chance
     components: PCA  # of training images, in which coverage is measured
     probability: Callable[[NDArray[Any]], NDArray[np.float64]]  # of FRII
@@ -146,10 +147,10 @@ class Judges(NamedTuple):
         first, rest = made[:COUNT], made[COUNT:]
         rows = results.tidy({}, realism.two_sample_test((self.known, rest), self.real, self.source, first))
         compared, quantiles = compare(self.real, self.source, first, self.chance)
-        distance, closest = (realism.nearest(grey, self.training)[0] for grey in (self.real, first))
+        closest = realism.nearest(first, self.training)
         single = realism.coverage(*(self.components.transform(flat(grey)) for grey in (self.real, first)))
         single |= {"class_score": realism.class_score(self.probability(first))}
-        single |= {"copies": (closest < np.percentile(distance, 1)).mean(), "nearest_median": np.median(closest)}
+        single |= {"copies": (closest < self.copy).mean(), "nearest_median": np.median(closest)}
         return rows + compared + [{"metric": metric, "value": value} for metric, value in single.items()], quantiles
 
 
@@ -165,8 +166,9 @@ def judges(recipe: prepare.Recipe, seen: Sample, held_out: Sample) -> tuple[Judg
     reference = realism.properties(other[:COUNT])
     chance = ks_by_chance(reference, realism.properties(again), its_source, len(held_out))
     training = prepare.prepare(seen.images, seen.pixel, recipe)[0]
+    copy = float(np.percentile(realism.nearest(real, training), 1))
     components = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat(training))
-    return Judges(real, source, known, training, chance, components, fr_classifier(recipe)), other
+    return Judges(real, source, known, training, copy, chance, components, fr_classifier(recipe)), other
 
 
 def study(
@@ -190,8 +192,8 @@ def study(
 def main() -> None:
     """Compute and write the tables of this chapter; ten minutes on one core."""
     files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
-    (model, recipe), (plain, _, _) = inputs.network(), checkpoint.load(files[1])
-    for name, rows in study(model, plain, recipe, *inputs.training_set()).items():
+    (model, recipe, _), (plain, _, _) = checkpoint.load(files[0]), checkpoint.load(files[1], PlainVAE)
+    for name, rows in study(model, plain, recipe, *splits(TRAINING_SET)).items():
         results.write(name, rows, files)
 
 

@@ -32,10 +32,13 @@ def rotate(image: Image, rng: np.random.Generator) -> Image:
     return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), threshold), 0.0)
 
 
-def add_noise(image: Image, rng: np.random.Generator) -> Image:
-    """Add noise correlated by the beam, with a log-uniform ratio of peak to rms from 15 to 150, and clip at 3 rms."""
+def add_noise(image: Image, rng: np.random.Generator, snr: float | None = None) -> Image:
+    """Add noise correlated by the beam, and clip at 3 rms.
+
+    The ratio of peak to rms is ``snr``, by default log-uniform from 15 to 150.
+    """
     noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), BEAM)
-    rms = image.max() / np.exp(rng.uniform(*np.log((15, 150))))
+    rms = image.max() / (np.exp(rng.uniform(*np.log((15, 150)))) if snr is None else snr)
     return clip(image + noise * (rms / noise.std()), measured=(0.0, rms))
 
 

@@ -26,7 +26,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import average_precision_score
 
-from rgz import artifacts, metrics
+from rgz import artifacts
 from rgz.data import datasets, fetch
 from rgz.data.cutout import Cutout
 from rgz.features import codes as codefile
@@ -35,7 +35,7 @@ from rgz.models.flow import FlowEnsemble
 from rgz.tasks import inspect, rank
 from rgz.transforms import fields
 from rgz.transforms.prepare import lengths
-from studies import results
+from studies import metrics, results
 from studies.results import Row, tidy
 
 MEERKAT = "meerkat_interest.h5"

@@ -28,14 +28,13 @@ from torch import nn
 
 from rgz.data import loader
 from rgz.data.sample import Sample
-from rgz.metrics import auc, interval
 from rgz.progress import progress
 from rgz.transforms import prepare
+from studies.metrics import auc, interval
 from studies.reconstruction import brightness, largest_size
 
 BEAM = 5.4 / prepare.Recipe.narrowest  # full width of FIRST's beam, of the width of the smallest prepared image
 FAINTEST = 0.05  # of the peak: threshold of a separate peak
-QUANTILES = np.arange(0.02, 1, 0.04)
 PROPERTIES = {
     "total flux": "flux / peak (pixels)",
     "peak": "flux within a beam of the peak / peak",
@@ -70,11 +69,6 @@ def properties(grey: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """
     columns = zip(*(_of_one(image.tobytes(), image.dtype, len(image)) for image in grey), strict=True)
     return {name: np.array(column) for name, column in zip(PROPERTIES, columns, strict=True)}
-
-
-def quantiles(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Values (N,) at :data:`QUANTILES`, to compare distributions in a figure."""
-    return np.asarray(np.quantile(values, QUANTILES))
 
 
 @lru_cache(8192)  # every way to make galaxies is compared with the same real ones
@@ -199,16 +193,8 @@ def two_sample_test(
     """Classifier two-sample tests by a network and a random forest: ROC-AUC and its 95 % interval.
 
     The features of the forest are the six properties and the power spectrum; ``properties_auc`` is that of another
-    forest on the six properties alone.
-
-    Parameters
-    ----------
-    training
-        Real and generated images, each (·, H, W), to train the classifiers.
-    held_out, source
-        Real images (M, H, W) of sources on which no model was trained, and the source of each.
-    made
-        Generated images that are not among the training ones.
+    forest on the six properties alone. They are trained with the real and generated images ``training``, and tested
+    with real images (M, H, W) of sources on which no model was trained, ``source`` (M,), and with other generated ones.
     """
     asked, found = np.concatenate([held_out, made]), {}
     one, two, three = (features(grey) for grey in (*training, asked))
@@ -223,16 +209,15 @@ def two_sample_test(
     return found
 
 
-def nearest(made: NDArray[Any], training: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Distance of each image (N, H, W) to the nearest of ``training`` (M, H, W), in grey levels (rms), and its row.
+def nearest(made: NDArray[Any], training: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance (N,) of each image (N, H, W) to the nearest of ``training`` (M, H, W), in grey levels (rms).
 
-    All four mirrored views of the training images count.
+    All four mirrored views count.
     """
-    mirrored = [training, training[:, ::-1], training[:, :, ::-1], training[:, ::-1, ::-1]]
-    known = np.concatenate(mirrored).reshape(4 * len(training), -1).astype(np.float32)
-    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known)
-    distance, row = search.kneighbors(made.reshape(len(made), -1).astype(np.float32))
-    return distance[:, 0] / math.sqrt(known.shape[1]), row[:, 0] % len(training)
+    mirrored = np.concatenate([made, made[:, ::-1], made[:, :, ::-1], made[:, ::-1, ::-1]])
+    asked, known = (np.asarray(grey.reshape(len(grey), -1), np.float32) for grey in (mirrored, training))
+    distance, _ = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(asked)
+    return np.asarray(distance.reshape(4, -1).min(0) / math.sqrt(known.shape[1]))
 
 
 def coverage(real: NDArray[Any], made: NDArray[Any], k: int = 5) -> dict[str, float]:

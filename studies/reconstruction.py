@@ -20,21 +20,26 @@ from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
 
 from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
 from rgz.features import codes, embed
 from rgz.models import checkpoint, train
-from rgz.models.vae import PlainVAE
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms import prepare
-from studies import inputs, results
-from studies.inputs import flat
+from studies import results
 from studies.results import Row, tidy
+from studies.vae import PlainVAE
 
 LENGTHS = (8, 16, 32, 64, 128)  # numbers of a code
 FAINTEST = 0.01  # of the peak: threshold for the size of a source
+
+
+def flat(grey: NDArray[Any]) -> NDArray[np.float64]:
+    """Images (N, H, W) as rows of numbers (N, H W)."""
+    return grey.reshape(len(grey), -1).astype(float)
 
 
 def brightness(grey: NDArray[Any]) -> NDArray[np.float64]:
@@ -58,19 +63,9 @@ def _similarity(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def measure(truth: NDArray[Any], made: NDArray[Any], pixel: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Compare images with their reconstructions.
+    """Compare images, grey levels 0 … 255, (N, H, W), with their reconstructions; ``pixel`` (N,) is in arcsec.
 
-    Parameters
-    ----------
-    truth, made
-        Grey levels 0 … 255, (N, H, W).
-    pixel
-        Width of a pixel of each image in arcsec, (N,).
-
-    Returns
-    -------
-    dict
-        (N,) each: ``flux_error`` and ``peak_error``, relative; ``size_error``, arcsec; ``ssim``, 1 for identity.
+    Returns ``flux_error`` and ``peak_error``, relative; ``size_error``, arcsec; ``ssim``, 1 for identity, (N,) each.
     """
     light, found = brightness(truth), brightness(made)
     pairs = list(zip(truth, made, strict=True))
@@ -164,12 +159,12 @@ def _of_components(pca: PCA, pixels: NDArray[Any], count: int) -> NDArray[Any]:
 def main() -> None:
     """Compute and write ``results/reconstruction.csv``; two minutes on one core."""
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "plain.safetensors", "codes.h5")]
-    (model, recipe), (plain, its_recipe, _) = inputs.network(), checkpoint.load(files[1])
+    (model, recipe, _), (plain, its_recipe, _) = checkpoint.load(files[0]), checkpoint.load(files[1], PlainVAE)
     if its_recipe != recipe:
         raise BadInput(
             "vdvae.safetensors and plain.safetensors need different image preparations: train one of them again"
         )
-    seen, _ = inputs.training_set()
+    seen, _ = splits(TRAINING_SET)
     rows = study(model, plain, recipe, codes.chosen(files[2]), seen, test_samples())
     results.write("reconstruction", rows, files)
 

@@ -49,13 +49,7 @@ def append(name: str, row: Row) -> None:
 
 
 def read(name: str) -> pd.DataFrame:
-    """The table ``results/NAME.csv``.
-
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged.
-    """
+    """The table ``results/NAME.csv``; raises :class:`rgz.errors.BadInput` if it is missing or damaged."""
     path = FOLDER / f"{name}.csv"
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,7 +21,8 @@ from scipy import ndimage
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from rgz import artifacts, metrics
+from rgz import artifacts
+from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import Sample, positions, usable
@@ -34,20 +35,10 @@ from rgz.tasks.classify import confident
 from rgz.tasks.encode import changes
 from rgz.transforms import fields, perturb
 from rgz.transforms.prepare import FRAMES, Recipe, gaussian, prepare, stretch
-from studies import inputs, results
+from studies import metrics, results
+from studies.injected import add_noise, rotate
+from studies.reconstruction import flat
 from studies.results import Row
-
-
-def rotate(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Rotate by a random angle and keep the clipping threshold; pixels at least half covered stay above it."""
-    degrees, threshold = rng.uniform(0, 360), image[image > 0].min(initial=np.inf)
-    lit = ndimage.rotate((image > 0).astype(float), degrees, reshape=False, order=1) >= 0.5
-    return np.where(lit, np.maximum(ndimage.rotate(image, degrees, reshape=False, order=3), threshold), 0.0)
-
-
-def mirror(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Mirror left to right."""
-    return image[:, ::-1]
 
 
 def shift(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -56,18 +47,11 @@ def shift(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return np.asarray(ndimage.shift(image, step, order=0))
 
 
-def add_noise(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Add noise correlated by FIRST's beam, with an rms of a fifth of the peak, and clip at 3 rms."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(image.shape), perturb.BEAM)
-    rms = image.max() / 5
-    return fields.clip(image + noise * (rms / noise.std()), measured=(0.0, rms))
-
-
 PERTURBED: dict[str, Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]] = {
     "turned": rotate,
-    "mirrored": mirror,
+    "mirrored": lambda image, _: image[:, ::-1],
     "shifted": shift,
-    "noise, peak at 5 σ": add_noise,
+    "noise, peak at 5 σ": lambda image, rng: add_noise(image, rng, snr=5),
 }
 """Name of a perturbation to its function of a clipped field (H, W)."""
 
@@ -184,11 +168,8 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
     the beam, is subtracted from both. Then for each image the most correlated image of the other survey is chosen, with
     shifts of up to one pixel.
 
-    Returns
-    -------
-    dict
-        ``pairs`` at most 10″ apart; ``mutual`` best matches; ``agree``, the fraction of those that are such pairs;
-        ``chance``, that fraction for random choices.
+    Returns ``pairs`` at most 10″ apart; ``mutual`` best matches; ``agree``, the fraction of those that are such pairs;
+    ``chance``, that fraction for random choices.
     """
 
     def normalised(pictures: NDArray[Any]) -> NDArray[Any]:
@@ -214,15 +195,7 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
 
 
 class Components(nn.Module):
-    """Principal components in the place of a network: :meth:`encode` projects prepared images onto them.
-
-    Parameters
-    ----------
-    pixels
-        Prepared images (N, H, W) to which they are fitted.
-    count
-        Their number.
-    """
+    """Principal components of prepared images (N, H, W), onto which :meth:`encode` projects, in place of a network."""
 
     coded = None
     mean: Tensor
@@ -230,7 +203,7 @@ class Components(nn.Module):
 
     def __init__(self, pixels: NDArray[np.uint8], count: int):
         super().__init__()
-        found = PCA(count, svd_solver="randomized", random_state=SEED).fit(inputs.flat(pixels))
+        found = PCA(count, svd_solver="randomized", random_state=SEED).fit(flat(pixels))
         self.register_buffer("mean", torch.from_numpy(found.mean_).float())
         self.register_buffer("basis", torch.from_numpy(found.components_).float())
 
@@ -297,22 +270,15 @@ def described(
         SKY: lambda one: on_the_sky(one.images, one.pixel, recipe),
     }
     for title, function in grey.items():
-        values = np.concatenate([inputs.flat(function(one)) for one in kept.values()])
-        after = {kind: inputs.flat(function(one)) for kind, one in changed.items()}
+        values = np.concatenate([flat(function(one)) for one in kept.values()])
+        after = {kind: flat(function(one)) for kind, one in changed.items()}
         yield Described(title, values, after, {"unscaled, cosine": metric.plain(values)})
 
 
 def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
-    """All questions of :func:`measure`, for codes, for principal components, and for pixels of the same images.
+    """All questions of :func:`measure`, for codes in the file ``path``, for principal components, and for pixels.
 
-    The survey images must be on this machine.
-
-    Parameters
-    ----------
-    path
-        The codes file.
-    training
-        Training images, to fit principal components and their invariant metric.
+    Principal components and their invariant metric are fitted to training images.
     """
     table, *_ = search.for_search(path)
     kept = {
@@ -334,7 +300,7 @@ def study(encoder: Encoder, path: Path, training: Sample) -> list[Row]:
 
 def main() -> None:
     """Compute and write the tables of this chapter; about five minutes on one core."""
-    encoder, (seen, _) = Encoder.from_pretrained(), inputs.training_set()
+    encoder, (seen, _) = Encoder.from_pretrained(), splits(TRAINING_SET)
     files = [artifacts.artifact(name) for name in ("vdvae.safetensors", "codes.h5")]
     results.write("similarity", study(encoder, files[1], seen), files)
     first, nvss = (datasets.load_dataset(f"frdeep-{survey}") for survey in ("first", "nvss"))

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from rgz.errors import BadInput
 from rgz.features import embed
-from rgz.models.likelihood import mixture_mean
 from rgz.models.vdvae import VDVAE
 from rgz.tasks.generate import BATCH, full_peak
 
@@ -17,21 +16,16 @@ def resample_fine_latents(
     model: VDVAE, pixels: NDArray[Any], blocks: int, times: int = 1, seed: int = 0
 ) -> NDArray[np.uint8]:
     """Variations (times, N, H, W) of prepared images (N, H, W): latents after the first ``blocks`` blocks are
-    resampled.
-
-    Raises
-    ------
-    BadInput
-        The model has fewer blocks.
+    resampled. Raises :class:`rgz.errors.BadInput` if the model has fewer blocks.
     """
     if not 0 <= blocks <= len(model.levels):
         raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
     means, _ = embed.full_codes(model, pixels)
     means[:, embed.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
     parts = torch.split(torch.from_numpy(means), BATCH)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        varied = [torch.cat([mixture_mean(model.mixture(part, 1.0)) for part in parts]) for _ in range(times)]
+        varied = [torch.cat([model.decode(part, 1.0) for part in parts]) for _ in range(times)]
     return np.stack([full_peak(grey[:, 0].numpy()) for grey in varied])
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from rgz import metrics
 from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import classifiers
+from studies import classifiers, metrics
 
 LABELS = np.arange(120) % 2
 HALVES = [(np.arange(0, 80), np.arange(80, 120))]
@@ -32,7 +31,7 @@ def test_shuffled_labels_score_as_chance():
     found: dict[str, list] = {}
     for seed in range(3):  # a single permutation may score well by chance
         labels = np.random.default_rng(seed).permutation(np.arange(len(code)) % 2)
-        rounds = list(classify.folds(labels, np.arange(len(code)), repeats=1))
+        rounds = list(classify.folds(labels, np.arange(len(code)), repeats=1, splits=2))
         for name, each in classifiers.predict(features, labels, rounds).items():
             rows = [metrics.scores(labels[test], p) for (_, test), p in zip(rounds, each, strict=True)]
             found.setdefault(name, []).append([np.mean([row[key] for row in rows]) for key in ("accuracy", "roc_auc")])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from astropy.table import Table
 
@@ -28,6 +29,7 @@ VERBS = [
     ("similar",),
     ("generate",),
     ("explorer",),
+    ("page",),
     ("train",),
     ("encode",),
     ("fit",),
@@ -72,7 +74,17 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     )
     assert status == 0, err
     assert "3 steps" in out
-    assert checkpoint.load(tmp_path / "run" / "vdvae.safetensors")[2]["steps"] == 3
+    first, _, about = checkpoint.load(tmp_path / "run" / "vdvae.safetensors")
+    assert about["steps"] == 3
+    options = "--start", tmp_path / "run" / "vdvae.safetensors", "--out", tmp_path / "further"
+    status, out, err = run("train", "--steps", "2", "--data", tmp_path / "train.h5", *options)
+    assert status == 0, err
+    further, _, about = checkpoint.load(tmp_path / "further" / "vdvae.safetensors")
+    assert (about["steps"], about["start"]["steps"]) == (2, 3)
+    images = torch.rand(3, 1, first.config.size, first.config.size) * 255
+    kept = first.encode(images, blocks=first.coded)[0], further.encode(images, blocks=first.coded)[0]
+    torch.testing.assert_close(*kept, rtol=0, atol=0)
+    assert (first.pixels.head.weight != further.pixels.head.weight).any()
     monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(6, seed=len(name)))
     status, out, err = run(
         "encode",
@@ -132,11 +144,13 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
 def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
     called = []
 
-    def doit(command, cwd):
+    def doit(command, cwd, env):
         called.append((command[1:], cwd))
+        assert env["OMP_NUM_THREADS"] == str(os.cpu_count())  # of a single step
         return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
 
     monkeypatch.setattr(subprocess, "run", doit)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert run("study", "classification", "--fresh")[0] == 3
     assert called == [
         (["-m", "doit", *step], HOUSE)
@@ -170,7 +184,7 @@ def test_training_needs_rows_to_validate_on(tmp_path, run):
 def test_an_unknown_preset_lists_the_known(run):
     status, _, err = run("train", "--preset", "huge")
     assert status == 1
-    assert "known are tiny, deep, plain" in err
+    assert "known are tiny, deep" in err
 
 
 def test_artifacts_of_different_folders_are_not_mixed(tmp_path, monkeypatch, run):

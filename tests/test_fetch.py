@@ -17,7 +17,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("RGZ_DATA_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("RGZ_CACHE", str(tmp_path / "cache"))
     file = fetch.PublicFile(NAME, hashlib.sha256(b"right").hexdigest(), "10.5281/zenodo.1", "", "")
-    monkeypatch.setattr(fetch, "REGISTRY", {NAME: file, "kept": fetch.PublicFile("kept", "", None, "", "a folder")})
+    monkeypatch.setattr(fetch, "REGISTRY", {NAME: file, "kept": fetch.PublicFile("kept", "", "", "", "a folder")})
     return tmp_path
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rgz import metrics
+from studies import metrics
 
 
 def test_scores_of_a_known_confusion():

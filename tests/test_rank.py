@@ -7,8 +7,8 @@ import pytest
 from astropy.table import Table
 
 from rgz.errors import BadInput
-from rgz.metrics import auc
 from rgz.tasks import rank
+from studies.metrics import auc
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from rgz.models import checkpoint, vae
-from rgz.models.vae import PlainVAE
+from rgz.models import checkpoint
 from rgz.transforms import prepare
 from studies import reconstruction
+from studies.vae import Config, PlainVAE
 
 RECIPE = prepare.Recipe(size=32)
-SMALL = vae.Config(size=32, width=8, latents=6, mixtures=2)
+SMALL = Config(size=32, width=8, latents=6, mixtures=2)
 WIDTH = np.full(24, 2.0)
 
 
@@ -89,7 +89,7 @@ def test_a_plain_autoencoder_is_saved_and_loaded(tmp_path, pixels):
     model = PlainVAE(SMALL)
     model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
     checkpoint.save(tmp_path / "plain.safetensors", model, RECIPE, {})
-    read, *_ = checkpoint.load(tmp_path / "plain.safetensors")
+    read, *_ = checkpoint.load(tmp_path / "plain.safetensors", PlainVAE)
     assert isinstance(read, PlainVAE)
     torch.testing.assert_close(read.encode(pixels)[0], model.encode(pixels)[0])
 

@@ -100,15 +100,16 @@ def test_perturbed_images_still_show_the_galaxy(simulated, kind):
 def test_perturbations_do_what_they_say():
     rng = np.random.default_rng(0)
     image = fields.clip(simulate.source("FRII", rng, snr=100))
-    np.testing.assert_array_equal(similarity.mirror(similarity.mirror(image, rng), rng), image)
+    changed = similarity.PERTURBED
+    np.testing.assert_array_equal(changed["mirrored"](changed["mirrored"](image, rng), rng), image)
     there = np.unravel_index(image.argmax(), image.shape)
-    moved = np.unravel_index(similarity.shift(image, rng).argmax(), image.shape)
+    moved = np.unravel_index(changed["shifted"](image, rng).argmax(), image.shape)
     assert np.abs(np.subtract(there, moved)).sum() == 2
-    again = similarity.add_noise(image, rng)
+    again = changed["noise, peak at 5 σ"](image, rng)
     assert (again > 0).sum() < (image > 0).sum()
-    turned = similarity.rotate(image, rng)
+    turned = changed["turned"](image, rng)
     assert turned[turned > 0].min() >= image[image > 0].min()
-    assert similarity.rotate(np.zeros((40, 40)), rng).sum() == 0
+    assert changed["turned"](np.zeros((40, 40)), rng).sum() == 0
 
 
 def test_components_project_images_onto_their_principal_axes(simulated):

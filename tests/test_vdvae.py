@@ -146,7 +146,10 @@ def test_a_drawn_code_is_the_one_that_is_decoded(stirred, pixels):
 
 def test_a_model_that_ignores_its_input_costs_what_one_computes_by_hand(tiny, pixels):
     """One standard logistic a pixel and posterior = prior: the loss is the cross-entropy of the grey levels."""
-    for layer in (tiny.head, *(block.posterior.c4 for block in tiny.modules() if isinstance(block, vdvae.Stochastic))):
+    for layer in (
+        tiny.pixels.head,
+        *(block.posterior.c4 for block in tiny.modules() if isinstance(block, vdvae.Stochastic)),
+    ):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     edges = torch.cat((torch.tensor([-math.inf]), torch.arange(-254, 255, 2) / 255, torch.tensor([math.inf]))).double()
@@ -158,7 +161,7 @@ def test_a_model_that_ignores_its_input_costs_what_one_computes_by_hand(tiny, pi
     assert out["loss"].item() == pytest.approx(by_hand.item(), abs=1e-5)
 
     torch.manual_seed(0)
-    images = tiny.sample(100, noise_sigma=0.0)
+    images = tiny.sample(100)
     mean, error = mean_and_error(tiny(images)["distortion"].double() / (32 * 32 * math.log(2)))
     entropy = -(probability * probability.log2()).sum().item()
     assert mean == pytest.approx(entropy, abs=4 * error)
@@ -185,7 +188,8 @@ def test_bounds_on_the_evidence_are_in_order():
             (Normal(mean_p, log_std_p.exp()).log_prob(z) - Normal(mean_q, log_std_q.exp()).log_prob(z)).sum((1, 2, 3))
             for z, (mean_q, log_std_q, mean_p, log_std_p) in zip(latents, gaussians, strict=True)
         )
-        generated = model._top_down(count, lambda block, h, mean, log_std: Normal(mean, log_std.exp()).sample())
+        features = model._top_down(count, lambda block, h, mean, log_std: Normal(mean, log_std.exp()).sample())
+        _, generated = model.pixels(features, lambda mixture, place: image.expand(count, -1, -1, -1))
         evidence, evidence_error = log_mean_exp(likelihood.mixture_log_prob(image, generated).sum((1, 2)))
 
     distortion, rate = out["distortion"], out["rate"].sum(1)
@@ -240,11 +244,14 @@ def test_half_precision_changes_the_loss_by_little(stirred, pixels):
     assert losses[1] != losses[0]
 
 
+def mean_images(model, features):
+    return model.pixels(features, lambda mixture, place: likelihood.mixture_mean(mixture))[0]
+
+
 def test_decoding_the_full_code_is_the_reconstruction(stirred, pixels):
     code, rates = stirred.encode(pixels)
     assert code.shape == rates.shape == (24, stirred.dimensions)
-    parameters, *_ = stirred._posterior(pixels, means=True)
-    torch.testing.assert_close(stirred.decode(code), likelihood.mixture_mean(parameters), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(stirred.decode(code), mean_images(stirred, stirred._posterior(pixels, means=True)[0]))
 
 
 def test_missing_latents_take_their_prior_means(stirred, pixels):
@@ -258,13 +265,58 @@ def test_missing_latents_take_their_prior_means(stirred, pixels):
         return torch.where(given == given, given, prior_mean)
 
     with torch.no_grad():
-        expected = likelihood.mixture_mean(stirred._top_down(2, draw))
+        expected = mean_images(stirred, stirred._top_down(2, draw))
     received = drawn(stirred)
     images = stirred.decode(code)
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-2)
     means, received = (torch.cat([part.flatten(1) for part in parts], dim=1) for parts in (prior_means, received))
     torch.testing.assert_close(received, torch.where(code.isnan(), means, code), rtol=1e-4, atol=1e-4)
     assert means.abs().max() > 0
+
+
+@pytest.fixture
+def four():
+    """The distribution of the pixels of images in squares of 2 × 2, and features and images for it."""
+    torch.manual_seed(0)
+    config = vdvae.Config(((4, 1),), ((4, 1),), latents=(4,), width=6, channels=1, mixtures=2, patch=2)
+    pixels = vdvae.Pixels(config)
+    for given in pixels.given:
+        torch.nn.init.normal_(given.c2.weight)
+    return pixels, torch.randn(3, 6, 4, 4), torch.randint(256, (3, 1, 8, 8)).float()
+
+
+def known(images):
+    parts = torch.nn.functional.pixel_unshuffle(images, 2)
+    return lambda mixture, place: parts[:, place : place + 1]
+
+
+def test_a_pixel_depends_on_the_sub_images_before_its_own(four):
+    pixels, features, images = four
+    same, mixtures = pixels(features, known(images))
+    assert (same == images).all()
+    assert mixtures.shape == (3, 6, 8, 8)
+    for row, column, later in ((0, 0, 3), (1, 1, 2), (0, 1, 1), (1, 0, 0)):
+        changed = images.clone()
+        changed[:, :, 2 + row, 2 + column] = 255 - changed[:, :, 2 + row, 2 + column]
+        _, other = pixels(features, known(changed))
+        found = torch.nn.functional.pixel_unshuffle((other != mixtures).any(1, keepdim=True).float(), 2).amax((0, 2, 3))
+        assert found.sum() == later
+        assert found[2 * row + column] == 0
+
+
+def test_drawn_pixels_come_from_the_mixtures_that_they_then_have(four):
+    pixels, features, _ = four
+    images, drawn_from = pixels(features, lambda mixture, place: likelihood.mixture_sample(mixture))
+    torch.testing.assert_close(pixels(features, known(images))[1], drawn_from)
+
+
+def test_before_the_training_sub_images_change_nothing(four):
+    pixels, features, images = four
+    for given in pixels.given:
+        torch.nn.init.zeros_(given.c2.weight)
+        torch.nn.init.zeros_(given.c2.bias)
+    expected = torch.nn.functional.pixel_shuffle(pixels.head(features), 2)
+    torch.testing.assert_close(pixels(features, known(images))[1], expected)
 
 
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
@@ -279,7 +331,8 @@ def test_an_image_of_another_size_is_refused(tiny):
 
 def test_samples_are_grey_levels(tiny):
     assert tiny.sample(3).shape == (3, 1, 32, 32)
-    assert tiny.sample(3).dtype == torch.uint8
+    assert ((tiny.sample(3) >= 0) & (tiny.sample(3) <= 255)).all()
+    assert (tiny.sample(3) % 1 == 0).all()
 
 
 def test_temperature_scales_the_spread_of_the_latents(tiny):
@@ -318,7 +371,7 @@ def test_samples_have_the_correlations_of_posterior_samples(stirred, pixels):
 
 def test_at_temperature_zero_only_the_pixels_are_random(stirred):
     received = drawn(stirred)
-    one, another = stirred.sample(1, 0.0, noise_sigma=0.0), stirred.sample(1, 0.0, noise_sigma=0.0)
+    one, another = stirred.sample(1, 0.0), stirred.sample(1, 0.0)
     for first, second in zip(received[: len(stirred.levels)], received[len(stirred.levels) :], strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert (one != another).any()

@@ -277,6 +277,7 @@ document.documentElement.style.setProperty("--columns", data.columns);
 document.documentElement.style.setProperty("--rows", Math.ceil(count / data.columns));
 $("count").textContent = count.toLocaleString("en");
 $("pictures").textContent = data.pictures;
+$("own").hidden = !data.own; // that page is not always built
 tick("samples", "sample", data.titles);
 tick("labels", "label", data.labels);
 function fromAddress() {

@@ -1,7 +1,7 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
-rgz look, rank, similar                    inspect, rank and compare galaxies
-rgz generate, explorer                     new galaxies, and a page with all of them
+rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
+rgz explorer, page                         web pages that need no server of their own
 rgz data fetch, build                      the archives and the training set
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
@@ -32,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
-for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer):
+for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
     app.command()(verb)
 app.add_typer(cli_data.app, name="data")
 
@@ -56,7 +56,7 @@ def _options(
 def train(
     preset: Annotated[
         str,
-        typer.Option(help="deep (the network of the book), tiny (for tests), plain (a baseline)."),
+        typer.Option(help="deep (the network of the book) or tiny (for tests)."),
     ] = "deep",
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
@@ -64,11 +64,12 @@ def train(
     path: TrainingSet = TRAINING_SET,
     out: Annotated[Path | None, typer.Option(help="Output folder; by default runs/PRESET.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="VDVAE whose codes are kept: only the decoder finer than 8 × 8 is trained on.")
+    ] = None,
 ) -> None:
     """Train a VDVAE on unlabelled images; the same command resumes an interrupted run. Minutes on a GPU, a day on
     two cores.
-
-    The preset plain is a non-hierarchical VAE, the baseline.
 
     Example: rgz train --device cuda --batch 256 --steps 5823
     """
@@ -76,7 +77,9 @@ def train(
     from rgz.models.train import Schedule
 
     schedule = Schedule(steps=steps, batch=batch, seed=seed)
-    weights, bits = training.run(preset, path, out or Path("runs") / preset, schedule, device)
+    model, origin = training.network(preset, start, seed)
+    weights = (out or Path("runs") / ("finer" if start else preset)) / "vdvae.safetensors"
+    bits = training.run(model, origin, path, weights, schedule, device)
     typer.echo(f"{weights}: {steps} steps, {bits} bits/dim on validation images")
 
 
@@ -117,8 +120,8 @@ def fit(
     from rgz.features.embed import Encoder
     from rgz.models import flow as flows
 
-    out, known = out or artifacts.artifacts() / "density.safetensors", cli_data.sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    out = out or artifacts.artifacts() / "density.safetensors"
+    seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
     fitted = flows.calibrate(flows.fit_ensemble(codes, training_set.cells(seen.table)), unseen)
@@ -155,9 +158,13 @@ def study(
         before, status = json.loads(record.read_text()), 1
     except (OSError, ValueError) as error:
         raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
+    cores = str(os.cpu_count() or 1)
+    threads = cores if names and len(names) == 1 else "1"  # those of several steps would wait for each other
+    environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
     try:
-        for command in (["forget"],) * fresh + (["run", "-n", str(os.cpu_count() or 1)],):
-            status = subprocess.run([sys.executable, "-m", "doit", *command, *(names or ())], cwd=root).returncode
+        for command in (["forget"],) * fresh + (["run", "-n", cores],):
+            words = [sys.executable, "-m", "doit", *command, *(names or ())]
+            status = subprocess.run(words, cwd=root, env=environment).returncode
             if status:
                 raise typer.Exit(status)
     finally:

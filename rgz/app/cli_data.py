@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rgz.errors import BadInput
+
 if TYPE_CHECKING:
     from rgz.data.sample import Sample
-
-__all__ = ["TRAINING_SET", "TrainingSet", "Weights", "app", "sources"]
 
 app = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
 
@@ -30,15 +30,12 @@ def fetch_files(
     from rgz.data import fetch
 
     for name in names or fetch.REGISTRY:
-        file = fetch.REGISTRY.get(name)
-        if not names and file is not None and file.url is None and fetch.locate(name) is None:
-            typer.echo(
-                f"{name}\n    not on this machine, and not published as one file: {file.source}\n    {file.about}"
-            )
-            continue
-        path = fetch.fetch(name)
-        size = path.stat().st_size / 1e6
-        typer.echo(f"{name}\n    {path} ({size:.1f} MB, sha256 checked)\n    {fetch.REGISTRY[name].about}")
+        if not names and fetch.REGISTRY[name].url is None and fetch.locate(name) is None:
+            found = f"not on this machine, and not published as one file: {fetch.REGISTRY[name].source}"
+        else:
+            path = fetch.fetch(name)
+            found = f"{path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)"
+        typer.echo(f"{name}\n    {found}\n    {fetch.REGISTRY[name].about}")
 
 
 @app.command("build")
@@ -65,3 +62,14 @@ def sources(path: Path) -> "Sample":
     if not path.exists():
         build(path)
     return sample.read(path)
+
+
+def splits(path: Path) -> tuple["Sample", "Sample"]:
+    """Training and validation sources; raises :class:`BadInput` if there are none of one."""
+    known = sources(path)
+    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
+    if not len(seen) or not len(held_out):
+        raise BadInput(
+            f"{path} has {len(seen)} train and {len(held_out)} valid rows, and both are needed: rgz data build"
+        )
+    return seen, held_out

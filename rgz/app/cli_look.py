@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-__all__ = ["explorer", "generate", "look", "rank", "similar"]
+__all__ = ["explorer", "generate", "look", "page", "rank", "similar"]
 
 Refusal = tuple[int, dict[str, Any]]  # number of answers before it, and its row
 PLOTTED = 50  # galaxies, at most, in one figure
@@ -274,3 +274,16 @@ def explorer(
 
     size = explorers.build(out)
     typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
+
+
+def page(out: Annotated[Path, typer.Option(help="Folder to write the pages into.")] = Path("_build/explorer")) -> None:
+    """Build the explorer and, beside it, a page that inspects a reader's own galaxy in the browser, as rgz look does.
+
+    It needs a clone of the repository and, once, npm to download ONNX Runtime Web. The export takes two minutes.
+
+    Example: rgz page --out page
+    """
+    from rgz.app import page as pages
+
+    size = pages.build(out)
+    typer.echo(f"{out / 'look.html'}: {size / 1e6:.2f} MB")

@@ -22,8 +22,6 @@ from rgz.errors import BadInput
 from rgz.features import embed
 from rgz.tasks.search import LINK, SearchIndex
 
-__all__ = ["build", "payload", "quantised", "sheet", "write"]
-
 LARGEST = 3_000_000  # bytes, for all files of the page
 COLUMNS = 68  # pictures in one row of the sheet
 QUALITY = 70  # of the WebP compression
@@ -41,19 +39,10 @@ def quantised(vectors: NDArray[Any]) -> NDArray[np.int8]:
 
 
 def payload(index: SearchIndex, pictures: str, positions: Table) -> dict[str, Any]:
-    """The data of the page, ready for JSON.
+    """The data of the page, ready for JSON, with what the ``pictures`` show for the caption.
 
-    Parameters
-    ----------
-    pictures
-        What the pictures show, for the caption.
-    positions
-        The map: ``name``, ``x`` and ``y``, integers from 0 to 9999, one row per galaxy of the index.
-
-    Raises
-    ------
-    BadInput
-        The map and the index contain different galaxies.
+    The map ``positions`` has ``name``, ``x`` and ``y``, integers from 0 to 9999. Raises :class:`BadInput` if it and the
+    index contain different galaxies.
     """
     table, codes = index.table, quantised(index.vectors)
     samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
@@ -99,10 +88,7 @@ def sheet(pictures: NDArray[Any]) -> bytes:
 def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
     """Write the page with its :func:`payload` and pictures (N, H, W) into a folder, and return its size in bytes.
 
-    Raises
-    ------
-    BadInput
-        The files together are larger than 3 MB.
+    Raises :class:`BadInput` if the files together are larger than 3 MB.
     """
     inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
     content = {name: (page / name).read_bytes() for name in ("explorer.css", "explorer.js")}
@@ -120,20 +106,26 @@ def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]
 def build(folder: Path) -> int:
     """Write the page for the codes in the repository into a folder, and return its size in bytes.
 
-    Raises
-    ------
-    BadInput
-        This is not a clone of the repository: the page and the map are not part of the installed package.
+    Raises :class:`BadInput` outside a clone: the page and the map are not part of the installed package.
     """
+    return write(folder, pages() / "explorer", *gathered())
+
+
+def pages() -> Path:
+    """Folder of the hand-written files of the pages; raises :class:`rgz.errors.BadInput` outside of a clone."""
     root = artifacts.clone()
     if root is None:
         raise BadInput(
-            "rgz explorer needs a clone of the repository, where the page and its map are: run pip install -e . there"
+            "the pages need a clone of the repository, where their files and the map are: run pip install -e . there"
         )
+    return root / "book"
+
+
+def gathered() -> tuple[dict[str, Any], NDArray[Any]]:
+    """The :func:`payload` of the codes in the repository, and the pictures (N, H, W) of their galaxies."""
     index = SearchIndex.from_pretrained()
     counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
     parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
     shown = " and ".join(dict.fromkeys(what for _, what in parts))
-    positions = Table.read(root / "results" / "map.csv", format="ascii.csv", comment="#")
-    images = np.concatenate([pictures for pictures, _ in parts])
-    return write(folder, root / "book" / "explorer", payload(index, shown, positions), images)
+    positions = Table.read(pages().parent / "results" / "map.csv", format="ascii.csv", comment="#")
+    return payload(index, shown, positions), np.concatenate([pictures for pictures, _ in parts])

@@ -12,70 +12,51 @@ from rgz.app import cli_data
 from rgz.data import datasets, fetch, loader, sample
 from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
-from rgz.models import checkpoint, train, vae, vdvae
+from rgz.models import checkpoint, train
+from rgz.models.vdvae import PRESETS, VDVAE
 from rgz.progress import progress
 from rgz.transforms.prepare import Recipe, prepare
 
-__all__ = ["PRESETS", "run"]
-
 PRIOR = 1 << 14  # pairs of images from which the correlations of the prior are measured
-PRESETS: dict[str, vdvae.Config | vae.Config] = {**vdvae.PRESETS, "plain": vae.Config()}
 
 
-def run(preset: str, path: Path, folder: Path, schedule: train.Schedule, device: str = "cpu") -> tuple[Path, float]:
-    """Train a network, or resume a run, and write its weights.
-
-    Parameters
-    ----------
-    path
-        The training set, built if missing.
-    folder
-        Gets the checkpoint, the log and the weights.
-
-    Returns
-    -------
-    weights, bits
-        The file, and the bits per dimension of the validation images.
-    """
+def network(preset: str, start: Path | None, seed: int) -> tuple[VDVAE, dict[str, Any]]:
+    """A new network of a preset or, from the file ``start``, a trained one whose codes are kept; and what it is."""
+    if start:
+        model, _, about = checkpoint.load(start)
+        model.train().keep_codes()
+        return model, {"start": about | {"sha256": artifacts.sha256(start)}}
     if preset not in PRESETS:
         raise BadInput(f"no preset is called {preset!r}: known are {', '.join(PRESETS)}")
+    torch.manual_seed(seed)
+    return VDVAE(PRESETS[preset]), {"preset": preset}
+
+
+def run(
+    model: Any, origin: dict[str, Any], path: Path, weights: Path, schedule: train.Schedule, device: str = "cpu"
+) -> float:
+    """Train a network, or resume a run, on the training set ``path``, which is built if missing.
+
+    The folder of ``weights`` gets the checkpoint and the log, too. ``origin`` says which network it is, and is recorded
+    with the weights. Returns the bits per dimension of the validation images.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
-    seen, held_out = _splits(path)
+    seen, held_out = cli_data.splits(path)
     # recorded now, so that later edits of the code do not count
-    about = artifacts.describe(preset=preset, **_inputs(path, seen, held_out))
-    config, recipe = PRESETS[preset], Recipe(PRESETS[preset].size)
+    about = artifacts.describe(**origin, **_inputs(path, seen, held_out))
+    recipe = Recipe(model.config.size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
-    torch.manual_seed(schedule.seed)
     batch = loader.batches(seen, recipe, schedule.batch, schedule.seed, device)
-    model = train.fit(
-        checkpoint.MODELS[type(config)](config),
-        batch,
-        schedule,
-        folder,
-        validation=pixels,
-        device=device,
-        inputs={"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)},
-    )
-    if isinstance(model, vdvae.VDVAE):
+    inputs = {"training_set_sha256": about["training_set_sha256"], "recipe": asdict(recipe)} | origin
+    model = train.fit(model, batch, schedule, weights.parent, validation=pixels, device=device, inputs=inputs)
+    if isinstance(model, VDVAE):
         further = range(schedule.steps, schedule.steps + min(schedule.steps, math.ceil(PRIOR / schedule.batch)))
         model.correlate(map(batch, progress(further, desc="measuring the prior", unit="batch")))
-    weights = folder / ("plain.safetensors" if preset == "plain" else "vdvae.safetensors")
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
-    return weights, validation["bits_per_dimension"]
-
-
-def _splits(path: Path) -> tuple[sample.Sample, sample.Sample]:
-    """Training and validation sources."""
-    known = cli_data.sources(path)
-    seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
-    if not len(seen) or not len(held_out):
-        raise BadInput(
-            f"{path} has {len(seen)} train and {len(held_out)} valid rows; training needs both: rgz data build"
-        )
-    return seen, held_out
+    return float(validation["bits_per_dimension"])
 
 
 def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:

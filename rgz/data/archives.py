@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 
 from rgz.errors import BadInput, as_bad_input
 
-__all__ = ["content", "members", "read_batches", "read_fits", "read_plane", "unpickle"]
-
 LARGEST = 1 << 30  # bytes of an archive or a member; the largest real one has 201 MB
 FRAMES = "", "ICRS", "FK5", "FK4", "FK4-NO-E"  # values of RADESYS
 
@@ -85,39 +83,22 @@ def unpickle(data: bytes, origin: str = "pickle") -> dict[str, Any]:
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each regular file of a tar or zip archive, read in memory.
+    """Name and content of each regular file of a tar archive, compressed or not, read in memory.
 
     Raises :class:`BadInput` if the archive is damaged or over 1 GiB, or a member has a path outside it or is not a
     file.
     """
-    with as_bad_input(f"{path} is not a complete tar or zip archive", "fetch it again"):
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if not entry.is_dir():
-                        _check_member(path, entry.filename, True, entry.file_size)
-                        yield entry.filename, archive.read(entry)
-            return
-        with open(path, "rb") as stream:
-            zipped = stream.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if zipped else open(path, "rb") as stream:
-            data = stream.read(LARGEST + 1)  # to the end: tar itself stops before gzip's check sum
-        if len(data) > LARGEST:
-            raise BadInput(f"{path} unpacks to over 1 GiB, more than any archive known here: do not use it")
+    data = content(path, str(path))  # to the end: tar itself stops before gzip's check sum
+    with as_bad_input(f"{path} is not a complete tar archive", "fetch it again"):
+        if isinstance(data, Path):
+            raise ValueError("it is a FITS file")
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for item in tar:
-                if not item.isdir():
-                    _check_member(path, item.name, item.isreg(), item.size)
-                    content = tar.extractfile(item)
-                    yield item.name, content.read() if content else b""
-
-
-def _check_member(path: Path, name: str, regular: bool, size: int) -> None:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if not regular or parts.is_absolute() or ".." in parts.parts:
-        raise BadInput(f"{path} has a member {name!r} that is a link or lies outside the archive: do not use it")
-    if size > LARGEST:
-        raise BadInput(f"{path} has a member {name!r} of {size} bytes, over the 1 GiB expected at most")
+                parts = PurePosixPath(item.name.replace("\\", "/"))
+                if not (item.isreg() or item.isdir()) or parts.is_absolute() or ".." in parts.parts:
+                    raise BadInput(f"{path} has a member {item.name!r} that is a link or lies outside: do not use it")
+                if (stream := tar.extractfile(item)) is not None:  # of a file
+                    yield item.name, stream.read()
 
 
 def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], list[str]]:
@@ -147,7 +128,7 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], l
 
 
 def content(source: Path | bytes, name: str) -> Path | bytes:
-    """What is in a file: its bytes, unpacked from gzip, bzip2 or zip, or the path itself of a plain FITS file.
+    """What is in a file: its bytes, unpacked from gzip, bzip2 or zip, or the path itself of a FITS file.
 
     Raises :class:`BadInput` if the file is missing, truncated, not a regular file, or over 1 GiB when unpacked.
     """
@@ -167,7 +148,7 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
             raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
     for start, (kind, opener) in PACKED.items():
         if source.startswith(start):
-            problem = f"{name} is not a complete {kind} file of one image of at most 1 GiB"
+            problem = f"{name} is not a complete {kind} file of at most 1 GiB"
             with as_bad_input(problem, "unpack it first, or fetch it again"), opener(io.BytesIO(source)) as stream:
                 if stream.seek(LARGEST + 1) > LARGEST:  # counted without being kept
                     raise ValueError("it is larger")

@@ -14,11 +14,9 @@ import numpy as np
 from astropy.table import Table
 
 from rgz.data import fetch
-from rgz.data.archives import members, read_batches
+from rgz.data.archives import content, read_batches
 from rgz.data.sample import Sample, source_table
 from rgz.errors import BadInput, as_bad_input
-
-__all__ = ["FIRST_PIXEL", "NVSS_PIXEL", "POSITIONS", "SAMPLES", "load_dataset"]
 
 FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
@@ -72,9 +70,9 @@ def _frdeep(path: Path, name: str, pixel: float) -> Sample:
 
 def _radio_galaxy_dataset(path: Path) -> Sample:
     """The Radio Galaxy Dataset: one HDF5 group per source, with image and position."""
-    (_, data), *_ = members(path)
+    data = content(path, str(path))
     known = as_bad_input(f"{path} does not hold the Radio Galaxy Dataset", "fetch it again")
-    with known, h5py.File(io.BytesIO(data), "r") as file:
+    with known, h5py.File(io.BytesIO(data) if isinstance(data, bytes) else data, "r") as file:
         groups = [file[f"data_{i}"] for i in range(len(file))]
         images = np.stack([group["Img"][()] for group in groups])
         ra, dec, catalogue = ([group["Img"].attrs[key] for group in groups] for key in ("RA", "DEC", "Source"))

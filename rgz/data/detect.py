@@ -15,8 +15,6 @@ from rgz.data.datasets import FIRST_PIXEL
 from rgz.data.sample import connected, positions
 from rgz.transforms import fields
 
-__all__ = ["Field", "cut", "find", "islands", "linked", "north_up"]
-
 LINK = 30.0  # arcsec between islands of one uncatalogued source; 2 in 100 unrelated islands are that close
 PEAK = 5.0  # rms
 NEIGHBOURHOOD = 0.3  # degrees, more than the width of a field and the largest reach of a source beside it

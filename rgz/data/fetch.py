@@ -3,106 +3,37 @@
 A file is looked for in the folder named by ``RGZ_DATA_MIRROR``, then in the download cache, then on the network.
 """
 
-from dataclasses import dataclass
+import csv
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pooch
 
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
 
-__all__ = ["REGISTRY", "PublicFile", "fetch", "locate"]
 
-
-@dataclass(frozen=True)
-class PublicFile:
+class PublicFile(NamedTuple):
     """One public archive: name, sha256, where it is published, its content, and the reference.
 
-    ``doi`` is None for files that were compiled from a public folder or table; only a mirror has them.
+    ``doi`` is empty for files that were compiled from a public folder or table; only a mirror has them.
     """
 
     name: str
     sha256: str
-    doi: str | None
+    doi: str
     about: str
     source: str
 
     @property
     def url(self) -> str | None:
         """Address that :mod:`pooch` downloads from."""
-        return self.doi and f"doi:{self.doi}/{self.name}"
+        return f"doi:{self.doi}/{self.name}" if self.doi else None
 
 
-_FRDEEP = "Tang, Scaife & Leahy 2019, arXiv:1903.11921, doi:10.5281/zenodo.4255826"
-REGISTRY = {
-    file.name: file
-    for file in (
-        PublicFile(
-            "MiraBest_F_batches.tar.gz",
-            "5ad6b8fbe982e4f7ae52d3f88dd2e6cb03de0c4f7c00b00b92608c6e78a5243b",
-            "10.5281/zenodo.4288837",
-            "MiraBest: 1256 FIRST images, FRI, FRII and hybrids",
-            "Porter & Scaife 2023, arXiv:2305.11108, doi:10.5281/zenodo.4288837",
-        ),
-        PublicFile(
-            "NVSS_PNG_dataset.tar.gz",
-            "37ef88b83a8177454002dd2dea3075d54b9b60a31ada44caa922dfbd8fbb2248",
-            "10.5281/zenodo.4255826",
-            "FR-DEEP NVSS: 600 images, FRI and FRII",
-            _FRDEEP,
-        ),
-        PublicFile(
-            "FIRST_PNG_dataset.tar.gz",
-            "9bacbcc771a0b7d373ae1340e290bc1950531ed4fa1fa17d5d3d14295c9b2c48",
-            "10.5281/zenodo.4255826",
-            "FR-DEEP FIRST: 600 images, FRI and FRII",
-            _FRDEEP,
-        ),
-        PublicFile(
-            "galaxy_data_h5.zip",
-            "1f9656a9fe2519857a5b7c7498f60087a6af73d8015b85559418ce30cc212c52",
-            "10.5281/zenodo.7120632",
-            "Radio Galaxy Dataset: 2158 FIRST images, FRI, FRII, compact and bent",
-            "Griese et al. 2023, doi:10.5281/zenodo.7120632",
-        ),
-        PublicFile(
-            "MiraBest_FIRST_FITS.tar",
-            "ae58438c00d7a4f0488af96b46b721daf344b254770e307ce6fd3455dc9dac37",
-            None,
-            "the 1255 FIRST fields behind MiraBest, as FITS",
-            "folder FITS of the MiraBest repository, github.com/fmporter/MiraBest",
-        ),
-        PublicFile(
-            "rgz_dr1_sources.csv.gz",
-            "a414da25027ad9b6fc6d2b8391c38e79750b09e73128eebc8e9237c5938e7474",
-            None,
-            "50,637 Radio Galaxy Zoo DR1 positions",
-            "Wong et al. 2024, arXiv:2412.14502, doi:10.5281/zenodo.14195049",
-        ),
-        PublicFile(
-            "frdeep_positions.csv.gz",
-            "1381bed2e4637592f1215d8c7e4cfa68b46884218e2e97d9e814e4b4ac3e9ad3",
-            None,
-            "positions of 1,182 of the 1,200 images of FR-DEEP",
-            "found by comparing images with the fields of FR-DEEP v2, github.com/HongmingTang060313/FRDEEP_v2.0",
-        ),
-        PublicFile(
-            "first_unseen.h5",
-            "6b405969cc582229f3c878573a7b5bc909c94beeabc59526545aaae0580315f1",
-            None,
-            "293 FIRST galaxies of four classes, far from all training sources: for evaluation alone",
-            "data.zip of github.com/kiryteo/RG_Classification_code",
-        ),
-        PublicFile(
-            "meerkat_interest.h5",
-            "33c24222e9d2596f1037c7d2581ab6a97b378827e122192ae24933daeb846a9b",
-            None,
-            "544 MeerKAT sources with a human score of interest: for evaluation alone",
-            "Lochner & Rudnick 2024, arXiv:2411.04188, doi:10.5281/zenodo.14440674",
-        ),
-    )
-}
+with open(Path(__file__).with_name("archives.csv"), encoding="utf-8", newline="") as _stream:
+    REGISTRY = {row["name"]: PublicFile(**row) for row in csv.DictReader(_stream)}
 
 
 @lru_cache

@@ -20,8 +20,6 @@ from rgz.data.sample import Sample
 from rgz.transforms import perturb
 from rgz.transforms.prepare import FRAMES, Pose, Prepare, Recipe, gaussian
 
-__all__ = ["EXTENDED", "REPEATS", "batches"]
-
 EXTENDED = 6.0  # arcsec, length; an unresolved source has about 4
 REPEATS = 4  # times that a longer source occurs in an epoch; unresolved sources, which look alike, occur once
 OTHER = 0.5  # share of pairs of two observations; the others are twice the clean image

@@ -15,8 +15,6 @@ from scipy import ndimage
 from rgz.data.sample import Sample, source_table
 from rgz.transforms import fields
 
-__all__ = ["PIXEL", "source", "sources"]
-
 PIXEL = 1.8  # arcsec
 BEAM = 5.4  # arcsec, full width at half maximum
 

@@ -30,8 +30,6 @@ from rgz.errors import BadInput
 from rgz.progress import progress
 from rgz.transforms import fields
 
-__all__ = ["KEEP_AWAY", "SAME_SOURCE", "apart", "cells", "once_each", "training_sample"]
-
 FITS_FIELDS, ZOO = "MiraBest_FIRST_FITS.tar", "rgz_dr1_sources.csv.gz"
 KEEP_AWAY = 30.0  # arcsec, from any source of a test split
 SAME_SOURCE = 10.0  # arcsec

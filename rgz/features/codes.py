@@ -30,13 +30,9 @@ def write_codes(
 ) -> None:
     """Write codes of several samples, and the metric in which they are compared, to one HDF5 file.
 
-    Parameters
-    ----------
-    groups
-        Sample name to its table, its codes (N, D), those of other observations of its galaxies (N, K, D), and its
-        attributes. Codes are rounded to eleven binary digits, those of other observations to five.
-    attributes
-        Provenance: strings, numbers and arrays are stored unchanged, anything else as JSON.
+    ``groups`` has for each sample its table, its codes (N, D), those of other observations of its galaxies (N, K, D),
+    and its attributes. Codes are rounded to eleven binary digits, those of other observations to five. Of attributes,
+    strings, numbers and arrays are stored unchanged, anything else as JSON.
     """
     with artifacts.atomic(path) as partial, h5py.File(partial, "w") as file:
         _set_attributes(file, attributes)
@@ -97,10 +93,7 @@ def read_space(path: Path | None = None) -> metric.Metric:
 def read_codes(path: Path | None, name: str) -> tuple[Table, NDArray[Any], dict[str, Any]]:
     """Table, codes (N, D) float32 and attributes of one sample; None is the codes file of the repository.
 
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged, or has no such sample.
+    Raises :class:`rgz.errors.BadInput` if the file is missing or damaged, or has no such sample.
     """
     with _opened(path) as file:
         known = [group for group in file if "code" in file[group]]

@@ -35,7 +35,6 @@ from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.models import checkpoint
-from rgz.models.checkpoint import Model
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
@@ -51,12 +50,7 @@ BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and f
 class Embed(nn.Module):
     """Codes of fields: preparation, encoder and average over views as one module.
 
-    Parameters
-    ----------
-    model, recipe
-        The network, and how images are prepared for it.
-    latents
-        Indices of the latents in a code, (D,).
+    ``latents`` (D,) are the indices of the latents in a code.
     """
 
     latents: Tensor
@@ -123,12 +117,8 @@ class Encoder:
         """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
         A cut-out whose middle was not given as the position of the host is encoded about the centroid of its emission,
-        so that its code does not depend on how the image was cut out.
-
-        Raises
-        ------
-        BadInput
-            An image has no emission in its middle, or values that single precision cannot hold.
+        so that its code does not depend on how the image was cut out. Raises :class:`rgz.errors.BadInput` if an image
+        has no emission in its middle, or values that single precision cannot hold.
         """
         if isinstance(sample, Sample):
             return self._encoded(*self._fields(sample), hosts=True)
@@ -163,10 +153,7 @@ class Encoder:
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Images (N, H, W), 0 … 255, of codes (N, 4 D), of their first part; fine latents at prior means.
 
-        Raises
-        ------
-        BadInput
-            The codes have another length.
+        Raises :class:`rgz.errors.BadInput` if the codes have another length.
         """
         count = len(self.latents)
         if codes.ndim != 2 or codes.shape[1] != PARTS * count:
@@ -187,7 +174,7 @@ class Encoder:
         return np.asarray(sample.pixels[None], np.float32), sample.pixel
 
 
-def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def full_codes(model: Any, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Posterior means and rates (nats) of all latents, each (N, dimensions), of prepared images (N, H, W).
 
     ``options`` are passed to the model's ``encode``.
@@ -198,7 +185,7 @@ def full_codes(model: Model, pixels: NDArray[Any], **options: Any) -> tuple[NDAr
     return means, rates
 
 
-def reconstruct(model: Model, pixels: NDArray[Any]) -> NDArray[np.float32]:
+def reconstruct(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents of prepared images (N, H, W)."""
     return decode(model, full_codes(model, pixels)[0], np.arange(model.dimensions))
 
@@ -214,24 +201,13 @@ def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
     return np.asarray(np.repeat(np.arange(len(sizes)), sizes)[latents])
 
 
-def decode(model: Model, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
-    """Images (N, H, W), 0 … 255, of the values (N, D) of some latents (D,); the others are at their prior means.
-
-    Raises
-    ------
-    BadInput
-        Values and latents differ in number.
-    """
+def decode(model: Any, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
+    """Images (N, H, W), 0 … 255, of the values (N, D) of some latents (D,); the others are at their prior means."""
     if code.ndim != 2 or code.shape[1] != len(latents):
         raise BadInput(f"codes here have shape (N, {len(latents)}); these have {code.shape}")
-    parts = torch.split(torch.from_numpy(np.asarray(code, dtype=np.float32)), BATCH)
-    return torch.cat([model.decode(full(model, part, latents)) for part in parts])[:, 0].numpy()
-
-
-def full(model: Model, code: Tensor, latents: NDArray[Any]) -> Tensor:
-    """Full codes (N, dimensions) of codes (N, D) of some latents (D,); NaN, for the prior mean, for the others."""
-    nothing = torch.full((len(code), model.dimensions), torch.nan)
-    return nothing.index_copy(1, torch.from_numpy(np.ascontiguousarray(latents)), code)
+    full = torch.full((len(code), model.dimensions), torch.nan)
+    full[:, latents] = torch.from_numpy(np.asarray(code, dtype=np.float32))
+    return torch.cat([model.decode(part) for part in torch.split(full, BATCH)])[:, 0].numpy()
 
 
 def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:

@@ -18,22 +18,13 @@ training sources find their source, in a metric from other sources."""
 class Metric:
     """A linear map of codes, followed by a comparison by angle or by Euclidean distance.
 
-    Parameters
-    ----------
-    centre
-        Offset that is subtracted from a code, (D,).
-    matrix
-        Matrix by which it is then multiplied, (D, K).
-    cosine
-        Whether vectors are scaled to unit length, so that angles are compared.
-    parts
-        Number of parts of equal length that a vector has. Each is scaled to the same length, so that the cosine is the
-        mean of those of the parts.
+    With ``cosine`` each of the ``parts`` of a vector, which have the same number of components, is scaled to the same
+    length, and the vector to unit length. The cosine of two vectors is then the mean of those of their parts.
     """
 
-    centre: NDArray[Any]
-    matrix: NDArray[Any]
-    cosine: bool
+    centre: NDArray[Any]  # subtracted from a code, (D,)
+    matrix: NDArray[Any]  # by which it is then multiplied, (D, K)
+    cosine: bool  # whether angles are compared
     parts: int = 1
 
     def transform(self, codes: NDArray[Any]) -> NDArray[np.float32]:
@@ -69,14 +60,8 @@ def invariant(codes: NDArray[Any], changes: NDArray[Any], parts: int = 1) -> Met
     :math:`(S_w + \epsilon)^{-1/2}`, as in linear discriminant analysis with each galaxy as its own class (Fisher 1936,
     doi:10.1111/j.1469-1809.1936.tb02137.x); :math:`\epsilon` is :data:`FLOOR`.
 
-    Parameters
-    ----------
-    codes
-        Codes of many galaxies, (N, D).
-    changes
-        Codes of perturbed images minus codes of the images, (M, D).
-    parts
-        Number of parts of equal length that a code has, each whitened by itself.
+    ``codes`` (N, D) are those of many galaxies, and ``changes`` (M, D) those of perturbed images minus those of the
+    images. Each of the ``parts`` of a code, which have the same length, is whitened by itself.
     """
     if codes.shape[1] % parts:
         raise BadInput(f"codes of {codes.shape[1]} numbers do not have {parts} parts of equal length")

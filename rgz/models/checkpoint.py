@@ -13,35 +13,27 @@ from torch import Tensor
 
 from rgz import artifacts
 from rgz.errors import as_bad_input
-from rgz.models import vae
-from rgz.models.vdvae import VDVAE, Config
+from rgz.models.vdvae import VDVAE
 from rgz.transforms.prepare import Recipe
 
-Model = VDVAE | vae.PlainVAE
 
-MODELS: dict[type[Any], type[Any]] = {Config: VDVAE, vae.Config: vae.PlainVAE}
-"""Class of a configuration to the class of its model."""
-
-
-def save(path: Path, model: Model, recipe: Recipe, provenance: dict[str, Any]) -> None:
+def save(path: Path, model: Any, recipe: Recipe, provenance: dict[str, Any]) -> None:
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
     tensors = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
     about = {"model": type(model).__name__, "config": asdict(model.config), "recipe": asdict(recipe)}
     write(path, "rgz", tensors, about | {"provenance": provenance})
 
 
-def load(path: Path) -> tuple[Any, Recipe, dict[str, Any]]:
-    """A model (:data:`Model`), its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
+def load(path: Path, kind: type[Any] = VDVAE) -> tuple[Any, Recipe, dict[str, Any]]:
+    """A model of this kind, its recipe and its provenance, rebuilt from a file of :func:`save` and nothing else.
 
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged, or not a model of this library.
+    Raises :class:`rgz.errors.BadInput` if the file is missing or damaged, or holds no such model.
     """
     with as_bad_input(f"{path} is not a model of rgz", "fetch or train it again"):
         tensors, about = read(path, "rgz")
-        (kind,) = (kind for kind, model in MODELS.items() if model.__name__ == about["model"])
-        model = MODELS[kind](kind(**_frozen(about["config"]))).eval().requires_grad_(False)
+        if about["model"] != kind.__name__:
+            raise ValueError(f"it holds a {about['model']}")
+        model = kind(kind.config_class(**_frozen(about["config"]))).eval().requires_grad_(False)
         model = model.to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, Recipe(**about["recipe"]), about["provenance"]

@@ -41,30 +41,18 @@ STRETCH = 2.0  # scale factor before each step: the steps of nflows can only shr
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a flow, and how it is fitted.
+    """Shape of a flow, and how it is fitted by AdamW."""
 
-    Parameters
-    ----------
-    kept
-        Number of principal components of the codes that are modelled.
-    layers, hidden, blocks
-        Number of autoregressive steps, width of their networks, and number of residual blocks in each.
-    dropout, decay, learning_rate, batch
-        Settings of the fit by AdamW; ``decay`` is the weight decay.
-    epochs, patience
-        Maximum number of epochs, and number of epochs without a better held-out likelihood after which to stop.
-    """
-
-    kept: int = 160
-    layers: int = 3
-    hidden: int = 64
-    blocks: int = 1
+    kept: int = 160  # principal components of the codes that are modelled
+    layers: int = 3  # autoregressive steps
+    hidden: int = 64  # width of their networks
+    blocks: int = 1  # residual blocks in each
     dropout: float = 0.2
-    decay: float = 0.1
+    decay: float = 0.1  # of the weights
     learning_rate: float = 1e-2
     batch: int = 256
-    epochs: int = 30
-    patience: int = 20
+    epochs: int = 30  # at most
+    patience: int = 20  # epochs without a better held-out likelihood, after which to stop
 
 
 class Flow(nn.Module):
@@ -94,25 +82,19 @@ class Flow(nn.Module):
         likelihood: Tensor = log_det - 0.5 * (noise**2).sum(1) - 0.5 * self.kept * math.log(2 * math.pi)
         return likelihood
 
-    def masks(self) -> dict[str, Tensor]:
-        """Mask of each masked weight by name; in autoregressive networks the weights outside of it are zero."""
-        return {f"{name}.weight": part.mask.bool() for name, part in self.named_modules() if hasattr(part, "mask")}
+    def masked(self) -> list[tuple[str, Tensor, Tensor]]:
+        """Name, values and mask of each parameter; outside the mask of an autoregressive network, weights are zero."""
+        masks = {f"{name}.weight": part.mask.bool() for name, part in self.named_modules() if hasattr(part, "mask")}
+        everything = torch.tensor(True)
+        return [(name, one, masks.get(name, everything.expand_as(one))) for name, one in self.named_parameters()]
 
 
 @dataclass(frozen=True)
 class FlowEnsemble:
     """An ensemble of flows over one kind of codes, and its calibration set.
 
-    Parameters
-    ----------
-    config
-        Shape of the flows.
-    centre, matrix
-        Whitening: a code minus ``centre`` (D,), times ``matrix`` (D, kept).
-    flows
-        The members.
-    calibration
-        Sorted log-likelihoods (M,) of the calibration set; empty before :func:`calibrate`.
+    A code is whitened by subtracting ``centre`` (D,) and multiplying with ``matrix`` (D, kept). ``calibration`` are the
+    sorted log-likelihoods (M,) of the calibration set; it is empty before :func:`calibrate`.
     """
 
     config: Config
@@ -147,10 +129,7 @@ class FlowEnsemble:
     def percentile(self, log_likelihood: NDArray[Any]) -> NDArray[np.float64]:
         """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for a value that is not finite.
 
-        Raises
-        ------
-        BadInput
-            The ensemble was not calibrated.
+        Raises :class:`rgz.errors.BadInput` if the ensemble was not calibrated.
         """
         if not len(self.calibration):
             raise BadInput("this density has no calibration set to compare with: calibrate it first")
@@ -217,8 +196,7 @@ def folds(
     """For each flow the rows for fitting and those for early stopping; rows of one group (N,) stay together."""
     from sklearn.model_selection import GroupKFold  # its import takes half a second
 
-    found: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = GroupKFold(members).split(values, groups=groups)
-    return found
+    yield from GroupKFold(members).split(values, groups=groups)
 
 
 def fit_ensemble(
@@ -226,10 +204,7 @@ def fit_ensemble(
 ) -> FlowEnsemble:
     """Flows fitted to codes (N, D); rows of one group (N,) stay together when a part is held out.
 
-    Raises
-    ------
-    BadInput
-        A code is not finite, or there are too few codes or groups.
+    Raises :class:`rgz.errors.BadInput` if a code is not finite, or there are too few codes or groups.
     """
     from joblib import Parallel, delayed
 
@@ -257,22 +232,16 @@ def calibrate(density: FlowEnsemble, codes: NDArray[Any]) -> FlowEnsemble:
 def save(path: Path, density: FlowEnsemble, about: dict[str, Any]) -> None:
     """Write an ensemble to one safetensors file, atomically: half precision, without the masked weights."""
     arrays = {"centre": density.centre, "matrix": density.matrix, "known": density.calibration}
-    tensors = {name: torch.from_numpy(value).float() for name, value in arrays.items()}
+    tensors = {name: torch.from_numpy(value).float().contiguous() for name, value in arrays.items()}
     for number, flow in enumerate(density.flows):
-        masks = flow.masks()
-        for name, value in flow.named_parameters():
-            tensors[f"{number}.{name}"] = (value[masks[name]] if name in masks else value).detach().half()
-    tensors = {name: value.contiguous() for name, value in tensors.items()}
+        tensors |= {f"{number}.{name}": value[mask].detach().half() for name, value, mask in flow.masked()}
     checkpoint.write(path, "density", tensors, {"config": asdict(density.config), "provenance": about})
 
 
 def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
     """An ensemble and its provenance from a file of :func:`save`.
 
-    Raises
-    ------
-    BadInput
-        The file is missing or damaged, or not a density of this library.
+    Raises :class:`rgz.errors.BadInput` if the file is missing or damaged, or not a density of this library.
     """
     with as_bad_input(f"{path} is not a density of rgz", "rgz fit makes it"):
         stored, about = checkpoint.read(path, "density")
@@ -280,22 +249,10 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
         config = Config(**about["config"])
         centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
         members = 1 + max(int(name.split(".")[0]) for name in tensors)
-        flows = tuple(_rebuilt(config, number, tensors) for number in range(members))
+        flows = tuple(Flow(config).eval().requires_grad_(False) for _ in range(members))
+        for number, flow in enumerate(flows):
+            for name, value, mask in flow.masked():
+                value.zero_()[mask] = tensors[f"{number}.{name}"]
         if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
             raise ValueError(f"a whitening of shape {matrix.shape}")
         return FlowEnsemble(config, centre, matrix, flows, known), about["provenance"]
-
-
-def _rebuilt(config: Config, number: int, tensors: dict[str, Tensor]) -> Flow:
-    """Member ``number``, with zeros for its masked weights."""
-    flow = Flow(config)
-    masks = flow.masks()
-    with torch.no_grad():
-        for name, value in flow.named_parameters():
-            stored = tensors[f"{number}.{name}"]
-            if name in masks:
-                value.zero_()
-                value[masks[name]] = stored
-            else:
-                value.copy_(stored)
-    return flow.eval().requires_grad_(False)

@@ -13,10 +13,8 @@ so the bits per dimension are the length of an ideal lossless code.
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 LEVELS = 256
@@ -46,19 +44,10 @@ def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mixture_log_prob(grey: Tensor, parameters: Tensor) -> Tensor:
-    """Log-probability of each pixel, in nats.
+    """Log-probability of each pixel, in nats, (N, H, W), float32.
 
-    Parameters
-    ----------
-    grey
-        Grey levels 0 … 255, shape (N, 1, H, W), any dtype.
-    parameters
-        Logits, means and log-scales of K components, shape (N, 3K, H, W).
-
-    Returns
-    -------
-    Tensor
-        Shape (N, H, W), float32.
+    Grey levels 0 … 255 have shape (N, 1, H, W) and any dtype; logits, means and log-scales of K components are the
+    ``parameters`` (N, 3K, H, W).
     """
     log_weights, means, log_scales = _split(parameters)
     offset = to_unit(grey) - means  # (N, K, H, W)
@@ -91,20 +80,9 @@ def mixture_quantile(parameters: Tensor, share: Tensor) -> Tensor:
     return lowest.to(torch.uint8)
 
 
-def mixture_sample(parameters: Tensor, smooth: float = 0.0) -> Tensor:
-    """Grey levels (N, 1, H, W), uint8, drawn from the pixel mixture (N, 3K, H, W).
-
-    Quantiles come from Gaussian noise smoothed by ``smooth`` pixels (σ), a Gaussian copula: each pixel follows its
-    mixture, and neighbours are correlated, as in an image smoothed by a beam. With 0 pixels are independent.
-    """
-    noise = torch.randn_like(parameters[:, :1], dtype=torch.float32)
-    if smooth:
-        spot = np.zeros(noise.shape[2:])
-        spot[0, 0] = 1.0
-        spread = np.linalg.norm(ndimage.gaussian_filter(spot, smooth, mode="wrap"))  # std of smoothed white noise
-        blurred = ndimage.gaussian_filter(noise.cpu().numpy(), (0, 0, smooth, smooth), mode="wrap") / spread
-        noise = torch.from_numpy(blurred).to(noise)
-    share = torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6)  # below 1, which no level may reach after rounding
+def mixture_sample(parameters: Tensor) -> Tensor:
+    """Grey levels (N, 1, H, W), uint8, drawn from the pixel mixture (N, 3K, H, W), each pixel on its own."""
+    share = torch.rand_like(parameters[:, :1]).clamp(1e-6, 1 - 1e-6)  # below 1, which no level may reach after rounding
     return mixture_quantile(parameters, share)
 
 

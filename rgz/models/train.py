@@ -31,22 +31,17 @@ from rgz.progress import progress
 
 @dataclass(frozen=True)
 class Schedule:
-    """Number of steps, learning rate and other settings of the optimizer.
-
-    The learning rate rises linearly over ``warmup`` steps, then falls to zero along a cosine. Gradients are clipped to
-    the norm ``clip``; a step with a norm above ``skip`` is skipped, and after ``patience`` such steps in a row training
-    stops with an error.
-    """
+    """Settings of a training. The learning rate falls to zero along a cosine after the warm-up."""
 
     steps: int = 6000
     batch: int = 64
     learning_rate: float = 1e-3
-    warmup: int = 100
+    warmup: int = 100  # steps over which the learning rate rises linearly
     weight_decay: float = 0.01
-    ema: float = 0.998
-    clip: float = 1.0
-    skip: float = 1000.0
-    patience: int = 50
+    ema: float = 0.998  # share of the averaged weights that a step keeps
+    clip: float = 1.0  # gradient norm to which gradients are clipped
+    skip: float = 1000.0  # gradient norm above which a step is skipped
+    patience: int = 50  # skipped steps in a row, after which training stops with an error
     seed: int = 0
 
 
@@ -87,6 +82,9 @@ def fit(
 ) -> Any:
     """Train a model, resuming from ``folder``; returns the averaged model.
 
+    Raises :class:`rgz.errors.BadInput` if the checkpoint is damaged or of another model or schedule, the disk is full,
+    or too many steps in a row were skipped.
+
     Parameters
     ----------
     model
@@ -101,12 +99,6 @@ def fit(
     inputs
         Everything else that affects the result, such as the hash of the training set: a run with other inputs is not
         resumed.
-
-    Raises
-    ------
-    BadInput
-        The checkpoint is damaged or of another model or schedule, the disk is full, or too many steps in a row were
-        skipped.
     """
     run = _Run(model, schedule, folder, device, inputs or {})
     run.train(batch, validation, every)

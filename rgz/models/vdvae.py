@@ -11,6 +11,16 @@ The loss is the negative evidence lower bound in bits per dimension,
 distortion plus rate, for an image of :math:`D` pixels. Training, generation and decoding share one top-down pass; they
 differ only in where each block's latents come from: the posterior, the prior, or a given code.
 
+The pixels of an image follow mixtures of logistics, but they are not independent given the latents: neighbours share a
+beam. An image is the :math:`p^2` sub-images of every :math:`p`-th row and column, and these follow one another,
+:math:`p(x \mid z) = \prod_k p(x_k \mid x_{<k}, z)`, as in subscale pixel networks (Menick & Kalchbrenner 2019,
+arXiv:1812.01608). Within a sub-image the pixels are independent (:class:`Pixels`).
+
+Given the latents, the pixels of an image are still correlated: neighbours share a beam. An image is therefore taken
+apart into the :math:`p^2` sub-images of every :math:`p`-th row and column, which follow one another,
+:math:`p(x \mid z) = \prod_k p(x_k \mid x_{<k}, z)`, as in subscale pixel networks (Menick & Kalchbrenner 2019,
+arXiv:1812.01608). The pixels of one sub-image are independent (:class:`Pixels`).
+
 The *coarse* latents, which describe the galaxy, are inferred from another observation :math:`\tilde x` of it, the
 finer ones from the image itself: :math:`q(z \mid x, \tilde x) = q(z_c \mid \tilde x)\,q(z_f \mid x, z_c)`. The loss
 stays a bound, and the coarse latents gain nothing by coding what differs between observations (denoising variational
@@ -42,48 +52,23 @@ __all__ = ["PRESETS", "VDVAE", "Config"]
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a VDVAE.
+    """Shape of a VDVAE. Encoder and decoder have the same resolutions, each a multiple of the next coarser one.
 
-    Parameters
-    ----------
-    encoder, decoder
-        ``(resolution, blocks)`` pairs, finest first for the encoder, coarsest first for the decoder. Both have the same
-        resolutions; each is a whole multiple of the next coarser one.
-    latents
-        Resolutions at which decoder blocks are stochastic; the other blocks are plain residual blocks.
-    width
-        Channels of the residual stream.
-    channels
-        Latent channels of a stochastic block.
-    bottleneck
-        Channels inside a block, as a fraction of ``width``.
-    mixtures
-        Number of logistic components of the pixel likelihood.
-    patch
-        Stride of the first convolution, inverted by a pixel shuffle at the end: 1 as published; 2 makes the finest
-        blocks four times cheaper.
-    coarse
-        Largest resolution of the latents that are inferred from another observation of the galaxy.
-    beta
-        Weight of the coarse rate during the first part of the training; at the end it is 1.
-
-    Examples
-    --------
     >>> config = Config(encoder=((8, 1), (1, 1)), decoder=((1, 1), (8, 1)), latents=(1, 8), width=8, channels=2)
     >>> config.size, VDVAE(config).dimensions
     (8, 130)
     """
 
-    encoder: tuple[tuple[int, int], ...]
-    decoder: tuple[tuple[int, int], ...]
-    latents: tuple[int, ...]
-    width: int
-    channels: int = 16
-    bottleneck: float = 0.25
-    mixtures: int = 5
-    patch: int = 1
-    coarse: int = 4
-    beta: float = 0.1
+    encoder: tuple[tuple[int, int], ...]  # pairs of resolution and number of blocks, finest first
+    decoder: tuple[tuple[int, int], ...]  # the same, coarsest first
+    latents: tuple[int, ...]  # resolutions at which decoder blocks are stochastic; the others are residual blocks
+    width: int  # channels of the residual stream
+    channels: int = 16  # latent channels of a stochastic block
+    bottleneck: float = 0.25  # channels inside a block, as a fraction of the width
+    mixtures: int = 5  # logistic components of the pixel likelihood
+    patch: int = 1  # stride of the first convolution, inverted at the end; 2 makes the finest blocks four times cheaper
+    coarse: int = 4  # largest resolution of the latents that are inferred from another observation of the galaxy
+    beta: float = 0.1  # weight of the coarse rate during the first part of the training; at the end it is 1
 
     def __post_init__(self) -> None:
         fine_to_coarse, coarse_to_fine = [r for r, _ in self.encoder], [r for r, _ in self.decoder]
@@ -174,32 +159,77 @@ class Stochastic(nn.Module):
         return mean + temperature * log_std.exp() * noise
 
 
+class Given(nn.Module):
+    """What the sub-images before it change in the pixel mixtures of a sub-image; nothing before the training."""
+
+    def __init__(self, width: int, before: int, parameters: int, middle: int = 64):
+        super().__init__()
+        self.features = nn.Conv2d(width, middle, 1)
+        self.before = nn.Conv2d(before, middle, 3, padding=1)
+        self.c1 = nn.Conv2d(middle, middle, 3, padding=1)
+        self.c2 = nn.Conv2d(middle, parameters, 1)
+        for parameter in self.c2.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor, before: Tensor) -> Tensor:
+        """(N, width, h, w) and (N, before, h, w) in 0 … 1 to (N, parameters, h, w)."""
+        change: Tensor = self.c2(F.gelu(self.c1(F.gelu(self.features(features) + self.before(before)))))
+        return change
+
+
+class Pixels(nn.Module):
+    """Distribution of the pixels, given the features of the decoder: one sub-image after the other.
+
+    A sub-image has one pixel of each square of ``patch`` × ``patch``. The diagonal of the squares comes first, so that
+    the pixels beside it have known ones on all sides.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.patch, each = config.patch, 3 * config.mixtures
+        self.order = sorted(range(self.patch**2), key=lambda place: place % (self.patch + 1) != 0)
+        self.head = nn.Conv2d(config.width, each * self.patch**2, 1)
+        self.given = nn.ModuleList(Given(config.width, k, each) for k in range(1, self.patch**2))
+
+    def forward(self, features: Tensor, choose: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
+        """Images, (N, 1, H, W), and the parameters of their pixel mixtures, (N, 3K, H, W), float32.
+
+        ``choose`` gives the grey levels (N, 1, h, w) of a sub-image from its mixtures (N, 3K, h, w) and its place,
+        row by row, in the squares.
+        """
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 has steps of half a grey level
+            features = features.float()
+            head = self.head(features).unflatten(1, (-1, self.patch**2))  # (N, 3K, patch², h, w)
+            levels: dict[int, Tensor] = {}
+            mixtures: dict[int, Tensor] = {}
+            for place in self.order:
+                mixtures[place] = head[:, :, place]
+                if levels:
+                    before = torch.cat([*levels.values()], dim=1) / 255
+                    mixtures[place] = mixtures[place] + self.given[len(levels) - 1](features, before)
+                levels[place] = choose(mixtures[place], place).float()
+            images, parameters = (
+                torch.stack([parts[place] for place in range(self.patch**2)], dim=2).flatten(1, 2)
+                for parts in (levels, mixtures)
+            )
+        return F.pixel_shuffle(images, self.patch), F.pixel_shuffle(parameters, self.patch)
+
+
 Gaussians = tuple[Tensor, Tensor, Tensor, Tensor]
 """Posterior mean and log-std, prior mean and log-std of one block, each (N, channels, r, r)."""
 Draw = Callable[[Stochastic, Tensor, Tensor, Tensor], Tensor]
 """Latents of a block, from the block, the residual stream after a GELU, and the prior mean and log-std."""
 
 
-def _rates(gaussians: list[Gaussians]) -> Tensor:
-    """Rate of each block, (N, blocks), in nats."""
-    return torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for parameters in gaussians], dim=1)
-
-
 class VDVAE(nn.Module):
     """The autoencoder. Images are (N, 1, H, W) grey levels 0 … 255.
 
-    Attributes
-    ----------
-    levels
-        Resolution of each stochastic block, coarsest first.
-    dimensions
-        Number of latents of all blocks together, the length of a full code.
-    coarse
-        Number of stochastic blocks that are coarse; they come first.
-    coded
-        Number of stochastic blocks, from the first, whose latents can be part of a code.
+    ``levels`` has the resolution of each stochastic block, coarsest first, and ``dimensions`` is the number of all
+    latents, the length of a full code. The first ``coarse`` blocks are coarse, and latents of the first ``coded`` ones
+    can be part of a code.
     """
 
+    config_class = Config
     weight: Tensor
 
     def __init__(self, config: Config):
@@ -221,12 +251,12 @@ class VDVAE(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(1, width, r, r)) for r, _ in config.decoder)
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.shift = nn.Parameter(torch.zeros(1, width, 1, 1))
-        self.head = nn.Conv2d(width, 3 * config.mixtures * config.patch**2, 1)
+        self.pixels = Pixels(config)
         self.levels = [r for r, blocks in config.decoder if r in config.latents for _ in range(blocks)]
         self.dimensions = sum(config.channels * r * r for r in self.levels)
         self.coarse = sum(r <= config.coarse for r in self.levels)
         self.coded = sum(r <= CODED for r in self.levels)
-        self.fine = True
+        self.fine, self.codes_kept = True, False
         self.register_buffer("weight", torch.ones(()), persistent=False)
         self._scale_for_depth()
 
@@ -241,8 +271,18 @@ class VDVAE(nn.Module):
                     fine = block.resolution > self.config.coarse  # begin without an effect on a trained network
                     block.project.weight.data *= 0.0 if fine else 1 / math.sqrt(len(blocks))
 
+    def keep_codes(self) -> None:
+        """Train from now on only what changes no code: the decoder finer than 8 × 8, and the pixels."""
+        self.codes_kept = True
+        self.requires_grad_(False)
+        finer = [k for k, (resolution, _) in enumerate(self.config.decoder) if resolution > CODED]
+        parts = [part for k in finer for part in (self.decoder[k], self.biases[k])]
+        for part in (*parts, self.gain, self.shift, self.pixels):
+            part.requires_grad_(True)
+
     def anneal(self, done: float) -> bool:
         """Set weight and latents for this part (0 … 1) of the training; returns whether there are new latents now."""
+        done = 1.0 if self.codes_kept else done
         before, self.fine = self.fine, done >= COARSE_ALONE
         rise = min(1.0, max(0.0, (done - COARSE_ALONE) / (FULL_WEIGHT - COARSE_ALONE)))
         self.weight.fill_(self.config.beta ** (1 - rise))
@@ -268,7 +308,7 @@ class VDVAE(nn.Module):
         return activations
 
     def _top_down(self, count: int, draw: Draw, until: int | None = None) -> Tensor:
-        """Run the decoder with latents from ``draw``; returns the parameters of the pixel mixture, (N, 3K, H, W).
+        """Run the decoder with latents from ``draw``; returns the features for :class:`Pixels`, (N, width, h, w).
 
         After ``until`` stochastic blocks the pass ends, and the returned tensor must not be used.
         """
@@ -290,8 +330,7 @@ class VDVAE(nn.Module):
                 if done == until:
                     return h
                 h = block.residual(h + features + block.project(latents))
-        parameters: Tensor = self.head(h * self.gain.to(h.dtype) + self.shift.to(h.dtype))
-        return F.pixel_shuffle(parameters, self.config.patch)
+        return h * self.gain.to(h.dtype) + self.shift.to(h.dtype)
 
     def _posterior(
         self,
@@ -300,7 +339,7 @@ class VDVAE(nn.Module):
         until: int | None = None,
         seen: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Gaussians]]:
-        """Pixel mixture, and the latents and Gaussians of each block that follows the posterior.
+        """Features for :class:`Pixels`, and the latents and Gaussians of each block that follows the posterior.
 
         Fine latents have their prior means while they are not trained. With ``seen`` the coarse latents are inferred
         from these images. After ``until`` stochastic blocks the pass ends.
@@ -326,15 +365,14 @@ class VDVAE(nn.Module):
     def forward(self, images: Tensor, seen: Tensor | None = None) -> dict[str, Tensor]:
         """Training loss of grey levels (N, 1, H, W), and of other observations ``seen`` of the same galaxies.
 
-        Returns
-        -------
-        dict
-            ``loss``, a scalar, in bits per dimension, with the rates as weighted now; ``distortion`` (N,) and ``rate``
-            (N, blocks), in nats.
+        Returns ``loss``, a scalar, in bits per dimension, with the rates as weighted now; ``distortion`` (N,) and
+        ``rate`` (N, blocks), in nats.
         """
-        parameters, _, gaussians = self._posterior(images, means=False, seen=seen)
+        features, _, gaussians = self._posterior(images, means=False, seen=seen)
+        parts = F.pixel_unshuffle(images.float(), self.config.patch)
+        _, parameters = self.pixels(features, lambda _, place: parts[:, place : place + 1])
         distortion = -mixture_log_prob(images, parameters).sum((1, 2))
-        rate = _rates(gaussians)
+        rate = torch.stack([gaussian_kl(*parameters).sum((1, 2, 3)) for parameters in gaussians], dim=1)
         rate = F.pad(rate, (0, len(self.levels) - rate.shape[1]))  # no fine latents yet
         coarse, fine = rate[:, : self.coarse].sum(1).mean(), rate[:, self.coarse :].sum(1).mean()
         nats = distortion.mean() + fine + self.weight * coarse
@@ -342,15 +380,10 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, drawn: bool = False, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Codes of images: the posterior means or, with ``drawn``, one sample from the posterior.
+        """Latents (N, D) of images, and the rate of each in nats, (N, D).
 
-        The latents are those of the first ``blocks`` stochastic blocks, or of all.
-
-        Returns
-        -------
-        latents, rates
-            Each (N, D): the latents, and the KL of each in nats; coarsest block first, each block flattened as
-            (channel, row, column).
+        They are the posterior means or, with ``drawn``, one sample from the posterior, of the first ``blocks``
+        stochastic blocks, or of all: coarsest block first, each block flattened as (channel, row, column).
         """
         _, latents, gaussians = self._posterior(images, means=not drawn, until=blocks or len(self.levels))
         return (
@@ -372,11 +405,15 @@ class VDVAE(nn.Module):
             spread = product.diagonal().sqrt()
             factor.copy_(torch.linalg.cholesky(product / spread / spread[:, None]))
 
-    def mixture(self, code: Tensor, temperature: float = 0.0, truncation: float = math.inf) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of full codes (N, dimensions).
+    @torch.no_grad()
+    def decode(
+        self, code: Tensor, temperature: float = 0.0, truncation: float = math.inf, drawn: bool = False
+    ) -> Tensor:
+        """Images (N, 1, H, W), grey levels 0 … 255 as float32, of full codes (N, dimensions).
 
         A NaN latent is sampled from its prior, with the standard deviation multiplied by ``temperature``, and the noise
-        truncated at ``truncation`` standard deviations; at a temperature of 0 it has its prior mean.
+        truncated at ``truncation`` standard deviations; at a temperature of 0 it has its prior mean. The pixels are the
+        means of their mixtures or, with ``drawn``, sampled from them.
         """
         parts = iter(torch.split(code, [self.config.channels * r * r for r in self.levels], dim=1))
 
@@ -386,24 +423,10 @@ class VDVAE(nn.Module):
                 free = block.sample(prior_mean, prior_log_std, temperature, truncation)
             return torch.where(torch.isnan(given), free, given)
 
-        return self._top_down(len(code), draw)
+        value = mixture_sample if drawn else mixture_mean
+        images: Tensor = self.pixels(self._top_down(len(code), draw), lambda mixture, _: value(mixture))[0]
+        return images
 
-    @torch.no_grad()
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean images (N, 1, H, W), 0 … 255, of full codes, as for :meth:`mixture`."""
-        return mixture_mean(self.mixture(code))
-
-    @torch.no_grad()
-    def sample(
-        self, count: int, temperature: float = 1.0, truncation: float = math.inf, noise_sigma: float | None = None
-    ) -> Tensor:
-        """New images, (N, 1, H, W) uint8, from latents sampled from their priors, as by :meth:`mixture`.
-
-        ``noise_sigma`` is the smoothing of the noise, in pixels (σ), with which grey levels are sampled from the pixel
-        mixture (:func:`rgz.models.likelihood.mixture_sample`). With 0 pixels are sampled independently; None gives mean
-        images.
-        """
-        parameters = self.mixture(torch.full((count, self.dimensions), torch.nan), temperature, truncation)
-        if noise_sigma is None:
-            return mixture_mean(parameters).round().to(torch.uint8)
-        return mixture_sample(parameters, noise_sigma)
+    def sample(self, count: int, temperature: float = 1.0, truncation: float = math.inf) -> Tensor:
+        """New images, (count, 1, H, W), with latents sampled from their priors and pixels drawn (:meth:`decode`)."""
+        return self.decode(torch.full((count, self.dimensions), torch.nan), temperature, truncation, drawn=True)

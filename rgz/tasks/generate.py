@@ -4,8 +4,8 @@ The network itself generates: the decoder runs top-down with latents sampled fro
 :math:`z_i \sim p(z_i \mid z_{<i})`. A *temperature* below one narrows the noise, and a *truncation* removes its tails:
 samples become more typical and less diverse.
 
-Mean images are smoother than real ones. Grey levels are therefore sampled from the pixel likelihood, with noise that is
-correlated between neighbouring pixels, as in an image with a beam. As in prepared images, the peak of a generated image
+Mean images are smoother than real ones. Grey levels are therefore sampled from the pixel likelihood, in which
+neighbouring pixels are correlated. As in prepared images, the peak of a generated image
 has grey level 255. Blank images are replaced by new samples.
 """
 
@@ -24,7 +24,6 @@ from rgz.progress import progress
 
 BATCH = 64
 BLANK = 10  # maximum number of samples per galaxy
-NOISE_SIGMA = 1.0  # pixels; brings the power spectrum closest to that of training images
 
 
 def full_peak(grey: NDArray[Any]) -> NDArray[np.uint8]:
@@ -63,12 +62,12 @@ def generate(
         )
     if model is None:
         model, _, _ = checkpoint.load(artifacts.artifact("vdvae.safetensors"))
-    kept, drawn = np.zeros((0, model.config.size, model.config.size), np.uint8), 0
+    kept, drawn = np.zeros((0, model.config.size, model.config.size), np.float32), 0
     bar = progress(total=count, desc="drawing galaxies", unit="galaxy")
     with torch.random.fork_rng(devices=[]), bar:
         torch.manual_seed(seed)
         while len(kept) < count:
-            grey = model.sample(BATCH, temperature, truncation, NOISE_SIGMA)[:, 0].numpy()
+            grey = model.sample(BATCH, temperature, truncation)[:, 0].numpy()
             kept, drawn = np.concatenate([kept, grey[grey.any((1, 2))]]), drawn + BATCH
             if len(kept) < count and drawn >= BLANK * max(BATCH, len(kept)):
                 raise BadInput("this model generates almost only blank images: train it longer")

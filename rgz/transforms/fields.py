@@ -15,8 +15,6 @@ from scipy import ndimage
 
 from rgz.errors import BadInput
 
-__all__ = ["RADIUS", "SMALLEST_ISLAND", "clip", "crop", "despeckle", "fill", "has_source", "noise"]
-
 RADIUS = 57.6  # arcsec, around the middle of a field: where the emission of its source counts
 ROUNDS = 5  # of clipping, at most
 SMALLEST_ISLAND = 6  # pixels above 3 rms: area of an unresolved source of 5 rms with a beam of three pixels

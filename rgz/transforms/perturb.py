@@ -13,8 +13,6 @@ from torch import Tensor
 
 from rgz.transforms.prepare import gaussian
 
-__all__ = ["BEAM", "add_noise", "observe", "resample", "rotation", "threshold"]
-
 BEAM = 1.27  # pixels, σ: 5.4″ full width at half maximum, with FIRST's pixels
 NEAR, FAR = 2.0, 20.0  # arcsec: usual error of a position (σ), and the largest
 LIT = 0.6  # of the threshold: a pixel that interpolation leaves above it stays

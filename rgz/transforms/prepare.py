@@ -80,6 +80,8 @@ def _lit(fields: Tensor) -> _Lit:
 
 def _nonzero(mask: Tensor) -> Tensor:
     """Positions (M,) of what is true in a mask, most of which is false; faster than looking at each entry."""
+    if torch.onnx.is_in_onnx_export():
+        return torch.nonzero(mask)[:, 0]
     padded = F.pad(mask, (0, -len(mask) % 8))
     found = torch.nonzero(padded.view(torch.int64))[:, 0]  # eight entries at once
     inside = torch.nonzero(padded.view(-1, 8)[found])
@@ -116,7 +118,7 @@ def _large(lit: _Lit, shape: torch.Size) -> Tensor:
     number.index_fill_(0, place[crowded], 2)
     large = crowded | (beside(place) == 2).any(0)
     left = torch.nonzero(~large)[:, 0]
-    count = len(left)
+    count = left.shape[0]
     number.index_fill_(0, place, count + 1)  # one label for all that are large, which prevails
     number[place[left]] = torch.arange(1, count + 1, dtype=torch.int32, device=place.device)
     neighbours = beside(place[left])
@@ -125,7 +127,7 @@ def _large(lit: _Lit, shape: torch.Size) -> Tensor:
         around = label.index_select(0, neighbours.flatten()).view(len(steps), -1)  # (8, count)
         own = label[1:-1].clone()
         label[1:-1] = torch.maximum(own, around.amax(0))
-    touches = ((around > 0) & (around != own)).any(0)
+    touches, own = ((around > 0) & (around != own)).any(0), own.long()
     size = torch.zeros(count + 2, dtype=torch.int64, device=place.device)
     size = size.index_add(0, own, torch.where(touches, SMALLEST_ISLAND, 1))
     large[left] = (size[own] >= SMALLEST_ISLAND) | (own == count + 1)
@@ -137,7 +139,7 @@ def _clean(fields: Tensor, radius: Tensor) -> tuple[_Lit, Tensor]:
     count, shape = len(fields), fields.shape
     lit = _lit(fields)
     x, y = _offsets(lit, shape)
-    central = torch.hypot(x, y) <= radius[lit.row]
+    central = x**2 + y**2 <= radius[lit.row] ** 2
     large = _large(lit, shape)
     has_large = _sums((large & central)[:, None].float(), lit.row, count)[:, 0] > 0
     kept = large | ~has_large[lit.row]
@@ -171,7 +173,7 @@ def _find(lit: _Lit, shape: torch.Size, radius: Tensor, centred: bool) -> Pose:
     for _ in range(ROUNDS):
         total, sum_x, sum_y = _sums(torch.stack((weight, weight * x, weight * y), 1), row, count).T
         centroid = torch.stack((sum_x, sum_y), 1) / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None]
-        if not centred or torch.equal(shift, centroid):
+        if not centred or (not torch.onnx.is_in_onnx_export() and torch.equal(shift, centroid)):
             break
         shift = centroid
         weight = within(shift)
@@ -191,7 +193,9 @@ def _find(lit: _Lit, shape: torch.Size, radius: Tensor, centred: bool) -> Pose:
 
 def gaussian(fields: Tensor, sigma: Tensor) -> Tensor:
     """Fields (N, H, W), each smoothed by a Gaussian of its own ``sigma`` (N,), in pixels; 0 leaves it as it is."""
-    reach = int(min(WIDEST_KERNEL, max(1, torch.ceil(4 * sigma.max()).item())))
+    reach = WIDEST_KERNEL
+    if not torch.onnx.is_in_onnx_export():
+        reach = int(min(WIDEST_KERNEL, max(1, torch.ceil(4 * sigma.max()).item())))
     offset = torch.arange(-reach, reach + 1, device=fields.device, dtype=fields.dtype)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)  # (N, taps)
     kernel = torch.where(kernel > FAINTEST, kernel, 0.0)  # products of smaller ones would be slow, subnormal numbers
@@ -244,9 +248,10 @@ class Prepare(nn.Module):
         half = clean.new_tensor([clean.shape[2] / 2, clean.shape[1] / 2])  # 1 is half of the field's width
         grid = (along / half)[:, None] + (across / half)[:, :, None]  # (N, size, size, 2)
         square = F.grid_sample(clean[:, None], grid, align_corners=False)
-        coarse = torch.nonzero(scale > 1)[:, 0]
+        sigma = torch.where(scale > 1, 0.42 * scale, 0.0)
+        coarse = torch.arange(len(sigma)) if torch.onnx.is_in_onnx_export() else torch.nonzero(sigma)[:, 0]
         if len(coarse):
-            smooth = gaussian(clean[coarse], 0.42 * scale[coarse])
+            smooth = gaussian(clean[coarse], sigma[coarse])
             square[coarse] = F.grid_sample(smooth[:, None], grid[coarse], align_corners=False)
         return stretch(square)
 

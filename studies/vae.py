@@ -1,17 +1,23 @@
 """A non-hierarchical VAE as a baseline (Kingma & Welling 2014, arXiv:1312.6114).
 
 One vector of latents with a standard normal prior, a strided convolutional encoder and a mirrored decoder. The pixel
-likelihood, loss, training and methods are those of :mod:`rgz.models.vdvae`.
+likelihood, loss, training and methods are those of :mod:`rgz.models.vdvae`. Run as a program, this module trains it,
+minutes on a GPU.
 """
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, to_unit
+from rgz.app import training
+from rgz.app.cli_data import TRAINING_SET
+from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
+from rgz.models.train import Schedule
+from studies import results
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Config:
 class PlainVAE(nn.Module):
     """The autoencoder of (N, 1, H, W) grey levels 0 … 255; ``dimensions`` is the length of a code."""
 
-    levels = (1,)  # one block of latents, at resolution 1
+    config_class, levels = Config, (1,)  # one block of latents, at resolution 1
 
     def __init__(self, config: Config):
         super().__init__()
@@ -83,17 +89,28 @@ class PlainVAE(nn.Module):
         mean, log_std = self._posterior(images)
         return mean, _rate(mean, log_std)
 
-    def mixture(self, code: Tensor) -> Tensor:
-        """Pixel mixture, (N, 3K, H, W), of codes (N, dimensions); a NaN latent takes its prior mean, zero."""
-        parameters: Tensor = self.decoder(torch.nan_to_num(code))
-        return parameters
-
     @torch.no_grad()
-    def decode(self, code: Tensor) -> Tensor:
-        """Mean images (N, 1, H, W), 0 … 255, of codes, as for :meth:`mixture`."""
-        return mixture_mean(self.mixture(code))
+    def decode(self, code: Tensor, drawn: bool = False) -> Tensor:
+        """Images (N, 1, H, W), 0 … 255, of codes (N, dimensions); a NaN latent takes its prior mean, zero.
+
+        Pixels are the means of their mixtures or, with ``drawn``, sampled from them.
+        """
+        return (mixture_sample if drawn else mixture_mean)(self.decoder(torch.nan_to_num(code))).float()
 
 
 def _rate(mean: Tensor, log_std: Tensor) -> Tensor:
     """Rate of each latent, (N, dimensions), in nats, against the standard normal prior."""
     return gaussian_kl(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean))
+
+
+def main() -> None:
+    """Train it, or resume the training, in ``runs/plain``."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    schedule = Schedule(steps=2500, batch=128)
+    torch.manual_seed(schedule.seed)
+    weights = Path("runs/plain/plain.safetensors")
+    print(training.run(PlainVAE(Config()), {"preset": "plain"}, TRAINING_SET, weights, schedule, device))
+
+
+if __name__ == "__main__":
+    results.run(main)

@@ -1,0 +1,62 @@
+// What is said of a galaxy, from the numbers that the graph gives: as rgz.tasks.inspect does.
+import { C } from "./library.mjs";
+import { greatest, islands, least } from "./pixels.mjs";
+
+const SIZE = () => C.FIELD;
+
+/** Distance of a pixel from the middle, arcsec. */
+const distance = (i, pixel) => Math.hypot((i % SIZE()) - (SIZE() - 1) / 2, Math.floor(i / SIZE()) - (SIZE() - 1) / 2) * pixel;
+
+/** Peak over the rms, or three times the peak over the faintest pixel if the rms is not known. */
+function signalToNoise({ field, pixel, snr }) {
+  if (Number.isFinite(snr)) return snr;
+  const lit = field.filter((v, i) => v > 0 && distance(i, pixel) <= C.RADIUS);
+  return (3 * greatest(lit)) / least(lit);
+}
+
+const effective = (light) => light.reduce((a, b) => a + b, 0) ** 2 / light.reduce((a, b) => a + b * b, 0);
+
+/** Effective area of the source over that of a point source with the same beam, threshold and peak. */
+function areaOverPoint(cutout) {
+  const { field, pixel } = cutout, beam = cutout.beam >= pixel ? cutout.beam : C.BEAM * pixel;
+  const near = Float64Array.from(field, (v, i) => (distance(i, pixel) <= C.RADIUS ? v : 0)), peak = greatest(near);
+  const least_ = (C.PEAK / Math.max(signalToNoise(cutout), C.PEAK)) * peak;
+  const kept = islands(near, SIZE(), SIZE()).members.filter((island) => island.some((i) => near[i] >= least_));
+  const lit = kept.flatMap((island) => island.map((i) => near[i])), faintest = least(lit) / greatest(lit);
+  const point = [...field.keys()].map((i) => [distance(i, pixel), Math.exp(-4 * Math.log(2) * (distance(i, pixel) / beam) ** 2)]);
+  return effective(lit) / effective(point.filter(([far, light]) => far <= C.RADIUS && light >= faintest).map(([, light]) => light));
+}
+
+/** Class, set, status, notes and neighbours of a cut-out, from the outputs of the graph. */
+export function inspection(cutout, outputs, galaxies) {
+  const area = areaOverPoint(cutout), snr = signalToNoise(cutout), [nats, error, rank] = outputs.likelihood;
+  const percentile = Number.isFinite(nats) ? rank : 0;
+  const kind = cutout.pixel > C.COARSE && area < C.BARELY ? "coarse" : "centroid", classes = C.classes[kind];
+  const shares = [...outputs[kind]], likeliest = Math.max(...shares);
+  const status = area < 1 + C.POINT + C.SCATTER / snr ? "unresolved" : snr < C.FAINTEST ? "faint" : percentile < C.UNLIKE ? "unlike" : "ok";
+  const shapeless = status === "unresolved" || status === "faint";
+  const set = classes.names.filter((_, i) => shares[i] >= classes.threshold || shares[i] === likeliest);
+  return {
+    status, kind, area, nats, error, percentile,
+    label: shapeless ? null : classes.names[shares.indexOf(likeliest)],
+    probabilities: classes.names.map((name, i) => [name, shares[i]]),
+    set: shapeless ? [] : set,
+    basis: C.BASIS[kind],
+    notes: [...cutout.notes, ...(C.REASONS[status] ? [C.REASONS[status].replace("{:.2f}", area.toFixed(2))] : [])],
+    neighbours: neighbours(outputs.cosines, cutout.place, galaxies),
+  };
+}
+
+/** The ten galaxies with the largest cosine, with 1 − cos, and whether they lie where the galaxy does. */
+function neighbours(cosines, place, { ra, dec }) {
+  const order = [...cosines.keys()].sort((a, b) => cosines[b] - cosines[a] || a - b).slice(0, 10);
+  const same = (row) => place !== null && ra[row] !== null && separation(place, [ra[row], dec[row]]) <= C.SAME;
+  return order.map((row) => ({ row, separation: 1 - cosines[row], same: same(row) }));
+}
+
+/** Angle between two positions in degrees, arcsec. */
+function separation(one, other) {
+  const [ra1, dec1, ra2, dec2] = [...one, ...other].map((v) => (v * Math.PI) / 180);
+  const half = Math.sin((dec1 - dec2) / 2) ** 2 + Math.cos(dec1) * Math.cos(dec2) * Math.sin((ra1 - ra2) / 2) ** 2;
+  return ((2 * Math.asin(Math.sqrt(half)) * 180) / Math.PI) * 3600;
+}

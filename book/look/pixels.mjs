@@ -1,0 +1,143 @@
+// Images as flat arrays: medians, clipped statistics, blank values, islands of emission, resampling.
+import { C } from "./library.mjs";
+
+/** Smallest and greatest of numbers. */
+export const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+export const greatest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
+/** Middle value of finite numbers. */
+export const median = (values) => ofSorted(Float64Array.from(values).sort(), 0, values.length);
+
+const ofSorted = (sorted, from, to) => (sorted[(from + to - 1) >> 1] + sorted[(from + to) >> 1]) / 2;
+
+/** Median and rms after iterative clipping at 3σ, at most five times; zeros for no values. */
+export function clippedStatistics(values) {
+  const sorted = Float64Array.from(values).sort();
+  if (!sorted.length) return [0, 0];
+  let from = 0, to = sorted.length;
+  for (let round = 0; round < 5; round++) {
+    const middle = ofSorted(sorted, from, to), reach = 3 * spread(sorted.subarray(from, to)), before = to - from;
+    while (sorted[from] < middle - reach) from++;
+    while (sorted[to - 1] > middle + reach) to--;
+    if (to - from === before) break;
+  }
+  return [ofSorted(sorted, from, to), spread(sorted.subarray(from, to))];
+}
+
+function spread(values) {
+  const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length);
+}
+
+/** Rounded to an integer, halves to the even one. */
+export const rounded = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v));
+
+/** Values along the four edges. */
+export function edge(pixels, width, height) {
+  const last = (height - 1) * width, values = [...pixels.subarray(0, width), ...pixels.subarray(last, last + width)];
+  for (let y = 0; y < height; y++) values.push(pixels[y * width], pixels[y * width + width - 1]);
+  return values;
+}
+
+/** NaN in place of values that stand for blank, such as -9999, 1e30 or a constant along the edges. */
+export function withoutSentinels(pixels, width, height, notes) {
+  pixels = pixels.map((v) => (Math.abs(v) < C.SENTINEL ? v : NaN));
+  const finite = pixels.filter(Number.isFinite), counts = new Map();
+  for (const v of edge(pixels, width, height)) if (Number.isFinite(v)) counts.set(v, (counts.get(v) ?? 0) + 1);
+  const levels = [...counts.keys()].sort((a, b) => a - b), most = levels.reduce((a, b) => (counts.get(b) > (counts.get(a) ?? 0) ? b : a), NaN);
+  const repeated = counts.get(most) >= 8 ? [most] : [];
+  const step = levels.length > 1 ? least(levels.slice(1).map((v, i) => v - levels[i])) : 0;
+  for (const value of finite.length ? [least(finite), greatest(finite), ...repeated] : []) {
+    const rest = finite.filter((v) => v !== value), same = finite.length - rest.length;
+    if (same <= 1 || !rest.length) continue;
+    const sky = median(rest), [low, high] = [least(rest), greatest(rest)];
+    const beyond = Math.max(low - value, value - high) > 10 * (high - low) && high > low;
+    const scatter = Math.max(median(rest.map((v) => Math.abs(v - sky))), step);
+    const unlike = Math.abs(value - sky) > 5 * 1.4826 * scatter && rest.length > C.CLIPPED * finite.length;
+    if (beyond || (repeated.includes(value) && unlike)) {
+      notes.push(`${same} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
+      return withoutSentinels(pixels.map((v) => (v === value ? NaN : v)), width, height, notes);
+    }
+  }
+  return pixels;
+}
+
+/** Number of the island of each pixel above zero, 0 elsewhere, and for each island the list of its pixels. */
+export function islands(pixels, width, height) {
+  const labels = new Int32Array(pixels.length), members = [[]];
+  for (let start = 0; start < pixels.length; start++) {
+    if (!(pixels[start] > 0) || labels[start]) continue;
+    const found = [start], number = members.push(found) - 1;
+    labels[start] = number;
+    for (let next = 0; next < found.length; next++) {
+      const x = found[next] % width, y = Math.floor(found[next] / width);
+      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
+          const beside = v * width + u;
+          if (!(pixels[beside] > 0) || labels[beside]) continue;
+          labels[beside] = number;
+          found.push(beside);
+        }
+      }
+    }
+  }
+  return { labels, members };
+}
+
+/** For each place [x, y] the first one of its group; neighbours in a group are at most `reach` apart. */
+export function linked(places, reach) {
+  const group = places.map((_, i) => i);
+  for (let changed = true; changed; ) {
+    changed = false;
+    places.forEach((a, i) => places.forEach((b, j) => {
+      if (group[j] >= group[i] || Math.hypot(a[0] - b[0], a[1] - b[1]) > reach) return;
+      group[i] = group[j];
+      changed = true;
+    }));
+  }
+  return group;
+}
+
+/** Smoothed by a Gaussian of `sigma` pixels along rows or columns; the image is continued by its mirror image. */
+function smoothed(pixels, width, height, sigma, alongRows) {
+  if (!sigma) return pixels;
+  const reach = Math.floor(4 * sigma + 0.5), kernel = [];
+  for (let k = -reach; k <= reach; k++) kernel.push(Math.exp((-0.5 * k * k) / sigma ** 2));
+  const total = kernel.reduce((a, b) => a + b), made = new Float64Array(pixels.length);
+  const [length, lines, step, jump] = alongRows ? [width, height, 1, width] : [height, width, width, 1];
+  const inside = (i) => (i = ((i % (2 * length)) + 2 * length) % (2 * length), i < length ? i : 2 * length - 1 - i);
+  for (let line = 0; line < lines; line++) {
+    for (let i = 0; i < length; i++) {
+      let sum = 0;
+      for (let k = -reach; k <= reach; k++) sum += kernel[k + reach] * pixels[line * jump + inside(i + k) * step];
+      made[line * jump + i * step] = sum / total;
+    }
+  }
+  return made;
+}
+
+/** Linear interpolation at (x, y); `beyond` outside of the image. */
+function interpolated(pixels, width, height, x, y, beyond) {
+  if (!(x >= 0 && y >= 0 && x <= width - 1 && y <= height - 1)) return beyond;
+  const [u, v] = [Math.min(Math.floor(x), width - 2), Math.min(Math.floor(y), height - 2)], [a, b] = [x - u, y - v], at = v * width + u;
+  return (1 - b) * ((1 - a) * pixels[at] + a * pixels[at + 1]) + b * ((1 - a) * pixels[at + width] + a * pixels[at + width + 1]);
+}
+
+/** The image on square pixels of `pixel` arcsec, north up and east left; `matrix` has arcsec for the old ones. */
+export function resampled(image, matrix, widths, pixel) {
+  const { pixels, width, height } = image, size = [width, height].map((n, i) => Math.max(16, rounded((n * widths[i]) / pixel)));
+  const blank = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? 0 : 1)), finite = pixels.filter(Number.isFinite);
+  const level = finite.length ? median(finite) : 0, sigma = widths.map((w) => (pixel > 1.01 * w ? 0.42 * pixel : 0));
+  const filled = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? v : level));
+  const down = smoothed(filled, width, height, sigma[1] / widths[1], false);
+  const smooth = smoothed(down, width, height, sigma[0] / widths[0], true);
+  const [[a, b], [c, d]] = matrix, determinant = a * d - b * c, made = new Float64Array(size[0] * size[1]);
+  for (let i = 0; i < made.length; i++) {
+    const east = -((i % size[0]) - (size[0] - 1) / 2) * pixel, north = (Math.floor(i / size[0]) - (size[1] - 1) / 2) * pixel;
+    const x = (d * east - b * north) / determinant + (width - 1) / 2, y = (a * north - c * east) / determinant + (height - 1) / 2;
+    made[i] = interpolated(blank, width, height, x, y, 1) > 0.5 ? NaN : interpolated(smooth, width, height, x, y, 0);
+  }
+  const variance = (sigma[0] ** 2 + widths[0] ** 2 / 6 + sigma[1] ** 2 + widths[1] ** 2 / 6) / 2;
+  const beam = Math.sqrt(image.beam ** 2 + 8 * Math.log(2) * variance);
+  return { ...image, pixels: made, width: size[0], height: size[1], beam };
+}

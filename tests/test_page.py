@@ -1,0 +1,375 @@
+"""The page for a reader's own galaxy: its graph gives the library's numbers, and it answers as rgz look does."""
+
+import base64
+import functools
+import gzip
+import http.server
+import io
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+from scipy import ndimage
+
+from rgz.app import page as pages
+from rgz.data import cutout, detect, simulate
+from rgz.errors import BadInput
+from rgz.features import embed
+from rgz.features.embed import Encoder
+from rgz.models.flow import FlowEnsemble
+from rgz.tasks import inspect
+from rgz.tasks.classify import Classifier
+from rgz.tasks.search import SearchIndex
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.slow  # the export takes a minute
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """The exported graph; all tests here share it."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install -e '.[page]'")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -e '.[page]'")
+    return pages.export()
+
+
+@pytest.fixture(scope="module")
+def outputs(graph):
+    """Run the graph with ONNX Runtime: field (H, W) and pixel width to arrays by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def run(field, pixel):
+        feeds = {"field": field[None].astype(np.float32), "pixel": np.array(pixel, np.float32)}
+        return dict(zip(pages.OUTPUTS, session.run(None, feeds), strict=True))
+
+    return run
+
+
+FIELDS = [(kind, seed, pixel) for seed, kind in enumerate(("FRI", "FRII") * 3) for pixel in (1.8, 15.0)]
+
+
+@pytest.mark.parametrize(("kind", "seed", "pixel"), FIELDS)
+def test_the_graph_gives_the_numbers_of_the_library(outputs, kind, seed, pixel):
+    image = simulate.source(kind, np.random.default_rng(seed), snr=40.0 + 30 * seed)
+    image += np.roll(simulate.source("FRI", np.random.default_rng(9)), (40, -50), (0, 1))  # another source beside it
+    one = cutout.centre(cutout.Observation("field", image, pixel))
+    found, encoder, flows = outputs(one.pixels, one.pixel), Encoder.from_pretrained(), FlowEnsemble.from_pretrained()
+    (code,) = codes = encoder.transform(one)
+    np.testing.assert_allclose(found["code"], code, atol=1e-4)
+    for name in ("centroid", "coarse"):
+        expected = Classifier.from_pretrained(name).predict_proba(codes)[0]
+        np.testing.assert_allclose(found[name], expected, atol=1e-4)
+    (score,) = flows.score_samples(codes)
+    expected = score, flows.member_scores(codes).std(ddof=1), flows.percentile(np.array([score]))[0]
+    np.testing.assert_allclose(found["likelihood"], expected, rtol=1e-4, atol=0.02)
+    rows, separation = SearchIndex.from_pretrained().about_centroid.neighbours(codes[:, len(code) // 2 :], 10)
+    np.testing.assert_allclose(1 - found["cosines"][rows[0]], separation[0], atol=1e-3)
+    assert len(set(np.argsort(-found["cosines"])[:10]) & set(rows[0])) >= 9
+    assert np.abs(found["prepared"] - encoder.prepared(one)[0]).max() <= 1
+    np.testing.assert_allclose(found["reconstruction"], encoder.reconstruct(one)[0], atol=1)
+
+
+def test_only_exact_weights_are_stored_in_half_precision():
+    onnx = pytest.importorskip("onnx")
+    exact, fine = np.arange(100, dtype=np.float32), np.full(100, 0.1, np.float32)
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in (("exact", exact), ("fine", fine))]
+    add = onnx.helper.make_node("Add", ["exact", "fine"], ["sum"])
+    shape = onnx.helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, [100])
+    model = onnx.helper.make_model(onnx.helper.make_graph([add], "sum", [], [shape], weights))
+    halved = onnx.load_from_string(pages.halved(model))
+    kinds = {tensor.name: tensor.data_type for tensor in halved.graph.initializer}
+    assert kinds == {"exact.half": onnx.TensorProto.FLOAT16, "fine": onnx.TensorProto.FLOAT}
+    (total,) = onnx.reference.ReferenceEvaluator(halved).run(None, {})
+    np.testing.assert_array_equal(total, exact + fine)
+
+
+def test_a_damaged_download_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RGZ_CACHE", str(tmp_path))
+    (tmp_path / "{}-{}.tgz".format(*pages.RUNTIME)).write_bytes(b"something else")
+    with pytest.raises(BadInput, match="sha256"):
+        pages.runtime()
+
+
+def test_without_npm_the_page_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setenv("RGZ_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match="install npm"):
+        pages.runtime()
+
+
+# ---- in a browser ----
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A plain static server."""
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def built(graph, tmp_path_factory):
+    """Folder of the built page."""
+    if BROWSER is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    try:
+        pages.runtime()
+    except BadInput as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "export", lambda: graph)
+        patch.setattr(embed, "pictures", lambda _, rows: (np.zeros((len(rows), 64, 64)), "blank"))
+        assert pages.build(folder) < 25e6
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(built):
+    """Address of the page on a plain static server."""
+    handler = functools.partial(Quiet, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, address):
+    """The page, ready; at the end there was no console message, and nothing was asked of or sent to another place."""
+    page, said, asked = browser.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append((request.method, request.url)))
+    page.goto(f"{address}look.html")
+    page.locator("#status", has_text="Ready").wait_for(timeout=120_000)
+    yield page
+    assert said == []
+    assert all(method == "GET" and url.startswith((address, "data:", "blob:")) for method, url in asked)
+
+
+def ask(page, content, name, pixel="", ends="done in"):
+    """Choose a file, wait for the answer, and return the status line."""
+    page.fill("#pixel", pixel)
+    page.set_input_files("#file", [])
+    page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
+    status = page.locator("#status", has_text=name).filter(has_text=ends)
+    status.wait_for(timeout=60_000)
+    return status.inner_text()
+
+
+def texts(page, selector):
+    return page.eval_on_selector_all(selector, "all => all.map((one) => one.textContent)")
+
+
+def fits_bytes(pixels, **cards):
+    header = detect.north_up(pixels.shape[-2:], simulate.PIXEL, 150.0, 20.0).to_header()
+    header.update(cards)
+    stream = io.BytesIO()
+    fits.PrimaryHDU(pixels, header).writeto(stream)
+    return stream.getvalue()
+
+
+def agrees(page, expected):
+    """The page shows what an inspection says."""
+    values = page.eval_on_selector_all("meter", "all => all.map((one) => one.value)")
+    probabilities = dict(zip(texts(page, "#shares dt"), values, strict=True))
+    assert page.inner_text("#verdict").startswith(expected.label or f"No class: {expected.status}")
+    assert probabilities == pytest.approx(expected.probabilities, abs=0.02)
+    if expected.label:
+        assert page.inner_text("#set") == f"Not excluded at 90 %: {', '.join(expected.set90)}"
+    assert page.inner_text("#anomaly").lower().startswith(expected.anomaly.split(":")[0])
+    listed = page.eval_on_selector_all(
+        "#neighbours a", "all => all.map((one) => decodeURIComponent(one.hash.slice(1)))"
+    )
+    assert len(set(listed) & set(expected.neighbours["name"])) >= 9
+    assert [note for note in texts(page, "#notes li") if "further source" not in note and "catalogued" not in note] == [
+        note for note in expected.notes if "further source" not in note
+    ]
+
+
+@pytest.mark.parametrize("kind", ["FRI", "FRII", "unresolved"])
+def test_a_fits_file_gets_the_answer_of_rgz_look(page, kind):
+    image = simulate.source(kind.replace("unresolved", "FRI"), np.random.default_rng(4), size=201, snr=80)
+    if kind == "unresolved":
+        y, x = np.mgrid[:201, :201] - 100
+        noise = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=image.shape), 1.27)
+        image = 30 * np.exp(-4 * np.log(2) * (x**2 + y**2) / 3**2) + noise / noise.std()
+    content = fits_bytes(image.astype(np.float32), BMAJ=5.4 / 3600, BMIN=5.4 / 3600)
+    ask(page, content, f"{kind}.fits")
+    agrees(page, inspect.inspect(cutout.read_cutout(content, f"{kind}.fits")))
+
+
+def test_a_picture_gets_the_answer_of_rgz_look(page):
+    image = simulate.source("FRII", np.random.default_rng(6), snr=60)
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(20 + 3.5 * image, 0, 255).astype(np.uint8)).save(stream, "PNG")
+    ask(page, stream.getvalue(), "picture.png")
+    expected = inspect.inspect(cutout.read_cutout(stream.getvalue(), "picture.png"))
+    listed = [note for note in texts(page, "#notes li") if "assumed" not in note]
+    assert listed == [note for note in expected.notes if "assumed" not in note]
+    label, *_ = page.inner_text("#verdict").split(",")
+    assert label == expected.label
+
+
+def kinds_of_files():
+    """Files of many kinds, by name: what the page reads must be what the library reads."""
+    rng = np.random.default_rng(8)
+    image = simulate.source("FRII", rng, size=220, snr=90)
+    apart = np.roll(image, (60, -40), (0, 1)) + simulate.source("FRI", rng, size=220, snr=30)
+    edge, whole = np.pad(image, ((0, 0), (0, 30)), constant_values=np.nan), image.astype(np.float32)
+    turned = WCS(naxis=2)
+    turned.wcs.ctype, turned.wcs.crval, turned.wcs.crpix = ("RA---SIN", "DEC--SIN"), (10, -5), (100, 90)
+    turned.wcs.cd = 1.2 / 3600 * np.array([[-np.cos(0.3), np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    finer = io.BytesIO()
+    fits.PrimaryHDU(ndimage.zoom(image, 1.5, order=1).astype(">f8"), turned.to_header()).writeto(finer)
+    second = io.BytesIO()
+    fits.HDUList(
+        [fits.PrimaryHDU(), fits.ImageHDU(whole, detect.north_up(whole.shape, 1.8, 5, 5).to_header())]
+    ).writeto(second)
+    scaled = fits.PrimaryHDU(whole, detect.north_up(whole.shape, 1.8, 5, 5).to_header())
+    scaled.scale("int16", bscale=0.01, bzero=3.0)
+    short = io.BytesIO()
+    scaled.writeto(short)
+    return {
+        "float": fits_bytes(whole),
+        "double": fits_bytes(image),
+        "int32": fits_bytes(np.rint(1000 * image).astype(np.int32)),
+        "bytes": fits_bytes(np.clip(60 + 2 * image, 0, 255).astype(np.uint8)),
+        "scaled": short.getvalue(),
+        "packed": gzip.compress(fits_bytes(whole)),
+        "four axes": fits_bytes(whole[None, None]),
+        "extension": second.getvalue(),
+        "two sources": fits_bytes(apart.astype(np.float32)),
+        "blank edge": fits_bytes(edge.astype(np.float32)),
+        "sentinel": fits_bytes(np.where(np.isfinite(edge), edge, -9999).astype(np.float32)),
+        "turned": finer.getvalue(),
+        "clipped": fits_bytes(np.where(image > 3, image, 0).astype(np.float32)),
+        "zero below": fits_bytes(np.maximum(image, 0).astype(np.float32)),
+        "wide": fits_bytes(whole, CDELT1=-15 / 3600, CDELT2=15 / 3600),
+        "oblong": fits_bytes(whole, CDELT1=-2.4 / 3600),
+        "far off": fits_bytes(np.roll(image, 45, 1).astype(np.float32)),
+    }
+
+
+READ = """async ([name, text]) => {
+  const { readFits } = await import("./fits.mjs"), { centre } = await import("./cutout.mjs");
+  const cutout = centre(readFits(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)), name));
+  return { ...cutout, field: [...cutout.field], snr: String(cutout.snr), beam: String(cutout.beam) };
+}"""
+
+
+@pytest.mark.parametrize("name", list(kinds_of_files()))
+def test_files_of_many_kinds_give_the_field_of_the_library(page, name):
+    content = kinds_of_files()[name]
+    plain = gzip.decompress(content) if name == "packed" else content
+    found = page.evaluate(READ, [name, base64.b64encode(plain).decode()])
+    expected = cutout.read_cutout(content, name)
+    field, scale = np.array(found["field"]).reshape(expected.pixels.shape), expected.pixels.max()
+    differs = np.abs(field - expected.pixels) > 1e-4 * scale
+    assert differs.mean() < 1e-3
+    assert found["pixel"] == pytest.approx(expected.pixel, rel=1e-4)
+    for key in ("snr", "beam"):
+        assert float(found[key]) == pytest.approx(getattr(expected, key), rel=1e-3, nan_ok=True)
+    assert found["others"] == expected.others
+    assert np.hypot(*(np.array(found["place"]) - expected.place)) * 3600 < 1
+    rest = [
+        [one for one in notes if "further" not in one and "HDU" not in one]
+        for notes in (found["notes"], expected.notes)
+    ]
+    assert rest[0] == rest[1]
+
+
+def colour():
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+BAD = {
+    "text": (b"hello", "not a readable FITS, PNG or JPEG"),
+    "empty": (b"", "not a readable"),
+    "short": (kinds_of_files()["float"][:9000], "ends before its pixels"),
+    "headless": (kinds_of_files()["float"][:400], "no end"),
+    "damaged": (gzip.compress(b"SIMPLE  =" * 999)[:60], "cannot be unpacked"),
+    "blank": (fits_bytes(np.zeros((99, 99), np.float32)), "blank"),
+    "noise": (fits_bytes(np.random.default_rng(0).normal(size=(150, 150)).astype(np.float32)), "no source"),
+    "nan": (fits_bytes(np.full((99, 99), np.nan, np.float32)), "blank"),
+    "tiny": (fits_bytes(np.ones((9, 9), np.float32)), "too small"),
+    "coarse": (fits_bytes(np.ones((99, 99), np.float32), CDELT1=-0.01, CDELT2=0.01), "at most 20"),
+    "cube": (fits_bytes(np.ones((3, 99, 99), np.float32)), "cube"),
+    "colour": (colour(), "in colour"),
+    "half a picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "not a complete"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_files_get_one_line_and_the_page_goes_on(page, name):
+    content, reason = BAD[name]
+    assert "\n" not in ask(page, content, name, ends=reason)
+    assert not page.is_visible("#result")
+
+
+def test_a_file_without_coordinates_needs_the_pixel_width(page):
+    stream = io.BytesIO()
+    fits.PrimaryHDU(simulate.source("FRII", np.random.default_rng(3)).astype(np.float32)).writeto(stream)
+    ask(page, stream.getvalue(), "bare.fits", ends="give the width of its pixels")
+    ask(page, stream.getvalue(), "bare.fits", pixel="1.8")
+    agrees(page, inspect.inspect(cutout.read_cutout(stream.getvalue(), "bare.fits", None, 1.8)))
+
+
+def test_examples_answer_to_the_keyboard(page):
+    page.focus("#examples li:nth-child(8) button")
+    page.keyboard.press("Enter")
+    page.locator("#status", has_text="example-8.fits: done").wait_for(timeout=60_000)
+    assert page.evaluate("document.activeElement.id") == "result"
+    assert page.locator("#status").get_attribute("aria-live") == "polite"
+    assert len(texts(page, "#neighbours a")) == 10
+
+
+def test_examples_are_those_of_the_command(page, built):
+    for number in (2, 9):
+        path = built / f"example-{number}.fits"
+        page.click(f"#examples li:nth-child({number}) button")
+        page.locator("#status", has_text=f"{path.name}: done").wait_for(timeout=60_000)
+        agrees(page, inspect.inspect(cutout.open_cutout(path)))
+
+
+def test_on_a_phone_the_page_is_not_wider_than_the_screen(browser, address):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme="dark")
+    page = context.new_page()
+    page.goto(f"{address}look.html")
+    page.tap("#examples li:nth-child(4) button")
+    page.locator("#status", has_text="example-4.fits: done").wait_for(timeout=120_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_opened_as_a_file_the_page_says_that_it_needs_a_server(browser, built):
+    page = browser.new_page()
+    page.goto((built / "look.html").as_uri())
+    page.locator("#status", has_text="needs a web server").wait_for(timeout=10_000)
+    page.close()
+
+
+def test_the_policy_of_the_page_admits_its_own_files_alone(page):
+    policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert "http" not in policy.replace("http-equiv", "")
