@@ -146,9 +146,8 @@ def record() -> pd.DataFrame:
 def attempts() -> pd.DataFrame:
     """What was tried where a baseline or a target is not reached."""
     found = read("attempts")
-    return found.mask(found.duplicated(["measure", "wanted"]), "").where(
-        found.columns.isin(["measure", "wanted"]), found
-    )
+    found.loc[found.duplicated(["measure", "wanted"]), ["measure", "wanted"]] = ""
+    return found
 
 
 def main() -> None:
