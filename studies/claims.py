@@ -143,11 +143,18 @@ def record() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["file", "origin", "made by", "from, with the start of their sha256"])
 
 
+def attempts() -> pd.DataFrame:
+    """What was tried where a baseline or a target is not reached."""
+    found = read("attempts")
+    found.loc[found.duplicated(["measure", "wanted"]), ["measure", "wanted"]] = ""
+    return found
+
+
 def main() -> None:
     """Print the claims, or write all tables as Markdown into the folder given."""
     for folder in map(Path, sys.argv[1:]):
         folder.mkdir(parents=True, exist_ok=True)
-        for make in (claims, comparisons, record):
+        for make in (claims, comparisons, attempts, record):
             with artifacts.atomic(folder / f"{make.__name__}.md") as partial:
                 partial.write_text(make().to_markdown(index=False) + "\n", encoding="utf-8")
     if len(sys.argv) == 1:

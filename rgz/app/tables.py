@@ -62,7 +62,7 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 def _has_image(path: Path) -> bool:
     """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
     try:
-        with fits.open(path) as units:
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as stream, fits.open(stream) as units:
             return any(unit.is_image and len(unit.shape) > 1 for unit in units)
     except Exception:  # of a damaged file
         return True
