@@ -1,7 +1,6 @@
 """Tables of files and positions as input of ``rgz look``, and its results as a file."""
 
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +41,7 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     form = search.FORMATS.get(path.suffix.lower())
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
         return None
-    with (
-        as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"),
-        warnings.catch_warnings(action="ignore"),
-    ):
+    with as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
         table = Table.read(path, format=form)
         table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
         known = [_text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
@@ -62,9 +58,9 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 def _has_image(path: Path) -> bool:
     """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
     try:
-        with fits.open(path) as units:
+        with as_bad_input(f"{path} is damaged", "fetch it again"), fits.open(path) as units:
             return any(unit.is_image and len(unit.shape) > 1 for unit in units)
-    except Exception:  # of a damaged file
+    except BadInput:
         return True
 
 
@@ -99,10 +95,7 @@ def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[
 
     Raises :class:`BadInput` if the file is damaged or has no codes.
     """
-    with (
-        as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"),
-        warnings.catch_warnings(action="ignore"),
-    ):
+    with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:

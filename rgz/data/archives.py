@@ -77,9 +77,9 @@ def unpickle(data: bytes, origin: str = "pickle") -> dict[str, Any]:
     """
     with as_bad_input(f"{origin} is not a plain data batch", "fetch the archive again"):
         content = _NumpyOnly(io.BytesIO(data), encoding="bytes").load()
-    if not isinstance(content, dict):
-        raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
-    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+        if not isinstance(content, dict):
+            raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
+        return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
