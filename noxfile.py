@@ -3,11 +3,13 @@
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nox
@@ -20,6 +22,24 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+LOCATE = """
+from rgz.app.explorer import TITLES
+from rgz.data import datasets, fetch
+print(", ".join(TITLES[name] for name, (archive, _) in datasets.SAMPLES.items() if fetch.locate(archive) is None))
+"""  # prints the samples without images
+NO_IMAGES = (
+    "This copy was built without the survey images of {}. Pictures of these galaxies are decoded from their codes, or "
+    "simulated; that decoded pictures look alike says nothing about the galaxies."
+)
+COLAB = """\
+# In Colab, this fetches the repository and installs it. Elsewhere it does nothing.
+import importlib.util
+import sys
+
+if importlib.util.find_spec("rgz") is None:
+    !git clone --quiet --depth 1 {} companion
+    !{{sys.executable}} -m pip install --quiet -e companion myst-nb doit
+    sys.path.insert(0, "companion")"""  # loose bounds: numpy and torch of Colab stay
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -42,6 +62,12 @@ def _run(session, program, *arguments):
 
 
 @nox.session
+def install(session):
+    """Install everything into .venv, and run nothing."""
+    _install(session)
+
+
+@nox.session
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
@@ -50,7 +76,7 @@ def tests(session):
 
 @nox.session
 def execute(session):
-    """Bring the results up to date, run every notebook and build the book.
+    """Bring the results up to date, run every notebook, build the book, and print the paper's claims and our numbers.
 
     A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again.
     """
@@ -58,13 +84,14 @@ def execute(session):
     if session.posargs not in ([], ["--fresh"]):
         session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
     _run(session, "rgz", "study", *session.posargs)
-    _run(session, "python", "-m", "studies.results")
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for notebook, ended in zip(notebooks, pool.map(_papermill, notebooks), strict=True):
-            if ended.returncode:
-                session.error(f"{notebook.name} failed:\n{ended.stderr}")
+        running = {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
+        for done, ended in enumerate(as_completed(running), 1):
+            if ended.result().returncode:
+                session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
+            print(f"{done} of {len(notebooks)} notebooks have run: {running[ended]}", flush=True)
     _build(session)
 
 
@@ -77,14 +104,53 @@ def book(session):
     _build(session)
 
 
+@nox.session
+def colab(session):
+    """Write the cell that installs a chapter in Colab into every notebook, or remove it if no repository is known."""
+    address = _address()
+    cell = {"cell_type": "code", "execution_count": None, "id": "colab", "outputs": []}
+    cell |= {"metadata": {"tags": ["remove-cell"]}, "source": COLAB.format(address).splitlines(keepends=True)}
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = [one for one in notebook["cells"] if one["id"] != "colab"]
+        notebook["cells"] = [cells[0], *[cell] * bool(address), *cells[1:]]
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    session.log(f"the repository is {address or 'unknown: set Repository in [project.urls] of pyproject.toml'}")
+
+
 def _stage():
     """Copy the book's sources to a build folder, so that executed notebooks do not touch tracked files."""
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(HERE / name, STAGE)
+    shutil.copy(HERE / "_toc.yml", STAGE)
+    (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
     shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer", "look"))
     (STAGE / "notebooks").mkdir()
+
+
+def _address():
+    """Where the repository is hosted: RGZ_REPOSITORY, or [project.urls] of pyproject.toml; empty if unknown."""
+    listed = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    return os.environ.get("RGZ_REPOSITORY", listed.get("Repository", "")).removesuffix("/").removesuffix(".git")
+
+
+def _config(address):
+    """The book's configuration; where the repository is hosted, pages get links to edit and to launch them."""
+    text = (HERE / "_config.yml").read_text(encoding="utf-8")
+    asked = subprocess.run([str(BIN / "python"), "-c", LOCATE], capture_output=True, text=True, check=True)
+    if missing := asked.stdout.strip():  # captions alone would be overlooked
+        text = text.replace("html:\n", f"html:\n  announcement: {json.dumps(NO_IMAGES.format(missing))}\n", 1)
+    if not address:
+        return text
+    buttons = "use_repository_button: true\n  use_edit_page_button: true"
+    hosts = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
+    written = '"id": "colab"' in (HERE / "notebooks" / "01-data.ipynb").read_text(encoding="utf-8")
+    if written and address.startswith("https://github.com/"):
+        hosts["colab_url"] = "https://colab.research.google.com"
+    places = {"repository": {"url": address, "branch": "main"}, "launch_buttons": hosts}
+    return text.replace("use_repository_button: false", buttons) + "".join(
+        f"{key}: {json.dumps(place)}\n" for key, place in places.items()
+    )
 
 
 def _papermill(notebook):
@@ -104,12 +170,14 @@ def _papermill(notebook):
 
 
 def _build(session):
+    _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
     pages = ("--out", str(STAGE / "extra" / "explorer"))
     if subprocess.run([str(BIN / "rgz"), "page", *pages]).returncode:  # it needs npm, and once the network
         session.warn("the book is built without the page for a galaxy of your own")
         _run(session, "rgz", "explorer", *pages)
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
+    _run(session, "python", "-m", "studies.claims")
     session.log(f"the book: {HTML.as_uri()}")
 
 

@@ -79,7 +79,8 @@ def _look(path: Path) -> None:
         except BadInput as error:
             refused = error
         else:
-            assert np.isfinite(found.pixels).all() and found.pixels.any(), "a cut-out of nothing"
+            if not (np.isfinite(found.pixels).all() and found.pixels.any()):
+                raise AssertionError("a cut-out of nothing")
             return
     raise refused
 

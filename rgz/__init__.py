@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rgz.tasks.inspect import Inspection, inspect
     from rgz.tasks.search import SearchIndex
 
-__version__ = "0.14.0"
+__version__ = "0.15.0"
 __all__ = [
     "Cutout",
     "Encoder",

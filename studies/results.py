@@ -1,7 +1,6 @@
 """The results: one tidy CSV file per table, one row per measurement, read with pandas.
 
-The first line of a file is a comment with the version of rgz and the files from which the numbers were computed. Run as
-a program, this module prints every table.
+The first line of a file is a comment with the version of rgz and the files from which the numbers were computed.
 """
 
 import sys
@@ -72,14 +71,3 @@ def run(main: Callable[[], None]) -> None:
         main()
     except BadInput as error:
         sys.exit(" ".join(str(error).split()))
-
-
-def main() -> None:
-    """Print every table."""
-    with pd.option_context("display.width", 160, "display.max_columns", None, "display.max_rows", 24):
-        for path in sorted(FOLDER.glob("*.csv")):
-            print(f"\n{path.stem}\n{read(path.stem)}")
-
-
-if __name__ == "__main__":
-    run(main)

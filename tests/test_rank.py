@@ -43,7 +43,7 @@ def test_features_do_not_depend_on_units():
     one = rank.features(codes, plain)
     np.testing.assert_allclose(rank.features(7 * codes - 3, np.exp(plain)), one, atol=1e-12)
     assert (one**2).sum(1).mean() == pytest.approx(2)
-    plain[3, 0] = np.nan
+    plain[3, 0], plain[:, 1] = np.nan, np.nan
     assert np.isfinite(rank.features(codes, plain)).all()
     assert np.isfinite(rank.features(np.zeros((5, 4)), np.full((5, 2), -np.inf))).all()
 

@@ -78,11 +78,10 @@ function centroid(places) {
 }
 
 /** The middle of the image if it is on a source, or else the middle of the nearest source, and its pixel. */
-function middleOf(emission, { width, height, pixel }, parts, notes) {
+function middleOf(emission, { width, height, pixel }, centres, notes) {
   const target = [(width - 1) / 2, (height - 1) / 2], far = (x, y) => Math.hypot(x - target[0], y - target[1]);
   const lit = [...emission.keys()].filter((i) => emission[i] > 0).map((i) => [i % width, Math.floor(i / width), emission[i]]);
   const within = (x, y) => lit.filter(([u, v]) => Math.hypot(u - x, v - y) <= C.RADIUS / pixel);
-  const centres = parts.map((part) => centroid(part.map((one) => [one.x, one.y, one.flux])));
   const away = centres.map(({ x, y }) => far(x, y) * pixel), nearest = away.indexOf(Math.min(...away)), near = within(...target);
   if (near.length) {
     const { x, y } = centroid(near);
@@ -99,7 +98,7 @@ function middleOf(emission, { width, height, pixel }, parts, notes) {
   return [x, y];
 }
 
-/** Refuses a source that reaches far into blank surroundings; returns its peak. */
+/** Refuses a source that reaches far into blank surroundings; returns its peak, and whether it reaches an edge. */
 function peakOf(pixels, blank, { name, width, height, pixel }, [x0, y0], notes) {
   const reach = C.RADIUS / pixel, isBlank = (x, y) => x < 0 || y < 0 || x >= width || y >= height || blank[y * width + x];
   let seen = 0, peak = 0, atEnd = 0;
@@ -111,11 +110,27 @@ function peakOf(pixels, blank, { name, width, height, pixel }, [x0, y0], notes) 
     if ([-1, 0, 1].some((v) => [-1, 0, 1].some((u) => isBlank(x + u, y + v)))) atEnd = Math.max(atEnd, pixels[i]);
   }
   const lost = 1 - seen / (Math.PI * reach ** 2), outside = `${rounded(100 * lost)}% of the source's surroundings are blank or outside of the image`;
-  if (lost > C.BLANK && atEnd > C.FAINT * peak) {
+  const partial = atEnd > C.FAINT * peak;
+  if (lost > C.BLANK && partial) {
     throw new Refused(`${name} does not show the whole source, because ${outside}: use a larger image`);
   }
   if (lost > 0.05) notes.push(`${outside}, and treated as empty sky`);
-  return peak;
+  if (partial) notes.push("the source reaches an edge of the image, or blank pixels");
+  return [peak, partial];
+}
+
+/** Distance, arcsec, of two sources [x, y, flux] that may be the lobes of one too wide to be classified, or 0. */
+function lobes(centres, { width, height, pixel }) {
+  const arms = centres.map(({ x, y }) => [pixel * (x - (width - 1) / 2) + 1e-6, pixel * (y - (height - 1) / 2)]);
+  const within = (ratio, factor) => ratio <= factor && ratio >= 1 / factor;
+  let widest = 0;
+  arms.forEach((a, i) => arms.forEach((b, j) => {
+    const apart = Math.hypot(a[0] - b[0], a[1] - b[1]), [far, other] = [a, b].map((arm) => Math.hypot(...arm));
+    const opposite = -(a[0] * b[0] + a[1] * b[1]) / (far * other) > Math.cos(Math.PI / 6);
+    const alike = within(centres[i].flux / centres[j].flux, 3) && within(far / other, 2);
+    if (opposite && alike && apart > 2 * C.RADIUS && apart <= C.WIDEST) widest = Math.max(widest, apart);
+  }));
+  return widest;
 }
 
 /** The clipped field around the source in the middle of an image: what rgz.open_cutout returns. */
@@ -129,12 +144,18 @@ export function centre(image, given) {
   const group = linked(sources.map(({ x, y }) => [x * pixel, y * pixel]), C.RADIUS), names = [...new Set(group)].sort((a, b) => a - b);
   const emission = new Float64Array(clear.length);
   for (const { island } of sources) for (const i of island) emission[i] = clear[i];
-  const [x, y] = middleOf(emission, square, names.map((one) => sources.filter((_, i) => group[i] === one)), notes);
-  const peak = peakOf(clear, blank, square, [x, y], notes);
+  const parts = names.map((one) => sources.filter((_, i) => group[i] === one));
+  const centres = parts.map((part) => centroid(part.map((one) => [one.x, one.y, one.flux])));
+  const [x, y] = middleOf(emission, square, centres, notes), apart = lobes(centres, square);
+  const [peak, ended] = peakOf(clear, blank, square, [x, y], notes), partial = ended || apart > 0;
+  if (apart) {
+    notes.push(`two sources of similar brightness, ${rounded(apart)}″ apart, on opposite sides of the place asked for may be `
+      + `lobes of one galaxy, which is wider than the ${rounded(2 * C.RADIUS)}″ that are classified`);
+  }
   const own = new Set(group.filter((_, i) => Math.hypot(rounded(sources[i].x) - x, rounded(sources[i].y) - y) <= C.RADIUS / pixel));
   const others = names.filter((one) => !own.has(one)).length;
   if (others) notes.push(`${others} further source${others > 1 ? "s" : ""} in the image; cut the one you mean out, or choose it with rgz look --at RA DEC`);
-  return { name: image.name, field: cut(clear, width, height, x, y), pixel, place: position(square.sky, x, y), snr: peak / rms, others, notes, beam: square.beam };
+  return { name: image.name, field: cut(clear, width, height, x, y), pixel, place: position(square.sky, x, y), snr: peak / rms, others, notes, beam: square.beam, partial };
 }
 
 /** Pixels around (x, y), zero beyond the edge. */

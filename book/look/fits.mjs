@@ -32,7 +32,7 @@ function value(card) {
 
 /** Lengths of the axes, and the number of bytes of the data. */
 function extent(keys) {
-  const axes = Array.from({ length: keys.NAXIS || 0 }, (_, i) => keys[`NAXIS${i + 1}`]);
+  const axes = Array.from({ length: Math.min(keys.NAXIS || 0, 999) }, (_, i) => keys[`NAXIS${i + 1}`]);
   const count = axes.length ? axes.reduce((a, b) => a * b, 1) : 0;
   return [axes, (Math.abs(keys.BITPIX) / 8) * (keys.GCOUNT ?? 1) * ((keys.PCOUNT ?? 0) + count)];
 }

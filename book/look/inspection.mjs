@@ -22,18 +22,25 @@ function areaOverPoint(cutout) {
   const near = Float64Array.from(field, (v, i) => (distance(i, pixel) <= C.RADIUS ? v : 0)), peak = greatest(near);
   const least_ = (C.PEAK / Math.max(signalToNoise(cutout), C.PEAK)) * peak;
   const kept = islands(near, SIZE(), SIZE()).members.filter((island) => island.some((i) => near[i] >= least_));
-  const lit = kept.flatMap((island) => island.map((i) => near[i])), faintest = least(lit) / greatest(lit);
+  const lit = kept.flatMap((island) => island.map((i) => near[i])), brightest = greatest(lit);
   const point = [...field.keys()].map((i) => [distance(i, pixel), Math.exp(-4 * Math.log(2) * (distance(i, pixel) / beam) ** 2)]);
+  const faintest = Math.min(least(lit) / brightest, greatest(point.map(([, light]) => light)));
   return effective(lit) / effective(point.filter(([far, light]) => far <= C.RADIUS && light >= faintest).map(([, light]) => light));
 }
 
 /** Class, set, status, notes and neighbours of a cut-out, from the outputs of the graph. */
 export function inspection(cutout, outputs, galaxies) {
-  const area = areaOverPoint(cutout), snr = signalToNoise(cutout), [nats, error, rank] = outputs.likelihood;
+  let area = areaOverPoint(cutout);
+  if (area < C.NARROWER && Number.isFinite(cutout.beam)) {
+    const told = `the source is narrower than the beam of ${cutout.beam.toFixed(1)}″ in the header, which was not used`;
+    cutout = { ...cutout, beam: NaN, notes: [...cutout.notes, told] };
+    area = areaOverPoint(cutout);
+  }
+  const snr = signalToNoise(cutout), [nats, error, rank] = outputs.likelihood;
   const percentile = Number.isFinite(nats) ? rank : 0;
   const kind = cutout.pixel > C.COARSE && area < C.BARELY ? "coarse" : "centroid", classes = C.classes[kind];
   const shares = [...outputs[kind]], likeliest = Math.max(...shares);
-  const status = area < 1 + C.POINT + C.SCATTER / snr ? "unresolved" : snr < C.FAINTEST ? "faint" : percentile < C.UNLIKE ? "unlike" : "ok";
+  const status = area < 1 + C.POINT + C.SCATTER / snr ? "unresolved" : snr < C.FAINTEST ? "faint" : cutout.partial ? "partly outside" : percentile < C.UNLIKE ? "unlike" : "ok";
   const shapeless = status === "unresolved" || status === "faint";
   const set = classes.names.filter((_, i) => shares[i] >= classes.threshold || shares[i] === likeliest);
   return {

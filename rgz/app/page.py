@@ -1,6 +1,6 @@
 """The page for a galaxy of one's own: the answers of :func:`rgz.inspect` as one ONNX graph, which a browser can run.
 
-The graph takes a clipped field, as :func:`rgz.open_cutout` makes it, and the width of its pixels. It holds the modules
+The graph takes a clipped field, as :mod:`rgz.data.cutout` makes it, and the width of its pixels. It holds the modules
 of this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
 stored in half precision where that represents them exactly. The page lies in the folder of the explorer
 (:mod:`rgz.app.explorer`) and runs the graph with ONNX Runtime Web, which is downloaded when the page is built.
@@ -9,9 +9,11 @@ stored in half precision where that represents them exactly. The page lies in th
 import gzip
 import io
 import json
+import logging
 import math
 import shutil
 import subprocess
+import sys
 import tarfile
 import warnings
 from pathlib import Path
@@ -32,7 +34,6 @@ from rgz.data.detect import FIELD
 from rgz.errors import BadInput, as_bad_input
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
-from rgz.models.likelihood import mixture_mean
 from rgz.tasks import inspect, search
 from rgz.tasks.classify import Classifier
 from rgz.tasks.generate import generate
@@ -60,10 +61,10 @@ class Answers(nn.Module):
         self.similarity = _Similarity(SearchIndex.from_pretrained().about_centroid)
 
     def forward(self, field: Tensor, pixel: Any) -> tuple[Tensor, ...]:
-        """A field (1, H, W) and the width of its pixels, arcsec, to the tensors that :data:`OUTPUTS` names."""
+        """A field (1, H, W) and the width of its pixels, arcsec, to a tensor for each name of ``OUTPUTS``."""
         code = self.embed(field, pixel, hosts=False)  # (1, 4 D)
         square = self.embed.prepare(field, pixel)[0][0]  # (1, 1, size, size)
-        rebuilt = mixture_mean(self.embed.model._posterior(square, means=True)[0])  # decoded as it is encoded
+        rebuilt = self.embed.model.decode(self.embed.model.encode(square)[0])
         answers = (part(code) for part in (self.centroid, self.coarse, self.density, self.similarity))
         return code[0], *answers, square[0, 0], rebuilt[0, 0]
 
@@ -136,8 +137,13 @@ def export() -> bytes:
     field[0, 70:80, 60:90] = torch.rand(10, 30, generator=torch.Generator().manual_seed(SEED)) + 1
     settings: dict[str, Any] = {"dynamo": True, "opset_version": 18, "optimize": False, "verbose": False}
     names: dict[str, Any] = {"input_names": ["field", "pixel"], "output_names": OUTPUTS}
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
-        program: Any = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
+    print("exporting the network, which takes a minute", file=sys.stderr)
+    logging.disable(logging.WARNING)  # of the exporter, about itself
+    try:
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            program: Any = torch.onnx.export(Answers().eval(), (field, torch.tensor(1.8)), **names, **settings)
+    finally:
+        logging.disable(logging.NOTSET)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # for any processor
     options.log_severity_level = 3
@@ -168,8 +174,8 @@ def halved(model: Any) -> bytes:
 def library() -> dict[str, Any]:
     """Numbers and sentences of the library that the page needs, by their names."""
     names = {
-        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY CLIPPED BLANK FAINT FIRST_PIXEL",
-        inspect: "COARSE BARELY ANOMALOUS UNLIKE BEAM POINT SCATTER FAINTEST REASONS BASIS PEAK RADIUS",
+        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY CLIPPED BLANK FAINT WIDEST FIRST_PIXEL",
+        inspect: "COARSE BARELY ANOMALOUS UNLIKE BEAM NARROWER POINT SCATTER FAINTEST REASONS BASIS PEAK RADIUS",
         detect: "FIELD",
         fields: "SMALLEST_ISLAND",
         search: "SAME",

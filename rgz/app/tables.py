@@ -58,7 +58,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 def _has_image(path: Path) -> bool:
     """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
     try:
-        with as_bad_input(f"{path} is damaged", "fetch it again"), fits.open(path) as units:
+        problem = as_bad_input(f"{path} is damaged", "fetch it again")
+        with problem, path.open("rb") as stream, fits.open(stream) as units:
             return any(unit.is_image and len(unit.shape) > 1 for unit in units)
     except BadInput:
         return True

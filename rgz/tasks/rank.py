@@ -21,7 +21,8 @@ SCATTER = 1.0  # variance of a score at fixed features, over that of scores at d
 
 def features(codes: NDArray[np.floating], plain: NDArray[np.floating]) -> NDArray[np.float64]:
     """Features (N, D + P) of galaxies from their codes (N, D) and plain numbers (N, P), NaN where unknown."""
-    plain = np.where(np.isnan(plain), np.nanmedian(plain, axis=0), plain)
+    usual = [np.median(column[~np.isnan(column)]) if not np.isnan(column).all() else 0.0 for column in plain.T]
+    plain = np.where(np.isnan(plain), usual, plain)
     parts = [codes.astype(float), rankdata(plain, axis=0)]
     scales = [np.maximum(part.std(0), 1e-9) * np.sqrt(part.shape[1]) for part in parts]
     return np.hstack([(part - part.mean(0)) / scale for part, scale in zip(parts, scales, strict=True)])

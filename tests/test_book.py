@@ -1,0 +1,89 @@
+"""The built book in a real browser, from its files and without a network; skipped where no book has been built."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+HTML = Path(__file__).parents[1] / "_build" / "_build" / "html"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PAGES = sorted(
+    page.relative_to(HTML).as_posix() for part in ("book", "notebooks") for page in (HTML / part).glob("*.html")
+)
+WIDTHS = {"desk": 1280, "phone": 390}
+NARROW = """() => {
+    const whole = document.documentElement, wide = whole.clientWidth, found = [];
+    if (whole.scrollWidth > wide) found.push(`wider than the screen: ${whole.scrollWidth}`);
+    for (const one of document.querySelectorAll("article img, article svg, article table, mjx-container")) {
+        const box = one.getBoundingClientRect();
+        let parent = one, scrolls = false;
+        while ((parent = parent.parentElement) && !scrolls)
+            scrolls = ["auto", "scroll"].includes(getComputedStyle(parent).overflowX) && parent.tagName != "HTML";
+        scrolls ||= ["auto", "scroll"].includes(getComputedStyle(one).overflowX) && box.right <= wide + 1;
+        if (box.right > wide + 1 && !scrolls) found.push(`cut off: ${one.outerHTML.slice(0, 80)}`);
+        if (one.tagName == "IMG" && one.naturalWidth == 0) found.push(`no picture: ${one.src}`);
+    }
+    return found;
+}"""
+FORMULAS = """() => [document.querySelectorAll("mjx-container").length == document.querySelectorAll(".math").length,
+    document.querySelectorAll("mjx-merror, merror").length]"""
+CONTRAST = """() => {
+    const grey = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number).reduce((sum, part) => sum + part) / 3;
+    const article = document.querySelector("article p");
+    return grey(getComputedStyle(document.body).backgroundColor) - grey(getComputedStyle(article).color);
+}"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium"),
+    pytest.mark.skipif(not PAGES, reason="no book has been built: nox -s execute"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_every_page_reads_offline_in_light_and_dark(browser, width):
+    page, said, asked, wrong = browser.new_page(viewport={"width": width, "height": 900}), [], [], {}
+    page.on("console", lambda message: message.type == "error" and said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    for name in PAGES:
+        page.goto((HTML / name).as_uri())
+        if page.query_selector(".math"):
+            page.wait_for_function("window.MathJax?.startup?.promise?.then(() => true)")
+        found = [*said, *(url for url in asked if not url.startswith(("file:", "data:", "blob:")))]
+        found += page.evaluate(NARROW)
+        if page.evaluate(FORMULAS) != [True, 0]:
+            found.append("a formula is not set")
+        light = page.evaluate(CONTRAST)
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        if not light > 100 > -100 > page.evaluate(CONTRAST):
+            found.append("text has too little contrast, or light and dark are alike")
+        if found:
+            wrong[name] = found
+        said.clear(), asked.clear()
+    page.close()
+    assert wrong == {}
+
+
+def test_no_link_is_broken(browser):
+    page, links, names = browser.new_page(java_script_enabled=False), {}, {}
+    for name in PAGES:
+        page.goto((HTML / name).as_uri())
+        hrefs = page.eval_on_selector_all("a[href]", "all => all.map((one) => one.href)")
+        links |= {href: name for href in hrefs if href.startswith("file:")}
+        names[(HTML / name).as_uri()] = set(page.eval_on_selector_all("[id]", "all => all.map((one) => one.id)"))
+    for href, name in links.items():
+        file, anchor = urldefrag(href)
+        assert Path(unquote(file.removeprefix("file://"))).exists(), f"{name} links to {href}"
+        if anchor and file in names:
+            assert unquote(anchor) in names[file], f"{name} links to {href}"
