@@ -186,7 +186,7 @@ def main() -> None:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=1000, help="number of files, of all kinds together")
+    parser.add_argument("--files", type=int, default=2000, help="number of files, of all kinds together")
     parser.add_argument("--seed", type=int, default=0, help="of the random changes")
     parser.add_argument("--kind", help="only this kind of file; nothing is then written")
     chosen = parser.parse_args()

@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -179,7 +180,7 @@ def _as_hdf5(text: bytes) -> bytes:
                     group[name] = value
 
     stream = io.BytesIO()
-    with h5py.File(stream, "w") as file:
+    with warnings.catch_warnings(action="ignore"), h5py.File(stream, "w") as file:
         try:
             fill(file, json.loads(text))
         except (ValueError, AttributeError):  # bytes were changed, not values
