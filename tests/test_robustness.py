@@ -12,11 +12,13 @@ import torch
 from astropy.io import fits
 from safetensors.numpy import load_file, save_file
 
-from rgz.data import archives, detect, sample, simulate
+from rgz.app import cli
+from rgz.data import archives, cutout, detect, sample, simulate
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
 from rgz.models import checkpoint, flow
 from rgz.tasks.classify import CLASSES, Classifier
+from rgz.tasks.search import SearchIndex
 from rgz.transforms.prepare import Recipe
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -162,8 +164,6 @@ def test_of_a_huge_file_check_sums_are_not_verified_but_that_is_noted(tmp_path, 
 
 
 def test_a_mosaic_larger_than_memory_is_read_around_a_position(tmp_path, monkeypatch):
-    from rgz.data import cutout
-
     path, side = tmp_path / "a.fits", 20_000
     header = detect.north_up((side, side), 1.8, 150.0, 2.0).to_header()
     header = fits.PrimaryHDU(np.zeros((2, 2), ">f4"), header).header
@@ -186,3 +186,14 @@ def test_groups_of_many_islands_take_little_memory():
     groups = detect.linked(places, 57.6)
     assert len(set(groups)) > 1000
     assert (groups <= np.arange(len(places))).all()
+
+
+def test_control_c_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchIndex, "from_pretrained", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rgz", "similar", "rgd-0001"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert (stopped.value.code, capsys.readouterr().err) == (130, "rgz: stopped\n")
