@@ -12,7 +12,7 @@ import torch
 from astropy.io import fits
 from safetensors.numpy import load_file, save_file
 
-from rgz.app import cli
+from rgz.app import cli, tables
 from rgz.data import archives, cutout, detect, sample, simulate
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
@@ -197,3 +197,18 @@ def test_control_c_is_one_line_and_status_130(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert (stopped.value.code, capsys.readouterr().err) == (130, "rgz: stopped\n")
+
+
+def test_a_hundred_trillion_columns_are_refused(kinds, tmp_path):
+    for kind in ("table .fits", "FITS in tiles"):
+        data, path = kinds[kind].inner, tmp_path / f"a{kinds[kind].ending}"
+        place = data.index(b"TFIELDS ")
+        path.write_bytes(data[:place] + f"TFIELDS = {10**14:>20}".ljust(80).encode() + data[place + 80 :])
+        with pytest.raises(BadInput, match="999 columns"):
+            archives.read_plane(path)
+    with pytest.raises(BadInput, match="no image|999 columns"):
+        cutout.open_cutout(path)
+    table = tmp_path / "a.fits"
+    assert tables.items(table) is None  # it is read as an image, and then refused
+    with pytest.raises(BadInput, match="not a table of scores"):
+        tables.scores(table, np.array(["a"]))

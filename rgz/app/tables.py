@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
 from numpy.typing import NDArray
 
 from rgz import artifacts
+from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
 
@@ -42,7 +42,7 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
         return None
     with as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
-        table = Table.read(path, format=form)
+        table = _table(path, form)
         table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
         known = [_text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
         file = next((name for name in FILE if name in table.colnames), None)
@@ -55,11 +55,19 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
 
 
+def _table(path: Path, form: str) -> Table:
+    """The table in a file; raises ValueError for a FITS header of more columns than the standard allows."""
+    if form == "fits":
+        with path.open("rb") as stream:
+            archives.open_fits(stream)
+    return Table.read(path, format=form)
+
+
 def _has_image(path: Path) -> bool:
     """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
-        with problem, path.open("rb") as stream, fits.open(stream) as units:
+        with problem, path.open("rb") as stream, archives.open_fits(stream) as units:
             return any(unit.is_image and len(unit.shape) > 1 for unit in units)
     except BadInput:
         return True
@@ -100,7 +108,7 @@ def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
-            table = Table.read(path, format=search.ending(path))
+            table = _table(path, search.ending(path))
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
         codes = [name for name in table.colnames if name.startswith("code_")]
         plain = "area_over_point", "peak_over_noise", "log_likelihood_nats"
@@ -120,7 +128,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
-        table = Table.read(path, format=search.ending(path))
+        table = _table(path, search.ending(path))
         given = dict(zip(_text(table["file"]), map(float, _text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")

@@ -199,7 +199,7 @@ def read_plane(
         warnings.catch_warnings(record=True, action="always") as caught,
         np.errstate(all="ignore"),  # of scaled pixels that overflow
         data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as stream,
-        fits.open(stream, checksum=length <= LARGEST) as units,
+        open_fits(stream, checksum=length <= LARGEST) as units,
     ):
         images = _images(units)
         if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
@@ -217,6 +217,14 @@ def read_plane(
         if hdu is None and len(images) > 1:
             image.notes.append(f"HDU {number} was read, of {known}; choose another one with --hdu")
         return *_section(origin, image, plane, length, at, side), image.header, image.notes
+
+
+def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
+    """The HDUs of a FITS file; raises ValueError for more columns than the standard allows, before astropy makes them."""
+    if any(unit.header.get("TFIELDS", 0) > 999 for unit in fits.open(stream, disable_image_compression=True)):
+        raise ValueError("it claims more than 999 columns")
+    stream.seek(0)
+    return fits.open(stream, **options)
 
 
 class _Image(NamedTuple):
