@@ -198,7 +198,7 @@ def bench(session):
 
 @nox.session
 def robustness(session):
-    """Try damaged and hostile files on every reader, 2,000 in about three minutes; more with ``-- --files 20000``."""
+    """Try damaged and hostile files on every reader, 2,000 in two to three minutes; more with ``-- --files 20000``."""
     _install(session)
     _run(session, "python", "benchmarks/robustness.py", *session.posargs)
 
