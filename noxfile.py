@@ -1,4 +1,4 @@
-"""Everyday tasks: ``nox -s tests``, ``execute``, ``book``, ``lint``, ``train`` and ``bench``.
+"""Everyday tasks: ``nox -s tests``, ``execute``, ``book``, ``lint``, ``train``, ``bench`` and ``robustness``.
 
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
@@ -194,6 +194,13 @@ def bench(session):
     _install(session)
     _run(session, "python", "benchmarks/speed.py", *session.posargs)
     _run(session, "python", "benchmarks/search.py")
+
+
+@nox.session
+def robustness(session):
+    """Try damaged and hostile files on every reader, 2,000 in two to three minutes; more with ``-- --files 20000``."""
+    _install(session)
+    _run(session, "python", "benchmarks/robustness.py", *session.posargs)
 
 
 @nox.session

@@ -4,13 +4,17 @@ Every problem with an input (a truncated file, an image without a source, a wron
 command line prints its message in one line and exits with status 1; any other exception is a bug with a traceback.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
 
 
 class BadInput(ValueError):
-    """An input cannot be used; the message says why and what to do."""
+    """An input cannot be used; the message says why and what to do, without characters that cannot be printed."""
+
+    def __init__(self, message: str):
+        super().__init__("".join(one if one.isprintable() else " " for one in message))  # files choose some of them
 
 
 def first_line(error: Exception) -> str:
@@ -20,9 +24,13 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def as_bad_input(problem: str, advice: str) -> Iterator[None]:
-    """Turn any exception of the block into a :class:`BadInput` that reads ``problem (reason): advice``."""
+    """Turn any exception of the block into a :class:`BadInput` that reads ``problem (reason): advice``.
+
+    Warnings of the libraries that read the file are not shown: what is wrong with it is said in one line, or in a note.
+    """
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except BadInput:
         raise
     except Exception as error:  # readers of damaged files raise almost anything

@@ -232,7 +232,7 @@ def test_truncated_packed_files_are_refused(kind, keep):
 @pytest.mark.parametrize("kind", PACK)
 def test_what_unpacks_to_too_much_is_refused(kind, monkeypatch):
     monkeypatch.setattr(archives, "LARGEST", 1 << 16)
-    with pytest.raises(BadInput, match=r"1 GiB .*unpack it"):
+    with pytest.raises(BadInput, match=r"512 MiB .*unpack it"):
         archives.content(PACK[kind](bytes(1 << 17)), "a")
 
 

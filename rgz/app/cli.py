@@ -187,6 +187,7 @@ def main() -> None:
     except OSError as error:  # a full disk, say
         typer.echo(f"rgz: the output cannot be written ({error.strerror or error})", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("rgz: stopped", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if (status := getattr(stop, "code", 130)) == 130:  # which typer makes of Ctrl-C
+            typer.echo("rgz: stopped", err=True)
+        sys.exit(status)

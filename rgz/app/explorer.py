@@ -18,7 +18,7 @@ from PIL import Image
 
 from rgz import artifacts, plots
 from rgz.data import datasets
-from rgz.errors import BadInput
+from rgz.errors import BadInput, as_bad_input
 from rgz.features import embed
 from rgz.tasks.search import LINK, SearchIndex
 
@@ -127,5 +127,6 @@ def gathered() -> tuple[dict[str, Any], NDArray[Any]]:
     counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
     parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
     shown = " and ".join(dict.fromkeys(what for _, what in parts))
-    positions = Table.read(pages().parent / "results" / "map.csv", format="ascii.csv", comment="#")
-    return payload(index, shown, positions), np.concatenate([pictures for pictures, _ in parts])
+    with as_bad_input("results/map.csv is not a map", "make it again with rgz study map"):
+        positions = Table.read(pages().parent / "results" / "map.csv", format="ascii.csv", comment="#")
+        return payload(index, shown, positions), np.concatenate([pictures for pictures, _ in parts])

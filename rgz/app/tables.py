@@ -1,7 +1,6 @@
 """Tables of files and positions as input of ``rgz look``, and its results as a file."""
 
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Table
 from numpy.typing import NDArray
 
 from rgz import artifacts
+from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
 
@@ -42,11 +41,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     form = search.FORMATS.get(path.suffix.lower())
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
         return None
-    with (
-        as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"),
-        warnings.catch_warnings(action="ignore"),
-    ):
-        table = Table.read(path, format=form)
+    with as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
+        table = _table(path, form)
         table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
         known = [_text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
         file = next((name for name in FILE if name in table.colnames), None)
@@ -59,12 +55,21 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
 
 
+def _table(path: Path, form: str) -> Table:
+    """The table in a file; raises ValueError for a FITS header of more columns than the standard allows."""
+    if form == "fits":
+        with path.open("rb") as stream:
+            archives.open_fits(stream)
+    return Table.read(path, format=form)
+
+
 def _has_image(path: Path) -> bool:
     """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
     try:
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as stream, fits.open(stream) as units:
+        problem = as_bad_input(f"{path} is damaged", "fetch it again")
+        with problem, path.open("rb") as stream, archives.open_fits(stream) as units:
             return any(unit.is_image and len(unit.shape) > 1 for unit in units)
-    except Exception:  # of a damaged file
+    except BadInput:
         return True
 
 
@@ -99,14 +104,11 @@ def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[
 
     Raises :class:`BadInput` if the file is damaged or has no codes.
     """
-    with (
-        as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"),
-        warnings.catch_warnings(action="ignore"),
-    ):
+    with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
-            table = Table.read(path, format=search.ending(path))
+            table = _table(path, search.ending(path))
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
         codes = [name for name in table.colnames if name.startswith("code_")]
         plain = "area_over_point", "peak_over_noise", "log_likelihood_nats"
@@ -126,7 +128,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
-        table = Table.read(path, format=search.ending(path))
+        table = _table(path, search.ending(path))
         given = dict(zip(_text(table["file"]), map(float, _text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")

@@ -12,7 +12,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import IO, Any, NamedTuple
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rgz.errors import BadInput, as_bad_input
 
-LARGEST = 1 << 30  # bytes of an archive or a member; the largest real one has 201 MB
+LARGEST = 1 << 29  # bytes of an archive or a member; the largest real one has 201 MB
 FRAMES = "", "ICRS", "FK5", "FK4", "FK4-NO-E"  # values of RADESYS
 
 
@@ -77,15 +77,15 @@ def unpickle(data: bytes, origin: str = "pickle") -> dict[str, Any]:
     """
     with as_bad_input(f"{origin} is not a plain data batch", "fetch the archive again"):
         content = _NumpyOnly(io.BytesIO(data), encoding="bytes").load()
-    if not isinstance(content, dict):
-        raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
-    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+        if not isinstance(content, dict):
+            raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
+        return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each regular file of a tar archive, compressed or not, read in memory.
 
-    Raises :class:`BadInput` if the archive is damaged or over 1 GiB, or a member has a path outside it or is not a
+    Raises :class:`BadInput` if the archive is damaged or over 512 MiB, or a member has a path outside it or is not a
     file.
     """
     data = content(path, str(path))  # to the end: tar itself stops before gzip's check sum
@@ -130,31 +130,27 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], l
 def content(source: Path | bytes, name: str) -> Path | bytes:
     """What is in a file: its bytes, unpacked from gzip, bzip2 or zip, or the path itself of a FITS file.
 
-    Raises :class:`BadInput` if the file is missing, truncated, not a regular file, or over 1 GiB when unpacked.
+    Raises :class:`BadInput` if the file is missing, truncated, not a regular file, or over 512 MiB when unpacked.
     """
-    if isinstance(source, Path):
-        try:
-            about = source.stat()
-            if not S_ISREG(about.st_mode):
-                raise BadInput(f"{name} is a folder or a device: give the path of a file")
-            with source.open("rb") as stream:
-                start = stream.read(len(FITS))
-                if start == FITS:
-                    return source  # to be mapped into memory
-                if about.st_size > LARGEST:
-                    raise BadInput(f"{name} has over 1 GiB, which only FITS files may: cut the galaxy out of it first")
-                source = start + stream.read(LARGEST)
-        except OSError as error:
-            raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
-    for start, (kind, opener) in PACKED.items():
-        if source.startswith(start):
-            problem = f"{name} is not a complete {kind} file of at most 1 GiB"
-            with as_bad_input(problem, "unpack it first, or fetch it again"), opener(io.BytesIO(source)) as stream:
-                if stream.seek(LARGEST + 1) > LARGEST:  # counted without being kept
-                    raise ValueError("it is larger")
-                stream.seek(0)
-                return bytes(stream.read())
-    return source
+    try:
+        if isinstance(source, Path) and not S_ISREG(source.stat().st_mode):
+            raise BadInput(f"{name} is a folder or a device: give the path of a file")
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
+            start = stream.read(len(FITS))
+            stream.seek(0)
+            if start == FITS:
+                return source  # a path is to be mapped into memory
+            kind, opener = next((how for begin, how in PACKED.items() if start.startswith(begin)), ("", nullcontext))
+            problem = f"{name} is not a complete {kind} file of at most 512 MiB".replace("  ", " ")
+            with as_bad_input(problem, "unpack it first, or fetch it again"), opener(stream) as unpacked:
+                kept = io.BytesIO()
+                while block := unpacked.read(1 << 20):
+                    kept.write(block)
+                    if kept.tell() > LARGEST:
+                        raise ValueError("it is larger; of a large FITS file a part can be read, if it is not packed")
+                return kept.getvalue()
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
 
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:
@@ -203,7 +199,7 @@ def read_plane(
         warnings.catch_warnings(record=True, action="always") as caught,
         np.errstate(all="ignore"),  # of scaled pixels that overflow
         data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as stream,
-        fits.open(stream, checksum=True) as units,
+        open_fits(stream, checksum=length <= LARGEST) as units,
     ):
         images = _images(units)
         if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
@@ -216,9 +212,19 @@ def read_plane(
             if number not in images:
                 raise BadInput(f"{origin} has no image in HDU {hdu}: choose one of its images ({known}) with --hdu")
         image = images[number]
+        if length > LARGEST and "DATASUM" in image.unit.header:
+            image.notes.append("its check sum was not verified, because the file has over 512 MiB")
         if hdu is None and len(images) > 1:
             image.notes.append(f"HDU {number} was read, of {known}; choose another one with --hdu")
         return *_section(origin, image, plane, length, at, side), image.header, image.notes
+
+
+def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
+    """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
+    if any(unit.header.get("TFIELDS", 0) > 999 for unit in fits.open(stream, disable_image_compression=True)):
+        raise ValueError("it claims more than 999 columns")
+    stream.seek(0)
+    return fits.open(stream, **options)
 
 
 class _Image(NamedTuple):
@@ -285,7 +291,7 @@ def _section(
         raise BadInput(f"{origin} holds an image of shape {unit.shape}: choose one plane with --plane 0 to {count - 1}")
     room = LARGEST if isinstance(unit, fits.CompImageHDU) else length - unit.fileinfo()["datLoc"]
     if unit.size > room:
-        raise ValueError(f"its header claims {unit.size} bytes of pixels, more than there are, or over 1 GiB")
+        raise ValueError(f"its header claims {unit.size} bytes of pixels, more than there are, or over 512 MiB")
     height, width = shape = [unit.shape[axis] for axis in axes]
     window = [slice(0, height), slice(0, width)]
     if side and max(shape) > side:

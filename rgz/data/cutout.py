@@ -34,7 +34,7 @@ __all__ = ["Cutout", "Observation", "centre", "download_cutout", "open_cutout", 
 JPEG = b"\xff\xd8\xff"
 PICTURES = b"\x89PNG\r\n\x1a\n", JPEG
 ARTEFACTS = 12  # grey levels above a black sky
-LARGEST = 4000  # pixels along a side, of what is read
+LARGEST = 2500  # pixels along a side, of what is read
 REACH = 270.0  # arcsec, half of the field around a position that is read and whose noise is measured
 COARSEST = 20.0  # arcsec, width of a pixel
 NARROWEST = 16  # pixels, of the image and of FIRST along a side of it
@@ -104,7 +104,7 @@ def read_cutout(data: Path | bytes, name: str, at: Sky = None, *choice: Any) -> 
 def read_image(
     data: Path | bytes, name: str, at: Sky = None, pixel: float | None = None, hdu: Hdu = None, plane: int | None = None
 ) -> Observation:
-    """The image in a path or in the content of a file; of an image over 4000 pixels wide, 4000 pixels around ``at``."""
+    """The image in a path or in the content of a file; of an image over 2500 pixels wide, 2500 pixels around ``at``."""
     if pixel is not None and not 0 < pixel <= COARSEST:
         raise BadInput(f"{name} cannot be read with pixels of {pixel:g}″: give a width of at most {COARSEST:g}″")
     data = archives.content(data, name)

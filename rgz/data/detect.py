@@ -123,7 +123,9 @@ def linked(places: NDArray[Any], arcsec: float = LINK) -> NDArray[Any]:
     >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
     array([0, 1, 0, 0])
     """
-    return connected(np.nonzero(np.linalg.norm(places[:, None] - places, axis=-1) <= arcsec), len(places))
+    from scipy.spatial import KDTree  # its import takes a tenth of a second
+
+    return connected(tuple(KDTree(places).query_pairs(arcsec, output_type="ndarray").T), len(places))
 
 
 def cut(pixels: NDArray[Any], x: float, y: float) -> NDArray[Any]:

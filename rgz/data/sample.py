@@ -31,6 +31,7 @@ from rgz.transforms.fields import has_source
 
 CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "fletcher32": True}
 """Options of an HDF5 dataset that compress it and add a checksum to detect corruption."""
+LARGEST = 1 << 30  # bytes of the data sets of a file together
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
 
 
@@ -131,6 +132,14 @@ def read_columns(group: h5py.Group, names: Iterable[str]) -> Table:
     return table
 
 
+def check_size(file: h5py.File) -> None:
+    """Raise ValueError if the data sets of an HDF5 file claim more memory than a gigabyte; few bytes can do that."""
+    sizes = [0]
+    file.visititems(lambda _, one: sizes.append(one.nbytes) if isinstance(one, h5py.Dataset) else None)
+    if sum(sizes) > LARGEST:
+        raise ValueError(f"it claims {sum(sizes)} bytes, over 1 GiB")
+
+
 def write(path: Path, sample: Sample) -> None:
     """Write a sample to one HDF5 file: ``images`` (compressed), ``table/…``, and the pixel width as an attribute."""
     with artifacts.atomic(path) as partial, h5py.File(partial, "w", libver="latest") as file:  # has check sums
@@ -142,5 +151,6 @@ def write(path: Path, sample: Sample) -> None:
 def read(path: Path) -> Sample:
     """Read a sample that :func:`write` wrote; raises :class:`BadInput` if the file is missing or damaged."""
     with as_bad_input(f"{path} is not a readable sample file", "make it again"), h5py.File(path, "r") as file:
+        check_size(file)
         images, pixel = file["images"][()], float(file.attrs["pixel_arcsec"])
         return Sample(images, read_columns(file["table"], file["table"]), pixel)

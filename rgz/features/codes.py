@@ -12,7 +12,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from rgz import artifacts
-from rgz.data.sample import CHECKED, read_columns, write_columns
+from rgz.data.sample import CHECKED, check_size, read_columns, write_columns
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import metric
 
@@ -66,6 +66,7 @@ def _opened(path: Path | None) -> Iterator[h5py.File]:
     path = artifacts.artifact("codes.h5") if path is None else path
     problem = as_bad_input(f"{path} is not a readable codes file", "make it again with rgz encode")
     with problem, h5py.File(path, "r") as file:
+        check_size(file)
         yield file
 
 

@@ -16,6 +16,8 @@ from rgz.errors import as_bad_input
 from rgz.models.vdvae import VDVAE
 from rgz.transforms.prepare import Recipe
 
+LARGEST = 1000  # number in a configuration or recipe
+
 
 def save(path: Path, model: Any, recipe: Recipe, provenance: dict[str, Any]) -> None:
     """Write weights (half precision), configuration, recipe and provenance to one safetensors file, atomically."""
@@ -33,10 +35,15 @@ def load(path: Path, kind: type[Any] = VDVAE) -> tuple[Any, Recipe, dict[str, An
         tensors, about = read(path, "rgz")
         if about["model"] != kind.__name__:
             raise ValueError(f"it holds a {about['model']}")
-        model = kind(kind.config_class(**_frozen(about["config"]))).eval().requires_grad_(False)
+        config, recipe = kind.config_class(**frozen(about["config"])), Recipe(**frozen(about["recipe"]))
+        with torch.device("meta"):  # which takes no memory
+            shapes = {name: value.shape for name, value in kind(config).state_dict().items()}
+        if shapes != {name: value.shape for name, value in tensors.items()} or recipe.size != config.size:
+            raise ValueError("its weights or its recipe are not those of its configuration")
+        model = kind(config).eval().requires_grad_(False)
         model = model.to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        return model, Recipe(**about["recipe"]), about["provenance"]
+        return model, recipe, dict(about["provenance"])
 
 
 def write(path: Path, key: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -64,8 +71,12 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _frozen(value: Any) -> Any:
-    """A value read from JSON, with tuples in place of lists."""
+def frozen(value: Any) -> Any:
+    """Numbers read from JSON, with tuples in place of lists; an exception for anything else, and for large numbers."""
     if isinstance(value, dict):
-        return {key: _frozen(entry) for key, entry in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+        return {key: frozen(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return tuple(map(frozen, value))
+    if not 0 <= value <= LARGEST:
+        raise ValueError(f"its configuration has the number {value}")
+    return value

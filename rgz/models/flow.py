@@ -246,13 +246,15 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
     with as_bad_input(f"{path} is not a density of rgz", "rgz fit makes it"):
         stored, about = checkpoint.read(path, "density")
         tensors = {name: value.float() for name, value in stored.items()}
-        config = Config(**about["config"])
+        config = Config(**checkpoint.frozen(about["config"]))
         centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
-        members = 1 + max(int(name.split(".")[0]) for name in tensors)
+        if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
+            raise ValueError(f"a whitening of shape {matrix.shape}")
+        if config.layers * (1 + config.blocks) * config.hidden**2 > 100 * sum(map(torch.numel, tensors.values())):
+            raise ValueError("its flows are smaller than its configuration")  # said before memory is taken
+        members = len({name.partition(".")[0] for name in tensors})
         flows = tuple(Flow(config).eval().requires_grad_(False) for _ in range(members))
         for number, flow in enumerate(flows):
             for name, value, mask in flow.masked():
                 value.zero_()[mask] = tensors[f"{number}.{name}"]
-        if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
-            raise ValueError(f"a whitening of shape {matrix.shape}")
-        return FlowEnsemble(config, centre, matrix, flows, known), about["provenance"]
+        return FlowEnsemble(config, centre, matrix, flows, known), dict(about["provenance"])

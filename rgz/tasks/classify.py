@@ -137,7 +137,12 @@ class Classifier:
             tensors = load_file(path)
             values = {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}/")}
             first, threshold = int(values.pop("first")), float(values.pop("threshold"))
-            return cls(CLASSES[: len(values["offset"])], first, threshold, **values)
+            found = cls(CLASSES[: len(values["offset"])], first, threshold, **values)
+            (count, size), classes = found.landmarks.shape, len(found.classes)
+            shapes = {"centre": (size,), "scale": (size,), "weights": (count, classes), "offset": (classes,)}
+            if any(getattr(found, name).shape != shape for name, shape in shapes.items()):
+                raise ValueError("its tensors do not go together")
+            return found
 
     def tensors(self, kind: str) -> dict[str, NDArray[Any]]:
         """What :meth:`from_pretrained` reads from a file."""

@@ -1,0 +1,214 @@
+"""Damaged and hostile files are answered or refused in one line: a short run on every reader, and what was found."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from safetensors.numpy import load_file, save_file
+
+from rgz.app import cli, tables
+from rgz.data import archives, cutout, detect, sample, simulate
+from rgz.errors import BadInput, as_bad_input
+from rgz.features import codes
+from rgz.models import checkpoint, flow
+from rgz.tasks.classify import CLASSES, Classifier
+from rgz.tasks.search import SearchIndex
+from rgz.transforms.prepare import Recipe
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+KINDS = (
+    "FITS", "FITS with check sums", "FITS in gzip", "FITS in zip", "FITS in tiles", "FITS cube", "PNG", "JPEG",
+    "batches", "codes", "sample", "network", "density", "classifier",
+    "table .csv", "table .ecsv", "table .vot", "table .fits",
+    "results .jsonl", "results .csv", "scores", "steps",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def robustness():
+    sys.path.insert(0, str(BENCHMARKS))
+    import robustness
+
+    yield robustness
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def kinds(robustness, tmp_path_factory):
+    made = robustness.kinds(tmp_path_factory.mktemp("kinds"))
+    assert set(made) == set(KINDS)
+    return made
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damaged_files_are_answered_or_refused(robustness, kinds, tmp_path, name):
+    path = tmp_path / f"a{kinds[name].ending}"
+    path.write_bytes(kinds[name].pack(kinds[name].inner))
+    assert robustness._outcome(kinds[name].read, path) == ("answered", "") or name == "FITS cube"
+    for draw in range(8):
+        data = robustness.mutated(kinds[name], np.random.default_rng([9, draw]))
+        path.write_bytes(data)
+        outcome, message = robustness._outcome(kinds[name].read, path)
+        assert outcome != "wrong", message
+
+
+def test_what_goes_wrong_is_counted_as_wrong(robustness):
+    def print_a_page(path):
+        raise BadInput("a message\x1b[2J with control characters and a reason")
+
+    def fail(path):
+        raise KeyError("x")
+
+    assert robustness._outcome(fail, Path())[0] == "wrong"
+    assert robustness._outcome(print_a_page, Path())[0] == "refused"  # without them
+
+
+def test_names_from_files_do_not_reach_the_terminal_as_control_characters():
+    with pytest.raises(BadInput) as caught, as_bad_input("a\x1b[2J.fits is damaged", "fetch it again"):
+        raise ValueError("\x07 in \udcff")
+    assert str(caught.value) == "a [2J.fits is damaged (  in  ): fetch it again"
+
+
+def test_keys_of_a_batch_that_are_no_text():
+    with pytest.raises(BadInput, match="not a plain data batch"):
+        archives.unpickle(pickle.dumps({b"\xff\xfe": 1}))
+
+
+def edited(path, key, edit):
+    """Change what a safetensors file says about its tensors."""
+    data = path.read_bytes()
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    about = json.loads(header["__metadata__"][key])
+    edit(about)
+    header["__metadata__"][key] = json.dumps(about)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[size:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("recipe", {"size": "x"}), ("recipe", {"size": 10**9}), ("recipe", {"reach": float("nan")}),
+        ("recipe", {"size": 64}), ("config", {"width": 900}), ("config", {"channels": 10**9}),
+        ("config", {"decoder": [[1, 10**9], [8, 2], [32, 1]]}),
+        ("config", {"latents": [None]}), ("provenance", None),
+    ],
+)  # fmt: skip
+def test_a_network_is_that_of_its_configuration(tiny, tmp_path, part, value):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, tiny, Recipe(32), {"steps": 1})
+    assert checkpoint.load(path)[2] == {"steps": 1}
+    edited(path, "rgz", lambda about: about.update({part: value and about[part] | value}))
+    with pytest.raises(BadInput, match="not a model of rgz"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"blocks": 10**9}, {"blocks": 999}, {"layers": 999}, {"hidden": 1000}, {"kept": "x"}]
+)
+def test_a_density_is_no_larger_than_its_file(tmp_path, change):
+    path, config = tmp_path / "a.safetensors", flow.Config(kept=3, layers=2, hidden=8)
+    ensemble = flow.FlowEnsemble(config, np.zeros(4), np.eye(4, 3), (flow.Flow(config),) * 2, np.arange(3.0))
+    flow.save(path, ensemble, {"sources": 3})
+    assert len(flow.load(path)[0].flows) == 2
+    edited(path, "density", lambda about: about["config"].update(change))
+    with pytest.raises(BadInput, match="not a density of rgz"):
+        flow.load(path)
+
+
+def test_a_flow_of_a_number_beyond_the_others_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {"centre": torch.zeros(1), "matrix": torch.ones(1, 1), "known": torch.zeros(1)}
+    tensors["1000000000.x"] = torch.zeros(1)
+    checkpoint.write(path, "density", tensors, {"config": {"kept": 1}, "provenance": {}})
+    with pytest.raises(BadInput, match="not a density of rgz"):
+        flow.load(path)
+
+
+def test_tensors_of_a_classifier_go_together(tmp_path):
+    path, shapes = tmp_path / "a.safetensors", ((4,), (4,), (5, 4), (5, 3), (3,))
+    save_file(Classifier(CLASSES[:3], 0, 0.1, *(np.zeros(shape, np.float32) for shape in shapes)).tensors("host"), path)
+    assert Classifier.from_pretrained("host", path).classes == CLASSES[:3]
+    save_file(load_file(path) | {"host/centre": np.zeros(3, np.float32)}, path)
+    with pytest.raises(BadInput, match="do not go together"):
+        Classifier.from_pretrained("host", path)
+
+
+def test_hdf5_that_claims_more_than_memory_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", (10**5, 150, 150), "f4", compression="gzip")
+        file.attrs.update({"pixel_arcsec": 1.8, "latents": [0]})
+    assert path.stat().st_size < 10_000
+    for read in (sample.read, codes.chosen):
+        with pytest.raises(BadInput, match="claims 9000000000 bytes"):
+            read(path)
+
+
+@pytest.mark.parametrize(("checked", "noted"), [(True, True), (False, False)])
+def test_of_a_huge_file_check_sums_are_not_verified_but_that_is_noted(tmp_path, monkeypatch, checked, noted):
+    path = tmp_path / "a.fits"
+    pixels = simulate.source("FRII", np.random.default_rng(4)).astype(np.float32)
+    fits.PrimaryHDU(pixels, detect.north_up(pixels.shape, 1.8, 150.0, 2.0).to_header()).writeto(path, checksum=checked)
+    monkeypatch.setattr(archives, "LARGEST", 1 << 12)
+    *_, notes = archives.read_plane(path)
+    assert any("not verified" in note for note in notes) == noted
+
+
+def test_a_mosaic_larger_than_memory_is_read_around_a_position(tmp_path, monkeypatch):
+    path, side = tmp_path / "a.fits", 20_000
+    header = detect.north_up((side, side), 1.8, 150.0, 2.0).to_header()
+    header = fits.PrimaryHDU(np.zeros((2, 2), ">f4"), header).header
+    header["NAXIS1"] = header["NAXIS2"] = side
+    field = simulate.source("FRII", np.random.default_rng(4), snr=80).astype(">f4")
+    with path.open("wb") as stream:  # sparse
+        stream.write(header.tostring().encode())
+        for number, row in enumerate(field):
+            stream.seek(len(header.tostring()) + 4 * ((side // 2 - 75 + number) * side + side // 2 - 75))
+            stream.write(row.tobytes())
+        stream.truncate(len(header.tostring()) + 2880 * -(-4 * side**2 // 2880))
+    found = cutout.open_cutout(path, at=(150.0, 2.0))
+    assert found.place == pytest.approx((150.0, 2.0), abs=0.01)
+    with pytest.raises(BadInput, match="20000×20000 pixels: give the position"):
+        cutout.open_cutout(path)
+
+
+def test_groups_of_many_islands_take_little_memory():
+    places = np.random.default_rng(0).uniform(0, 1e5, (50_000, 2))  # all pairs would be 20 GB
+    groups = detect.linked(places, 57.6)
+    assert len(set(groups)) > 1000
+    assert (groups <= np.arange(len(places))).all()
+
+
+def test_control_c_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchIndex, "from_pretrained", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rgz", "similar", "rgd-0001"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert (stopped.value.code, capsys.readouterr().err) == (130, "rgz: stopped\n")
+
+
+def test_a_hundred_trillion_columns_are_refused(kinds, tmp_path):
+    for kind in ("table .fits", "FITS in tiles"):
+        data, path = kinds[kind].inner, tmp_path / f"a{kinds[kind].ending}"
+        place = data.index(b"TFIELDS ")
+        path.write_bytes(data[:place] + f"TFIELDS = {10**14:>20}".ljust(80).encode() + data[place + 80 :])
+        with pytest.raises(BadInput, match="999 columns"):
+            archives.read_plane(path)
+    with pytest.raises(BadInput, match=r"no image|999 columns"):
+        cutout.open_cutout(path)
+    table = tmp_path / "a.fits"
+    assert tables.items(table) is None  # it is read as an image, and then refused
+    with pytest.raises(BadInput, match="not a table of scores"):
+        tables.scores(table, np.array(["a"]))
