@@ -114,7 +114,8 @@ def comparisons() -> pd.DataFrame:
     flow = flow[~flow["detector"].str.startswith("MAF")]
     for table, what, other in ((cnn.assign(rival="CNN"), "sample", "rival"), (flow, "task", "detector")):
         for row in table.to_dict("records"):
-            ahead = "codes" if row["low"] > 0 else row[other] if row["high"] < 0 else "no significant difference"
+            own = "codes" if other == "rival" else "flow"
+            ahead = own if row["low"] > 0 else row[other] if row["high"] < 0 else "no significant difference"
             interval = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace("-", "−")
             rows.append((row[what], NAMES.get(row["metric"], row["metric"]), row[other], interval, ahead))
     asked = read("similarity").query("metric_space in ['invariant, cosine', 'unscaled, cosine']")

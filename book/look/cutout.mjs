@@ -149,7 +149,7 @@ export function centre(image, given) {
   const [x, y] = middleOf(emission, square, centres, notes), apart = lobes(centres, square);
   const [peak, ended] = peakOf(clear, blank, square, [x, y], notes), partial = ended || apart > 0;
   if (apart) {
-    notes.push(`two sources of similar brightness, ${rounded(apart)}″ apart, on opposite sides of the place asked for may be `
+    notes.push(`two sources of similar brightness, ${rounded(apart)}″ apart, on opposite sides of the requested position may be `
       + `lobes of one galaxy, which is wider than the ${rounded(2 * C.RADIUS)}″ that are classified`);
   }
   const own = new Set(group.filter((_, i) => Math.hypot(rounded(sources[i].x) - x, rounded(sources[i].y) - y) <= C.RADIUS / pixel));

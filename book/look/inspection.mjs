@@ -32,7 +32,7 @@ function areaOverPoint(cutout) {
 export function inspection(cutout, outputs, galaxies) {
   let area = areaOverPoint(cutout);
   if (area < C.NARROWER && Number.isFinite(cutout.beam)) {
-    const told = `the source is narrower than the beam of ${cutout.beam.toFixed(1)}″ in the header, which was not used`;
+    const told = `the source is narrower than the beam in the header (${cutout.beam.toFixed(1)}″), so that beam was not used`;
     cutout = { ...cutout, beam: NaN, notes: [...cutout.notes, told] };
     area = areaOverPoint(cutout);
   }

@@ -184,7 +184,8 @@ def rank(
     """Rank galaxies by what interests you: score a few of them, and the others are ranked by the score expected.
 
     Without scores, the least likely galaxies come first. The galaxies to score next are proposed: half of them the most
-    promising ones, half at random. After some thirty scores the ranking is useful; a hundred improve it.
+    promising ones, half at random. With thirty scores the ranking is about as good as one by size; a hundred
+    improve it.
 
     Example: rgz look folder --output results.jsonl --codes;  rgz rank results.jsonl --scores scores.csv
     """

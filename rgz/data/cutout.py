@@ -298,8 +298,8 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     if apart := _lobes(islands, groups, pixel, target):
         partial = True
         notes.append(
-            f"two sources of similar brightness, {apart:.0f}″ apart, on opposite sides of the place asked for may be "
-            f"lobes of one galaxy, which is wider than the {2 * RADIUS:.0f}″ that are classified"
+            f"two sources of similar brightness, {apart:.0f}″ apart, on opposite sides of the requested position may "
+            f"be lobes of one galaxy, which is wider than the {2 * RADIUS:.0f}″ that are classified"
         )
     own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
     others = len(set(groups) - set(groups[own]))

@@ -14,12 +14,7 @@ differ only in where each block's latents come from: the posterior, the prior, o
 The pixels of an image follow mixtures of logistics, but they are not independent given the latents: neighbours share a
 beam. An image is the :math:`p^2` sub-images of every :math:`p`-th row and column, and these follow one another,
 :math:`p(x \mid z) = \prod_k p(x_k \mid x_{<k}, z)`, as in subscale pixel networks (Menick & Kalchbrenner 2019,
-arXiv:1812.01608). Within a sub-image the pixels are independent (:class:`Pixels`).
-
-Given the latents, the pixels of an image are still correlated: neighbours share a beam. An image is therefore taken
-apart into the :math:`p^2` sub-images of every :math:`p`-th row and column, which follow one another,
-:math:`p(x \mid z) = \prod_k p(x_k \mid x_{<k}, z)`, as in subscale pixel networks (Menick & Kalchbrenner 2019,
-arXiv:1812.01608). The pixels of one sub-image are independent (:class:`Pixels`).
+arXiv:1812.01608). Given these, the pixels of one sub-image are independent (:class:`Pixels`).
 
 The *coarse* latents, which describe the galaxy, are inferred from another observation :math:`\tilde x` of it, the
 finer ones from the image itself: :math:`q(z \mid x, \tilde x) = q(z_c \mid \tilde x)\,q(z_f \mid x, z_c)`. The loss

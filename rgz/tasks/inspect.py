@@ -44,7 +44,7 @@ CHUNK = 16  # galaxies encoded together
 REASONS = {
     "unresolved": "the source is not resolved: its area is {:.2f} times that of a point source, so it has no class",
     "faint": "the source is too faint to show a shape, so it has no class",
-    "partly outside": "the class is that of a part of the source",
+    "partly outside": "the class may be that of only a part of the source",
     "unlike": "the galaxy is unlike almost all others, so its class is uncertain",
 }
 BASIS = {
@@ -270,7 +270,8 @@ class _Tools:
         for number, cutout in enumerate(cutouts):
             extent = area(cutout)
             if extent < NARROWER and np.isfinite(cutout.beam):
-                told = f"the source is narrower than the beam of {cutout.beam:.1f}″ in the header, which was not used"
+                given = f"the beam in the header ({cutout.beam:.1f}″)"
+                told = f"the source is narrower than {given}, so that beam was not used"
                 cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
                 extent = area(cutout)
             coarse = cutout.pixel > COARSE and extent < BARELY

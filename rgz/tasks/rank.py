@@ -5,7 +5,7 @@ arXiv:2010.11202), you score some galaxies, say from 1 (dull) to 5. A Gaussian p
 others and proposes which to score next. Its features are the numbers of a code, and the ranks of three plain numbers
 that are not in it: area over that of a point source, S/N, and log-likelihood. Codes and plain numbers are scaled to
 have a total variance of one each. The covariance of two scores is :math:`\exp(-d^2 / 2)` for the distance :math:`d`
-between features, and the scatter of a score has the same variance.
+between features, and each score has independent noise of the same variance.
 """
 
 import numpy as np
