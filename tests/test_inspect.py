@@ -163,7 +163,7 @@ def test_a_beam_wider_than_the_source_is_not_believed(source):
     seen = cutout.centre(cutout.Observation("a double", source, 1.8, beam=45.0))
     found = inspect.inspect(seen)
     assert found.label == "FRII"
-    assert any("narrower than the beam in the header 45.0″" in note for note in found.notes)
+    assert any("narrower than the beam in the header (45.0″)" in note for note in found.notes)
     flat = dataclasses.replace(seen, pixels=np.where(seen.pixels > 0, 1.0, 0.0), snr=np.nan, beam=np.nan)
     assert np.isfinite(inspect.area(flat))
 
