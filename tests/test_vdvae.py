@@ -319,6 +319,28 @@ def test_before_the_training_sub_images_change_nothing(four):
     torch.testing.assert_close(pixels(features, known(images))[1], expected)
 
 
+def test_sub_images_learn_from_each_other_once_the_codes_are_kept(pixels):
+    torch.manual_seed(0)
+    levels = ((16, 1), (8, 1)), ((8, 1), (16, 1))
+    model = vdvae.VDVAE(vdvae.Config(*levels, latents=(8, 16), width=8, channels=2, mixtures=2, patch=2))
+
+    def learning():
+        model.zero_grad()
+        model(pixels[:3])["loss"].backward()
+        return {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}, [
+            value.grad is not None for value in model.pixels.given.parameters()
+        ]
+
+    parts, given = learning()
+    assert "encoder" in parts
+    assert not any(given)
+    model.keep_codes()
+    parts, given = learning()
+    assert parts == {"decoder", "biases", "gain", "shift", "pixels"}
+    assert all(given)
+    assert all(value.grad is None for value in model.decoder[0].parameters())
+
+
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
     torch.testing.assert_close(stirred.encode(pixels)[0][3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
 

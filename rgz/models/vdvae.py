@@ -21,7 +21,9 @@ finer ones from the image itself: :math:`q(z \mid x, \tilde x) = q(z_c \mid \til
 stays a bound, and the coarse latents gain nothing by coding what differs between observations (denoising variational
 autoencoder, Im et al. 2017, arXiv:1511.06406). A network would rather put everything into the fine latents. During the
 first part of the training there are none, and the rate of the coarse ones weighs less than one; then the fine ones are
-added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282).
+added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282). Sub-images
+that know each other would leave the latents without a use, too. They are independent until the codes are kept
+(:meth:`VDVAE.keep_codes`).
 
 The latents of one block are neighbours on a grid, and the priors of the loss take them as independent. Over the
 training images they are not. After the training, the prior of each block up to 8 × 8 therefore becomes
@@ -247,6 +249,7 @@ class VDVAE(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.shift = nn.Parameter(torch.zeros(1, width, 1, 1))
         self.pixels = Pixels(config)
+        self.pixels.given.requires_grad_(False)  # nothing yet: pixels that know each other leave latents without a use
         self.levels = [r for r, blocks in config.decoder if r in config.latents for _ in range(blocks)]
         self.dimensions = sum(config.channels * r * r for r in self.levels)
         self.coarse = sum(r <= config.coarse for r in self.levels)
