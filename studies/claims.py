@@ -134,7 +134,8 @@ def record() -> pd.DataFrame:
     rows = []
     for path in sorted(FOLDER.glob("*.csv")):
         comment = path.read_text(encoding="utf-8").partition("\n")[0]
-        made, _, inputs = comment.lstrip("# ").removeprefix("made by ").partition(" from ") if comment[0] == "#" else ("", "", "")
+        said = comment.lstrip("# ").removeprefix("made by ") if comment[0] == "#" else ""
+        made, _, inputs = said.partition(" from ")
         changed, date = (
             subprocess.run(["git", *ask, "--", path], cwd=FOLDER, capture_output=True, text=True).stdout.strip()
             for ask in (("status", "-s"), ("log", "-1", "--format=%cs"))
