@@ -1,5 +1,6 @@
 """Shared fixtures: no network, a simulated sample, a tiny model, and the survey images if they are available."""
 
+import shutil
 import socket
 
 import matplotlib
@@ -72,6 +73,19 @@ def fits_galaxy(tmp_path):
     path.parent.mkdir()
     fits.PrimaryHDU(source.astype(np.float32), wcs.to_header()).writeto(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; without it the test is skipped."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 HTML = Path(__file__).parents[1] / "_build" / "_build" / "html"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = sorted(
     page.relative_to(HTML).as_posix() for part in ("book", "notebooks") for page in (HTML / part).glob("*.html")
 )
@@ -36,18 +35,8 @@ CONTRAST = """() => {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium"),
     pytest.mark.skipif(not PAGES, reason="no book has been built: nox -s execute"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)

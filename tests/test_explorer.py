@@ -1,7 +1,6 @@
 """The explorer in a real browser: it gives the same neighbours as Python, and works by mouse, touch and keyboard."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from rgz.features import metric
 from rgz.tasks import search
 
 PAGE = Path(__file__).parents[1] / "book" / "explorer"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDED = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +45,6 @@ def places(index):
     flat = index.vectors[:, :2] - index.vectors[:, :2].min(axis=0)
     x, y = (9999 * flat / flat.max()).astype(int).T
     return Table({"name": index.table["name"], "x": x, "y": y})
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -94,7 +81,6 @@ def chosen(page):
     return page.inner_text("#chosen strong")
 
 
-@NEEDED
 def test_the_browser_answers_as_python_does(page, galaxies):
     codes = explorer.quantised(galaxies[0].vectors)
     for row in (0, 13, 200, 399):
@@ -117,7 +103,6 @@ def test_bytes_answer_as_the_codes_do(galaxies):
     assert np.mean(same) > 9.8
 
 
-@NEEDED
 def test_a_click_on_the_map_and_on_a_neighbour_chooses(page, galaxies):
     page.evaluate("row => choose(row)", 5)
     x, y = page.evaluate("place(77)")
@@ -134,7 +119,6 @@ def test_a_click_on_the_map_and_on_a_neighbour_chooses(page, galaxies):
     assert page.url.endswith("#" + page.evaluate("encodeURIComponent(data.name[chosen])"))
 
 
-@NEEDED
 def test_filters_hold_for_map_and_neighbours(page, galaxies):
     index, _ = galaxies
     page.evaluate("row => choose(row)", 3)
@@ -148,7 +132,6 @@ def test_filters_hold_for_map_and_neighbours(page, galaxies):
     assert "no other galaxy" in page.inner_text("#neighbours")
 
 
-@NEEDED
 def test_search_by_name_and_by_keyboard(page):
     page.fill("#search", "galaxy 13 ")
     page.press("#search", "Enter")
@@ -167,7 +150,6 @@ def test_search_by_name_and_by_keyboard(page):
     assert page.evaluate("view.scale") == 1
 
 
-@NEEDED
 def test_the_list_downloads_as_csv(page, galaxies):
     page.evaluate("row => choose(row)", 14)
     with page.expect_download() as download:
@@ -177,7 +159,6 @@ def test_the_list_downloads_as_csv(page, galaxies):
     assert rows[0]["ra"] == ""  # row 14 has no position
 
 
-@NEEDED
 @pytest.mark.parametrize(
     "page", [{"viewport": {"width": 375, "height": 700}, "has_touch": True, "color_scheme": "dark"}], indirect=True
 )

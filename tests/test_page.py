@@ -5,7 +5,6 @@ import functools
 import gzip
 import http.server
 import io
-import shutil
 import threading
 
 import numpy as np
@@ -25,7 +24,6 @@ from rgz.tasks import inspect
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.slow  # the export takes a minute
 
 
@@ -116,8 +114,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def built(graph, tmp_path_factory):
     """Folder of the built page."""
-    if BROWSER is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
     try:
         pages.runtime()
     except BadInput as error:
@@ -138,16 +134,6 @@ def address(built):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

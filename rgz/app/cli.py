@@ -62,7 +62,9 @@ def train(
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
     path: TrainingSet = TRAINING_SET,
-    out: Annotated[Path | None, typer.Option(help="Output folder; by default runs/PRESET.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; by default runs/PRESET, with --start runs/finer.")
+    ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     start: Annotated[
         Path | None, typer.Option(help="VDVAE whose codes are kept: only the decoder finer than 8 × 8 is trained on.")

@@ -97,10 +97,15 @@ def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]
     size = sum(map(len, content.values()))
     if size > LARGEST:
         raise BadInput(f"the page has {size / 1e6:.2f} MB; at most {LARGEST / 1e6:g} MB load fast enough on a phone")
-    for name, data_ in content.items():
-        with artifacts.atomic(folder / name) as partial:
-            partial.write_bytes(data_)
+    save(folder, content)
     return size
+
+
+def save(folder: Path, content: dict[str, bytes]) -> None:
+    """Write files, by name, into a folder, each of them atomically."""
+    for name, value in content.items():
+        with artifacts.atomic(folder / name) as partial:
+            partial.write_bytes(value)
 
 
 def build(folder: Path) -> int:

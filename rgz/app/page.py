@@ -246,7 +246,5 @@ def build(folder: Path) -> int:
     size = sum(map(len, content.values())) + (folder / "sprites.webp").stat().st_size
     if size > LARGEST:
         raise BadInput(f"the page loads {size / 1e6:.1f} MB: more than {LARGEST / 1e6:g} MB take too long to download")
-    for name, value in content.items():
-        with artifacts.atomic(folder / name) as partial:
-            partial.write_bytes(value)
+    explorer.save(folder, content)
     return size
