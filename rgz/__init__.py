@@ -8,9 +8,11 @@ The names below are loaded when they are first used, so ``import rgz`` itself is
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing it from typing takes as long as Python itself takes to start
 if TYPE_CHECKING:
+    from typing import Any
+
     from rgz.data.cutout import Cutout, open_cutout
     from rgz.data.datasets import load_dataset
     from rgz.data.sample import Sample
@@ -50,7 +52,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULES:
         raise AttributeError(f"module 'rgz' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -9,6 +9,7 @@ rgz study                                  the measurements behind the book
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -157,23 +158,35 @@ def study(
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
     record = root / "results" / "steps.json"
     try:
-        before, status = json.loads(record.read_text()), 1
-    except (OSError, ValueError) as error:
+        text, status = record.read_text(encoding="utf-8"), 1
+        before = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
     cores = str(os.cpu_count() or 1)
     threads = cores if names and len(names) == 1 else "1"  # those of several steps would wait for each other
     environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
-    try:
+    with artifacts.atomic(record) as copy:  # doit itself would leave half a record if it were killed
+        copy.write_text(text, encoding="utf-8")
         for command in (["forget"],) * fresh + (["run", "-n", cores],):
-            words = [sys.executable, "-m", "doit", *command, *(names or ())]
-            status = subprocess.run(words, cwd=root, env=environment).returncode
-            if status:
-                raise typer.Exit(status)
-    finally:
+            words = [sys.executable, "-m", "doit", *command, "--db-file", str(copy), *(names or ())]
+            if status := _together(words, root, environment):
+                break
         if status:  # doit forgets a step that fails, but its committed results are still there
-            kept = before | json.loads(record.read_text())
-            with artifacts.atomic(record) as partial:
-                partial.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+            kept = before | json.loads(copy.read_text(encoding="utf-8"))
+            copy.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    raise typer.Exit(status)
+
+
+def _together(words: list[str], folder: Path, environment: dict[str, str]) -> int:
+    """Run a command in a session of its own, so that Ctrl-C reaches this process alone, which then ends them all."""
+    with subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True) as running:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:
+            if hasattr(os, "killpg"):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.kill()
+            raise
 
 
 def main() -> None:

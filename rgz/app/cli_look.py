@@ -1,6 +1,7 @@
 """The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import rgz
 from rgz import artifacts
 from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
@@ -59,7 +61,8 @@ def look(
 
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
     given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
-    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file.
+    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file. With
+    --output, the same command goes on where an interrupted one stopped.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
@@ -73,26 +76,30 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    kept, near, answered, refused = list[Any](), list[Any](), 0, 0
-    with tables.saved(output, form) as save:
-        for one in _answers(_listed(files or [], at), (pixel, hdu, plane), k):
-            if isinstance(one, dict):
-                row, text, refused = one, f"rgz: {one['notes'][0]}", refused + 1
-            else:
-                row, text, answered = one.to_dict(codes), str(one), answered + 1
-                near += [(one.cutout.name, one.neighbours)] if table else []
-                kept += [one] if plot and answered <= PLOTTED else []
-            save(row)
+    kept, near, refused, number = list[Any](), list[Any](), 0, 0
+    asked, choice = _listed(files or [], at), (pixel, hdu, plane)
+    request = _request(asked, choice, k, codes, (plot or table) and os.getpid()) if output else None
+    with tables.saved(output, form, request) as (done, save):
+        if done:
+            typer.echo(f"going on after {len(done)} galaxies of an interrupted run", err=True)
+        for number, one in enumerate(chain(done, _answers(asked, len(done), choice, k)), 1):
+            row = one if isinstance(one, dict) else one.to_dict(codes)
+            if number > len(done):
+                save(row)
+            refused += row["status"] == "refused"
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
-            elif row is one or not output:
-                typer.echo(text, err=row is one)
+            elif row["status"] == "refused" or not output:
+                typer.echo(f"rgz: {row['notes'][0]}" if one is row else str(one), err=one is row)
+            if not isinstance(one, dict):
+                near += [(one.cutout.name, one.neighbours)] if table else []
+                kept += [one] if plot and len(kept) < PLOTTED else []
     if table:
         search.write(_together(near), table)
     if plot:
         _draw(kept, plot)
     if refused:
-        typer.echo(f"{answered} answered, {refused} refused", err=True)
+        typer.echo(f"{number - refused} answered, {refused} refused", err=True)
         if strict:
             raise typer.Exit(1)
 
@@ -112,19 +119,29 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
     return found
 
 
-def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["Inspection | dict[str, Any]"]:
-    """The inspections, in order, and rows of what cannot be used. If nothing can, an error."""
+def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
+    """All that the results depend on; the options include a number of this process if it is not to be resumed."""
+    files = [path.stat() if path and path.is_file() else None for path, _ in asked]
+    known = [(one.st_size, one.st_mtime_ns) if one else None for one in files]
+    made = [artifacts.sha256(artifacts.artifact(name)) for name in ("vdvae.safetensors", "codes.h5")]
+    return rgz.__version__, asked, known, options, made
+
+
+def _answers(
+    asked: list["Item"], start: int, choice: tuple[Any, ...], k: int
+) -> Iterator["Inspection | dict[str, Any]"]:
+    """The inspections from number ``start`` on, in order, and rows of what cannot be used. If nothing can, an error."""
     refused = list[Refusal]()
-    cutouts = _cutouts(asked, choice, refused)
+    cutouts = _cutouts(asked, start, choice, refused)
     first, told = next(cutouts, None), 0
-    if first is None and len(asked) == 1:
+    if first is None and len(asked) == 1 > start:
         raise BadInput(refused[0][1]["notes"][0])
     answers: Iterator[Inspection] = iter(())
     if first is not None:
         from rgz.tasks import inspect  # torch, which takes seconds
 
         answers = inspect.inspect_each(chain([first], cutouts), k)
-    for number in range(len(asked) + 1):
+    for number in range(len(asked) - start + 1):
         one = next(answers, None)
         while told < len(refused) and (one is None or refused[told][0] <= number):
             yield refused[told][1]
@@ -132,20 +149,20 @@ def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["
         if one is None:
             break
         yield one
-    if first is None:
+    if first is None and not start:
         raise BadInput(f"none of these {len(refused)} files can be used")
 
 
-def _cutouts(asked: list["Item"], choice: tuple[Any, ...], refused: list[Refusal]) -> Iterator["Cutout"]:
+def _cutouts(asked: list["Item"], start: int, choice: tuple[Any, ...], refused: list[Refusal]) -> Iterator["Cutout"]:
     """Cut-outs of files or positions; rows of those that cannot be used go to ``refused``."""
     from rgz.data import cutout
     from rgz.progress import progress
 
-    for number, (path, at) in enumerate(progress(asked, desc="looking", unit="galaxy")):
+    for number, (path, at) in enumerate(progress(asked[start:], desc="looking", unit="galaxy")):
         place = None
         try:
             if path is None and at is None:
-                raise BadInput(f"row {number + 1} of the table has neither a file nor a position")
+                raise BadInput(f"row {start + number + 1} of the table has neither a file nor a position")
             place = cutout.parse_position(*at) if at else None
             yield cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
         except BadInput as error:

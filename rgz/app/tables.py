@@ -1,8 +1,11 @@
 """Tables of files and positions as input of ``rgz look``, and its results as a file."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from rgz import artifacts
 from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where two processes that write one file are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LINES", "Item", "items", "results", "saved", "scores", "written"]
 
@@ -82,21 +90,62 @@ def _text(column: Column) -> list[str]:
 
 
 @contextmanager
-def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that takes results one by one; ``path`` then has them all, as JSON lines or as a table.
+def saved(
+    path: Path | None, form: str | None, request: Any = ""
+) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
+    """The results that an interrupted run of the same ``request`` left, and a function that takes further ones.
 
+    ``path`` then has all of them, as JSON lines or as a table; until then they are in a file beside it, line by line.
     In a table, probabilities and numbers of codes are columns, and lists are text. Raises :class:`BadInput` if the file
-    cannot be written.
+    cannot be written, or another process writes the same one.
     """
     if path is None:
-        yield lambda row: None
-    elif (ending := written(path, form)) in LINES:
-        with artifacts.atomic(path) as partial, partial.open("w", encoding="utf-8") as stream:
-            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream)
-    else:
-        rows: list[dict[str, Any]] = []
-        yield lambda row: rows.append(_flat(row))
-        search.write(Table(rows), path, search.FORMATS[ending])
+        yield [], lambda row: None
+        return
+    ending = written(path, form)
+    unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
+    with _opened(unfinished, path) as stream:
+        rows = _whole(stream)
+
+        def save(row: dict[str, Any]) -> None:
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            while line:  # a full disk takes a part, and then raises
+                line = line[stream.write(line) :]
+
+        try:
+            yield rows, save
+        except BadInput:
+            unfinished.unlink()
+            raise
+        if ending in LINES:
+            with artifacts.atomic(path) as copy:
+                shutil.copyfile(unfinished, copy)
+        else:
+            search.write(Table([_flat(row) for row in _whole(stream)]), path, search.FORMATS[ending])
+    unfinished.unlink(missing_ok=True)
+
+
+def _opened(unfinished: Path, path: Path) -> FileIO:
+    """The file of incomplete results, locked while this process runs."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = unfinished.open("a+b", buffering=0)
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BadInput(f"{path} is being written by another process: wait for it, or choose another name") from error
+    except OSError as error:
+        raise BadInput(f"cannot write {path} ({error.strerror or error}): choose another folder") from error
+    return stream
+
+
+def _whole(stream: FileIO) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; an incomplete line at its end is cut off."""
+    stream.seek(0)
+    data = stream.read()
+    stream.truncate(data.rfind(b"\n") + 1)
+    with as_bad_input(f"{stream.name} is damaged", "remove it"):
+        return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
 def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:

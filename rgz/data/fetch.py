@@ -72,6 +72,7 @@ def fetch(name: str) -> Path:
     if file.url is None:
         raise BadInput(f"{name} is not published as one file ({file.source}): {hint}")
     known = {"registry": {name: f"sha256:{file.sha256}"}, "urls": {name: file.url}}
+    artifacts.sweep(folder, "tmp*")  # which pooch downloads to
     try:
         return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=True))
     except (OSError, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive

@@ -244,12 +244,11 @@ def inspect_each(cutouts: Iterable[Cutout], k: int = 10) -> Iterator[Inspection]
 
     The next galaxies are taken from ``cutouts`` by another thread, so that files are read during the inspection.
     """
-    tools, waiting = _Tools(), iter(cutouts)
-    with ThreadPoolExecutor(1) as reader:
+    tools, waiting, reader = _Tools(), iter(cutouts), ThreadPoolExecutor(1)
+    following = reader.submit(lambda: list(islice(waiting, CHUNK)))
+    while chunk := following.result():
         following = reader.submit(lambda: list(islice(waiting, CHUNK)))
-        while chunk := following.result():
-            following = reader.submit(lambda: list(islice(waiting, CHUNK)))
-            yield from tools.inspect(chunk, k)
+        yield from tools.inspect(chunk, k)
 
 
 class _Tools:
