@@ -84,7 +84,7 @@ def archives(folder: Path, address: str) -> str:
     folder.mkdir()
     sources = simulate.sources(4 * COUNT, seed=5)
     fields = [255 * image / image.max() for image in sources.images.astype(float)]
-    place = [(150 + number / 2, 2.0) for number in range(4 * COUNT)]
+    place = [(100 + 1.03 * number, 30.5) for number in range(4 * COUNT)]  # some are for validation
     for name, start in {"MiraBest_F_batches": 0, "NVSS_PNG_dataset": COUNT, "FIRST_PNG_dataset": 2 * COUNT}.items():
         _batches(folder / f"{name}.tar.gz", fields[start:][:COUNT], place[start:][:COUNT])
     with io.BytesIO() as stream, zipfile.ZipFile(folder / "galaxy_data_h5.zip", "w") as packed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
+from astropy.utils.xml.iterparser import get_xml_iterator
 from numpy.typing import NDArray
 
 from rgz import artifacts
@@ -28,6 +29,8 @@ __all__ = ["LINES", "Item", "items", "results", "saved", "scores", "written"]
 
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
+PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
+LARGEST = 1 << 26  # values in a Parquet file
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
@@ -64,19 +67,36 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 
 
 def _table(path: Path, form: str) -> Table:
-    """The table in a file; raises ValueError for a FITS header of more columns than the standard allows."""
-    if form == "fits":
-        with path.open("rb") as stream:
+    """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
+    with path.open("rb") as stream:
+        if stream.read(6).startswith(PACKED):
+            raise ValueError("it is compressed: unpack it first")
+        stream.seek(0)
+        if form == "fits":
             archives.open_fits(stream)
+    if form == "parquet":
+        from pyarrow import parquet
+
+        known = parquet.read_metadata(path)
+        if known.num_rows * known.num_columns > LARGEST:
+            raise ValueError(f"it claims {known.num_rows} rows of {known.num_columns} columns")
+    if form == "votable":
+        with get_xml_iterator(str(path)) as events:
+            if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
+                raise ValueError("its data are in another file, which is not read")
     return Table.read(path, format=form)
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
+    """Whether a FITS file has an image; True if it is compressed, or cannot be read, which is then
+    said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
-        with problem, path.open("rb") as stream, archives.open_fits(stream) as units:
-            return any(unit.is_image and len(unit.shape) > 1 for unit in units)
+        with problem, path.open("rb") as stream:
+            if stream.read(6).startswith(PACKED):
+                return True
+            stream.seek(0)
+            return any(unit.is_image and len(unit.shape) > 1 for unit in archives.open_fits(stream))
     except BadInput:
         return True
 
