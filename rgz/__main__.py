@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 __all__ = ["main"]
@@ -11,7 +12,7 @@ def _stop(_signal: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt; during an import, which may swallow or print it, end the process at once."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            os.write(2, b"rgz: stopped\n")
+            os.write(2, b"\n" * ("tqdm" in sys.modules) + b"rgz: stopped\n")  # there may be a bar on the line
             os._exit(130)
         frame = frame.f_back
     raise KeyboardInterrupt

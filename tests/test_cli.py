@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from astropy.table import Table
 
 import rgz
 from rgz import __version__, artifacts
+from rgz.app import cli
 from rgz.data import datasets, sample, simulate
 from rgz.features import codes
 from rgz.models import checkpoint, flow
@@ -141,21 +144,46 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
     assert fitted.percentile([0.0]).shape == (1,)  # refused unless calibrated
 
 
-def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
-    called = []
+def test_a_study_runs_its_step_in_the_clone(tmp_path, monkeypatch, run):
+    called, record = [], tmp_path / "results" / "steps.json"
+    record.parent.mkdir()
+    record.write_text("{}")
 
-    def doit(command, cwd, env):
-        called.append((command[1:], cwd))
-        assert env["OMP_NUM_THREADS"] == str(os.cpu_count())  # of a single step
-        return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
+    def doit(command, folder, environment):
+        assert environment["OMP_NUM_THREADS"] == str(os.cpu_count())  # of a single step
+        copy = Path(command.pop(command.index("--db-file") + 1))
+        assert copy != record  # doit itself would leave half a record if it were killed
+        copy.write_text('{"map": {}}')
+        called.append((command[1:], folder))
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", doit)
+    monkeypatch.setattr(cli, "_together", doit)
+    monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert run("study", "classification", "--fresh")[0] == 3
+    assert run("study", "classification", "--fresh")[0] == 0
     assert called == [
-        (["-m", "doit", *step], HOUSE)
-        for step in (["forget", "classification"], ["run", "-n", str(os.cpu_count()), "classification"])
+        (["-m", "doit", *step, "--db-file", "classification"], tmp_path)
+        for step in (["forget"], ["run", "-n", str(os.cpu_count())])
     ]
+    assert record.read_text() == '{"map": {}}'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sessions of POSIX")
+def test_control_c_ends_a_command_and_those_that_it_started(tmp_path):
+    """Those that a study runs are in a session of their own, which Ctrl-C does not reach."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+    inner = "import pathlib, sys, time\nfor _ in range(3000): pathlib.Path(sys.argv[1]).touch(); time.sleep(0.02)"
+    words = [sys.executable, "-c", code, inner, str(tmp_path / "alive")]
+    program = f"import os, pathlib; from rgz.app import cli; cli._together({words!r}, pathlib.Path.cwd(), os.environ)"
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "alive").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    time.sleep(0.1)
+    (tmp_path / "alive").unlink()
+    time.sleep(0.5)
+    assert not (tmp_path / "alive").exists()
 
 
 def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):

@@ -17,6 +17,7 @@ from rgz.data import fetch, simulate
 from rgz.errors import BadInput
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and mounts of POSIX")]
+HOUSE = Path(__file__).parents[1]
 KEPT = {name: value for name, value in os.environ.items() if not name.startswith("RGZ_")} | {"OMP_NUM_THREADS": "1"}
 SIMILAR = "similar", "rgd-0001"
 
@@ -33,6 +34,12 @@ def rgz(*arguments, **options):
     process = start(*arguments, **options)
     out, err = process.communicate()
     return process.returncode, out, err
+
+
+def until(process, happened):
+    """Wait for something that a process does."""
+    while not happened() and process.poll() is None:
+        time.sleep(0.01)
 
 
 def mounted(folder, options):
@@ -73,7 +80,7 @@ def one_line(status, out, err, *words):
 
 def test_a_full_disk_is_one_line_and_leaves_no_file(full):
     for name in ("a.csv", "a.vot", "a.fits"):
-        one_line(*rgz(*SIMILAR, "-k", "500", "--table", full / name), "No space left on device", "free some space")
+        one_line(*rgz(*SIMILAR, "-k", "500", "--table", full / name), " space ", "free some space")
         assert list(full.iterdir()) == []
 
 
@@ -96,67 +103,80 @@ def test_a_read_only_folder_is_one_line(read_only, images):
     one_line(*rgz("data", "fetch", "galaxy_data_h5.zip", env=KEPT | {"RGZ_CACHE": str(read_only)}), "RGZ_CACHE")
 
 
-@pytest.mark.parametrize("home", [None, "fixed"])
-def test_without_a_home_that_can_be_written_to(read_only, images, tmp_path, home):
+def test_without_a_home_that_can_be_written_to(read_only, images, tmp_path):
     kept = {name: value for name, value in KEPT.items() if not name.startswith(("HOME", "XDG_", "MPL"))}
-    env = kept | ({} if home is None else {"HOME": str(read_only)})
+    one_line(*rgz("data", "fetch", "frdeep_positions.csv.gz", env=kept), "RGZ_DATA_MIRROR")
     words = "look", images / "a.fits", "-k", "1", "--plot", tmp_path / "a.png", "--table", tmp_path / "a.vot"
-    status, out, err = rgz(*words, env=env)
-    assert (status, err) == (0, "")
-    assert "not excluded at 90 %" in out
+    status, out, err = rgz(*words, env=kept | {"HOME": str(read_only)})
+    assert status == 0, err
+    assert {line.split(":")[0] for line in err.splitlines()} <= {"", "looking"}  # nothing but a bar
+    assert "not excluded at 90 %" in out or "no class" in out
     assert (tmp_path / "a.png").exists()
 
 
 def test_without_unicode(images):
     env = KEPT | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    status, out, err = rgz("look", images, "-k", "1", env=env | {"PYTHONIOENCODING": ""})
-    assert (status, err) == (0, "")
-    assert out.count("not excluded at 90 %") + out.count("no class") == 3
-    status, out, _ = rgz("look", images / "b″σ.fits", "-k", "1", "--json", env=env)
-    assert status == 0
-    assert json.loads(out)["neighbours"]
+    status, out, err = rgz("look", images / "b″σ.fits", "-k", "1", env=env)
+    assert status == 0, err
+    assert "not excluded at 90 %" in out or "no class" in out
+    one_line(*rgz("look", images / "absent″.fits", env=env), "check its path")
 
 
-def test_a_closed_pipe_is_silent(images):
-    process = start("look", images, "--json")
-    assert json.loads(process.stdout.readline())
+def test_a_closed_pipe_is_silent():
+    process = start(*SIMILAR, "-k", "5000")  # more than a pipe holds
+    assert process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait() in (0, 1)
+    assert process.wait() == 1
 
 
-@pytest.mark.parametrize("seconds", [0.08, 0.2, 0.6, 2.0])
-def test_control_c_is_one_line_and_status_130(images, tmp_path, seconds):
-    process = start("look", *[images] * 100, "--output", tmp_path / "a.jsonl")
-    time.sleep(seconds)
+def stopped(process):
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.endswith("rgz: stopped\n")
+    assert err.splitlines()[-1] == "rgz: stopped"
     assert "Traceback" not in err
-    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".unfinished"])
+
+
+def test_control_c_while_a_module_is_imported_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("import time, pathlib; pathlib.Path('here').touch(); time.sleep(60)")
+    process = start("--version", cwd=tmp_path, env=KEPT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{HOUSE}"})
+    until(process, (tmp_path / "here").exists)
+    stopped(process)
+
+
+def test_control_c_ends_a_batch_in_one_line(images, tmp_path):
+    process = start("look", *[images] * 100, "--output", tmp_path / "a.jsonl")
+    until(process, lambda: any(tmp_path.iterdir()))
+    stopped(process)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
 
 
 def test_a_killed_batch_goes_on_where_it_stopped(images, tmp_path):
     def batch(name):
-        return "look", *[images] * 12, "--output", tmp_path / name, "-k", "2"
+        return "look", *[images] * 6, "--output", tmp_path / name, "-k", "2"
 
     status, _, err = rgz(*batch("whole.jsonl"))
     assert status == 0, err
     process = start(*batch("a.jsonl"))
-    while not any(path.stat().st_size for path in tmp_path.glob("*.unfinished")) and process.poll() is None:
-        time.sleep(0.01)
+    until(process, lambda: any(path.stat().st_size for path in tmp_path.glob("*.unfinished")))
     process.kill()
     process.communicate()
     (unfinished,) = tmp_path.glob("a.jsonl.*.unfinished")
-    done = unfinished.read_text().count("\n")
-    assert 0 < done < 36
+    done = unfinished.read_bytes().count(b"\n")
+    assert 0 < done < 18
     with unfinished.open("a") as stream:
         stream.write('{"file": "half a li')
     status, _, err = rgz(*batch("a.jsonl"))
     assert status == 0
     assert f"going on after {done} galaxies" in err
-    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    found, whole = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("a.jsonl", "whole.jsonl")
+    )
+    assert [one["file"] for one in found] == [one["file"] for one in whole]
+    assert [one["notes"] for one in found] == [one["notes"] for one in whole]
+    nats = [[one["log_likelihood"]["nats"] for one in rows] for rows in (found, whole)]
+    assert nats[0] == pytest.approx(nats[1], abs=1e-3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "whole.jsonl"]
 
 

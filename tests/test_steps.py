@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rgz import artifacts
+from rgz.app import cli
 
 HOUSE = Path(__file__).parents[1]
 
@@ -39,11 +40,11 @@ def test_a_study_that_fails_keeps_its_record(tmp_path, monkeypatch, run):
     record.write_text('{"similarity": {"hash": 1}, "map": {"hash": 1}}')
     monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
 
-    def forget_and_fail(*_command, **_options):
-        record.write_text('{"map": {"hash": 2}}')
-        return subprocess.CompletedProcess([], 1)
+    def forget_and_fail(words, *_):
+        Path(words[words.index("--db-file") + 1]).write_text('{"map": {"hash": 2}}')
+        return 1
 
-    monkeypatch.setattr(subprocess, "run", forget_and_fail)
+    monkeypatch.setattr(cli, "_together", forget_and_fail)
     assert run("study", "similarity", "--fresh")[0] == 1
     assert json.loads(record.read_text()) == {"similarity": {"hash": 1}, "map": {"hash": 2}}
 

@@ -1,6 +1,7 @@
 """The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -183,6 +184,7 @@ def _together(near: list[tuple[str, "Table"]]) -> "Table":
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written to
     from rgz import plots
     from rgz.tasks import inspect
 

@@ -150,12 +150,14 @@ def _opened(unfinished: Path, path: Path) -> FileIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = unfinished.open("a+b", buffering=0)
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BadInput(f"{path} is being written by another process: wait for it, or choose another name") from error
     except OSError as error:
         raise BadInput(f"cannot write {path} ({error.strerror or error}): choose another folder") from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise BadInput(f"{path} is being written by another process: wait for it, or choose another name") from error
     return stream
 
 
