@@ -6,7 +6,7 @@ runs to its end. A file is *torn* if it is at its final path with content that n
 if its files are not those of an undisturbed run. Ctrl-C is *untidy* unless it ends in one line, status 130 and no
 temporary files. Counts are written to ``results/kills.csv``.
 
-    python benchmarks/kills.py --kills 9 --interrupts 5
+    python benchmarks/kills.py --kills 9 --interrupts 4
 """
 
 import argparse
@@ -269,8 +269,20 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
     seconds = finished(clone, name)
     right = {path: path.read_bytes() for path in made(clone, command.makes)}
     allowed = {path: [content, first.get(path, content)] for path, content in right.items()}
-    whole, counts = everything(clone), {"kills": 0, "torn": 0, "differ": 0, "interrupts": 0, "untidy": 0}
+    whole, counts = everything(clone), dict.fromkeys(("kills", "torn", "differ", "interrupts", "untidy"), 0)
     bar = tqdm(total=kills + interrupts, desc=name, disable=not sys.stderr.isatty())
+    while counts["interrupts"] < interrupts:
+        remove(clone, name, first)
+        status, told = stopped(clone, name, seconds, signal.SIGINT, rng)
+        left = [path.name for path in everything(clone) - whole if path.suffix != ".unfinished"]
+        for path in everything(clone) - whole:
+            path.unlink()
+        if status:
+            counts["interrupts"] += 1
+            bar.update()
+            if status != 130 or told.splitlines()[-1:] != ["rgz: stopped"] or "Traceback" in told or left:
+                counts["untidy"] += 1
+                print(f"{name}: untidy, status {status}, left {left}: {told[-600:]}", flush=True)
     while counts["kills"] < kills:
         if counts["kills"] % 3 == 0:
             remove(clone, name, first)
@@ -289,20 +301,6 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
                 print(f"{name}: differs", flush=True)
             for path in everything(clone) - whole:  # temporary files, which a later run removes after an hour
                 path.unlink()
-    while counts["interrupts"] < interrupts:
-        remove(clone, name, first)
-        status, told = stopped(clone, name, seconds, signal.SIGINT, rng)
-        left = [path.name for path in everything(clone) - whole if path.suffix != ".unfinished"]
-        for path in everything(clone) - whole:
-            path.unlink()
-        if status:
-            counts["interrupts"] += 1
-            bar.update()
-            if status != 130 or told.splitlines()[-1:] != ["rgz: stopped"] or "Traceback" in told or left:
-                counts["untidy"] += 1
-                print(f"{name}: untidy, status {status}, left {left}: {told[-600:]}", flush=True)
-    remove(clone, name, first)
-    finished(clone, name)
     return {"command": name} | counts | {"seconds": seconds}
 
 
@@ -310,7 +308,7 @@ def main() -> None:
     """Kill and stop all commands, and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=9, help="times that each command is killed")
-    parser.add_argument("--interrupts", type=int, default=5, help="times that each command is stopped with Ctrl-C")
+    parser.add_argument("--interrupts", type=int, default=4, help="times that each command is stopped with Ctrl-C")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--command", choices=COMMANDS, help="only up to this command; nothing is then written")
     chosen = parser.parse_args()
