@@ -73,6 +73,8 @@ def fetch(name: str) -> Path:
     if file.url is None:
         raise BadInput(f"{name} is not published as one file ({file.source}): {hint}")
     known = {"registry": {name: f"sha256:{file.sha256}"}, "urls": {name: file.url}}
+    import requests  # noqa: F401, it takes a while, in which pooch would have a temporary file
+
     artifacts.sweep(folder, "tmp*")  # which pooch downloads to
     try:
         with progress(desc=name, total=1, unit="B", unit_scale=True) as bar:  # pooch knows the total
