@@ -81,8 +81,6 @@ def look(
     asked, choice = _listed(files or [], at), (pixel, hdu, plane)
     request = _request(asked, choice, k, codes, (plot or table) and os.getpid()) if output else None
     with tables.saved(output, form, request) as (done, save):
-        if done:
-            typer.echo(f"going on after {len(done)} galaxies of an interrupted run", err=True)
         for number, one in enumerate(chain(done, _answers(asked, len(done), choice, k)), 1):
             row = one if isinstance(one, dict) else one.to_dict(codes)
             if number > len(done):
