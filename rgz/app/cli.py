@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -183,7 +184,11 @@ def _together(words: list[str], folder: Path, environment: dict[str, str]) -> in
         try:
             return running.wait()
         except KeyboardInterrupt:
-            if hasattr(os, "killpg"):
+            with suppress(
+                AttributeError, ProcessLookupError, subprocess.TimeoutExpired
+            ):  # there is no killpg on Windows
+                os.killpg(running.pid, signal.SIGTERM)  # at which they remove their temporary files
+                running.wait(5)
                 os.killpg(running.pid, signal.SIGKILL)
             running.kill()
             raise
