@@ -184,12 +184,12 @@ def _together(words: list[str], folder: Path, environment: dict[str, str]) -> in
         try:
             return running.wait()
         except KeyboardInterrupt:
-            with suppress(
-                AttributeError, ProcessLookupError, subprocess.TimeoutExpired
-            ):  # there is no killpg on Windows
+            if hasattr(os, "killpg"):  # not on Windows
                 os.killpg(running.pid, signal.SIGTERM)  # at which they remove their temporary files
-                running.wait(5)
-                os.killpg(running.pid, signal.SIGKILL)
+                with suppress(subprocess.TimeoutExpired):
+                    running.wait(5)
+                with suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
             running.kill()
             raise
 
