@@ -6,7 +6,7 @@ runs to its end. A file is *torn* if it is at its final path with content that n
 if its files are not those of an undisturbed run. Ctrl-C is *untidy* unless it ends in one line, status 130 and no
 temporary files. Counts are written to ``results/kills.csv``.
 
-    python benchmarks/kills.py --kills 9 --interrupts 4
+    python benchmarks/kills.py --kills 10 --interrupts 4
 """
 
 import argparse
@@ -70,7 +70,6 @@ COMMANDS = {
         "train --preset tiny --steps 110 --batch 4", TINY, beside=("runs/tiny/log.csv", "runs/tiny/checkpoint.pt")
     ),
     "encode": rgz(f"encode --weights {TINY} --dimensions 8", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
-    "study": rgz("study map --fresh", "results/map.csv", "results/steps.json"),
     "look": rgz("look images --output found.jsonl", "found.jsonl"),
 }
 
@@ -307,7 +306,7 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
 def main() -> None:
     """Kill and stop all commands, and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=9, help="times that each command is killed")
+    parser.add_argument("--kills", type=int, default=10, help="times that each command is killed")
     parser.add_argument("--interrupts", type=int, default=4, help="times that each command is stopped with Ctrl-C")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=COMMANDS, help="commands, if not all")
@@ -316,10 +315,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = world(Path(folder))
         for name in [*COMMANDS][: last + 1]:
-            if name == "study":  # whose inputs are those of the record
-                shutil.copy(clone / TINY, clone / "artifacts" / "vdvae.safetensors")
-                reset = sys.executable, "-m", "doit", "reset-dep", "network", "codes"
-                subprocess.run(reset, cwd=clone, env=environment(clone, name), check=True, capture_output=True)
             if name not in chosen.only:
                 finished(clone, name)
                 continue
