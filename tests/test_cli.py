@@ -143,19 +143,11 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
 
 def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
     called = []
-
-    def doit(command, cwd, env):
-        called.append((command[1:], cwd))
-        assert env["OMP_NUM_THREADS"] == str(os.cpu_count())  # of a single step
-        return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
-
-    monkeypatch.setattr(subprocess, "run", doit)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, cwd: called.append((words[1:], cwd)) or subprocess.CompletedProcess(words, 3)
+    )
     assert run("study", "classification", "--fresh")[0] == 3
-    assert called == [
-        (["-m", "doit", *step], HOUSE)
-        for step in (["forget", "classification"], ["run", "-n", str(os.cpu_count()), "classification"])
-    ]
+    assert called == [(["-m", "studies.steps", "classification", "--fresh"], HOUSE)]
 
 
 def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):

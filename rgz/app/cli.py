@@ -7,8 +7,6 @@ rgz train, encode, fit                     the network, its codes, and the flows
 rgz study                                  the measurements behind the book
 """
 
-import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -155,25 +153,8 @@ def study(
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    record = root / "results" / "steps.json"
-    try:
-        before, status = json.loads(record.read_text()), 1
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
-    cores = str(os.cpu_count() or 1)
-    threads = cores if names and len(names) == 1 else "1"  # those of several steps would wait for each other
-    environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
-    try:
-        for command in (["forget"],) * fresh + (["run", "-n", cores],):
-            words = [sys.executable, "-m", "doit", *command, *(names or ())]
-            status = subprocess.run(words, cwd=root, env=environment).returncode
-            if status:
-                raise typer.Exit(status)
-    finally:
-        if status:  # doit forgets a step that fails, but its committed results are still there
-            kept = before | json.loads(record.read_text())
-            with artifacts.atomic(record) as partial:
-                partial.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    words = [sys.executable, "-m", "studies.steps", *(names or ()), *["--fresh"] * fresh]
+    raise typer.Exit(subprocess.run(words, cwd=root).returncode)
 
 
 def main() -> None:
