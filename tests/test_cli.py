@@ -92,36 +92,23 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
         tmp_path / "run" / "vdvae.safetensors",
         "--out",
         tmp_path / "codes.h5",
-        "--dimensions",
-        "3",
         "--data",
         tmp_path / "train.h5",
     )
     assert status == 0, err
     for name in datasets.SAMPLES:
         table, code, about = codes.read_codes(tmp_path / "codes.h5", name)
-        assert code.shape == (6, 4 * 3)
+        assert code.shape == (6, 4 * 64)
         assert {"name", "ra", "dec", "label", "split"} <= set(table.colnames)
-        assert len(about["latents"]) == 3
+        assert len(about["latents"]) == 64
         assert about["weights_sha256"]
         assert (table["length"] > 0).all()
     space = codes.read_space(tmp_path / "codes.h5")
-    assert space.matrix.shape[0] == 4 * 3
+    assert space.matrix.shape[0] == 4 * 64
     for kind in encode.CLASSIFIERS:
         probability = classify.Classifier.from_pretrained(kind, tmp_path / "classifier.safetensors").predict_proba(code)
         np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-5)
-    assert codes.read_observed(tmp_path / "codes.h5", name).shape == (6, encode.AGAIN, 4 * 3)
-    too_many = (
-        "--dimensions",
-        600,
-        "--weights",
-        tmp_path / "run" / "vdvae.safetensors",
-        "--data",
-        tmp_path / "train.h5",
-    )
-    status, _, err = run("encode", *too_many, "--out", tmp_path / "more.h5")
-    assert status == 1
-    assert "latents up to 8 × 8: --dimensions 600 is more" in err.splitlines()[-1]
+    assert codes.read_observed(tmp_path / "codes.h5", name).shape == (6, encode.AGAIN, 4 * 64)
 
 
 @pytest.mark.slow

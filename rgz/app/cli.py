@@ -52,10 +52,7 @@ def _options(
 
 @app.command()
 def train(
-    preset: Annotated[
-        str,
-        typer.Option(help="deep (the network of the book) or tiny (for tests)."),
-    ] = "deep",
+    preset: Annotated[str, typer.Option(help="deep (the network of the book) or tiny (for tests).")] = "deep",
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
@@ -87,7 +84,6 @@ def train(
 def encode(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
-    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents in a code, those of highest rate.")] = 64,
     path: TrainingSet = TRAINING_SET,
 ) -> None:
     """Encode all samples into codes.h5, and fit the classifiers to them; twenty minutes on two cores.
@@ -99,10 +95,8 @@ def encode(
     from rgz.tasks import encode as encoding
 
     out = out or artifacts.artifacts() / "codes.h5"
-    counts = encoding.encode(
-        weights or artifacts.artifact("vdvae.safetensors"), cli_data.sources(path), out, dimensions
-    )
-    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}; {dimensions} latents")
+    counts = encoding.encode(weights or artifacts.artifact("vdvae.safetensors"), cli_data.sources(path), out)
+    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}")
 
 
 @app.command()

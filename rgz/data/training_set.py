@@ -79,7 +79,7 @@ def apart(table: Table, others: Table) -> NDArray[np.bool_]:
 def _fits_fields() -> Iterator[Field]:
     """The FIRST fields behind MiraBest, clipped at 3 rms here."""
     for name, data in archives.members(fetch.fetch(FITS_FIELDS)):
-        pixels, wcs = archives.read_fits(data, name)
+        pixels, wcs, *_ = archives.read_plane(data, name)
         if wcs is None:
             raise BadInput(f"{name} has no celestial WCS: it is needed for the positions of its sources")
         filled = fields.fill(pixels)
