@@ -63,6 +63,6 @@ def test_a_step_has_all_cores_and_what_fails_keeps_its_record(record, monkeypatc
 
 def test_a_damaged_record_stops_a_study(record):
     record.write_text("{")
-    with pytest.raises(BadInput, match="damaged .*: restore it with git checkout"):
+    with pytest.raises(BadInput, match=r"damaged .*: restore it with git checkout"):
         steps.run(["map"], root=record.parents[1])
     assert record.read_text() == "{"

@@ -2,7 +2,7 @@
 
 rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
 rgz explorer, page                         web pages that need no server of their own
-rgz data fetch, build                      the archives and the training set
+rgz data fetch                             the public archives
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
 """
@@ -110,7 +110,7 @@ def fit(
 
     Example: rgz fit --out runs/deep/density.safetensors
     """
-    from rgz.data import training_set
+    from rgz.data.sample import cells
     from rgz.features.embed import Encoder
     from rgz.models import flow as flows
 
@@ -118,7 +118,7 @@ def fit(
     seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
-    fitted = flows.calibrate(flows.fit_ensemble(codes, training_set.cells(seen.table)), unseen)
+    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen)
     about = artifacts.describe(
         weights_sha256=artifacts.sha256(artifacts.artifact("vdvae.safetensors")),
         codes_sha256=artifacts.sha256(artifacts.artifact("codes.h5")),

@@ -10,7 +10,6 @@ import torch
 from rgz import artifacts
 from rgz.app import cli_data
 from rgz.data import datasets, fetch, loader, sample
-from rgz.data import training_set as training_sets
 from rgz.errors import BadInput
 from rgz.models import checkpoint, train
 from rgz.models.vdvae import PRESETS, VDVAE
@@ -35,7 +34,7 @@ def network(preset: str, start: Path | None, seed: int) -> tuple[VDVAE, dict[str
 def run(
     model: Any, origin: dict[str, Any], path: Path, weights: Path, schedule: train.Schedule, device: str = "cpu"
 ) -> float:
-    """Train a network, or resume a run, on the training set ``path``, which is built if missing.
+    """Train a network, or resume a run, on the training set ``path``.
 
     The folder of ``weights`` gets the checkpoint and the log, too. ``origin`` says which network it is, and is recorded
     with the weights. Returns the bits per dimension of the validation images.
@@ -62,7 +61,7 @@ def run(
 def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:
     """What a network was trained on: counts and hashes."""
     names = {name: datasets.SAMPLES[name][0] for name in ("mirabest", "rgd")}
-    names |= {name: name for name in (training_sets.FITS_FIELDS, training_sets.ZOO)}
+    names |= {name: name for name in (datasets.FITS_FIELDS, datasets.ZOO)}
     return {
         "sources": len(seen),
         "radio_galaxy_zoo": int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,

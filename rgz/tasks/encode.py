@@ -52,12 +52,12 @@ def encode(weights: Path, sources: Sample, out: Path) -> dict[str, int]:
     """Write codes of all samples to an HDF5 file, and ``classifier.safetensors`` to the same folder.
 
     The rows of ``sources``, the training set, in the split ``train`` are used to rank the latents and to fit the
-    metric. Returns the number of galaxies by sample. Raises :class:`rgz.errors.BadInput` if an archive is not available.
+    metric. Returns the number of galaxies by sample, and raises :class:`rgz.errors.BadInput` if an archive is missing.
     """
     model, recipe, _ = checkpoint.load(weights)
     seen = sources[sources.table["split"] == "train"]
     _, rates = embed.full_codes(model, prepare(seen.images, seen.pixel, recipe)[0], blocks=model.coded)
-    encoder = embed.Encoder(embed.Embed(model, recipe, embed.rank(rates)[:DIMENSIONS]))
+    encoder = embed.Encoder(model, recipe, embed.rank(rates)[:DIMENSIONS])
     groups = {name: _encoded(encoder, name) for name in datasets.SAMPLES}
     attributes = artifacts.describe(
         weights_sha256=artifacts.sha256(weights),
