@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -130,12 +131,13 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
 
 
 def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
-    called = []
-    monkeypatch.setattr(
-        subprocess, "run", lambda words, cwd: called.append((words[1:], cwd)) or subprocess.CompletedProcess(words, 3)
-    )
+    process = MagicMock()
+    process.return_value.__enter__.return_value.wait.return_value = 3
+    monkeypatch.setattr(subprocess, "Popen", process)
     assert run("study", "classification", "--fresh")[0] == 3
-    assert called == [(["-m", "studies.steps", "classification", "--fresh"], HOUSE)]
+    (words,), options = process.call_args
+    assert words[1:] == ["-m", "studies.steps", "classification", "--fresh"]
+    assert options == {"cwd": HOUSE}
 
 
 def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):

@@ -47,13 +47,16 @@ def test_a_step_has_all_cores_and_what_fails_keeps_its_record(record, monkeypatc
     record.write_text('{"similarity": {"hash": 1}, "map": {"hash": 1}}')
     called = []
 
-    def fail(command, cwd, env):
-        called.append(command[1:])
-        assert (cwd, env["OMP_NUM_THREADS"]) == (record.parents[1], str(os.cpu_count()))
-        record.write_text('{"map": {"hash": 2}}')
-        return subprocess.CompletedProcess(command, 0 if "forget" in command else 3)
+    def fail(words, folder, environment):
+        place = words.index("--db-file")
+        copy = Path(words[place + 1])
+        called.append([*words[1:place], *words[place + 2 :]])
+        assert (folder, environment["OMP_NUM_THREADS"]) == (record.parents[1], str(os.cpu_count()))
+        assert json.loads(record.read_text())["map"] == {"hash": 1}  # untouched until the end
+        copy.write_text('{"map": {"hash": 2}}')
+        return 0 if "forget" in words else 3
 
-    monkeypatch.setattr(subprocess, "run", fail)
+    monkeypatch.setattr(steps, "_together", fail)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert steps.run(["similarity"], fresh=True, root=record.parents[1]) == 3
     expected = ["forget"], ["run", "-n", str(os.cpu_count())]

@@ -148,7 +148,8 @@ def study(
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
     words = [sys.executable, "-m", "studies.steps", *(names or ()), *["--fresh"] * fresh]
-    raise typer.Exit(subprocess.run(words, cwd=root).returncode)
+    with subprocess.Popen(words, cwd=root) as running:  # it ends its steps on Ctrl-C, which run would not wait for
+        raise typer.Exit(running.wait())
 
 
 def main() -> None:
