@@ -13,6 +13,7 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from joblib import parallel_config
 
 import rgz
 from rgz import __version__, artifacts
@@ -121,7 +122,8 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
     built.table["split"] = ["valid" if i % 3 == 0 else "train" for i in range(30)]
     built.table["ra"], built.table["dec"] = 10.0, [float(2 * i) for i in range(30)]
     sample.write(tmp_path / "train.h5", built)
-    status, out, err = run("fit", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
+    with parallel_config(backend="sequential"):
+        status, out, err = run("fit", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
     assert status == 0, err
     assert "2 flows, fitted to 20 sources, calibrated with 10" in out
     fitted, about = flow.load(tmp_path / "d.safetensors")
