@@ -91,6 +91,7 @@ def test_the_density_of_a_banana_adds_up_to_one(bent):
     assert np.exp(likely).sum() * (10 / 300) * (28 / 400) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_another_library_fits_as_well(bent):
     zuko = pytest.importorskip("zuko")
     fitting, asked = (
