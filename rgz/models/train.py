@@ -160,7 +160,7 @@ class _Run:
             out = self.model(*images)
         out["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-        means = _means(out, cast(Any, self.model).levels if hasattr(self.model, "levels") else ())
+        means = _means(out, getattr(self.model, "levels", ()))
         return means | {"gradient_norm": norm}
 
     def _captured(self, images: tuple[Tensor, ...]) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
