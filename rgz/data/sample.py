@@ -31,9 +31,9 @@ from rgz.transforms.fields import has_source
 
 CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "fletcher32": True}
 """Options of an HDF5 dataset that compress it and add a checksum to detect corruption."""
+SAME_SOURCE = 10.0  # arcsec, between rows that are one source
 LARGEST = 1 << 30  # bytes of the data sets of a file together
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
-SAME_SOURCE = 10.0  # arcsec
 
 
 @dataclass(frozen=True)
