@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads of several processes wait for each other
 LOCATE = """
 from rgz.app.explorer import TITLES
 from rgz.data import datasets, fetch
@@ -71,7 +72,8 @@ def install(session):
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
-    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
+    session.env |= ONE_THREAD  # a worker on each core
+    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session
@@ -165,8 +167,7 @@ def _papermill(notebook):
         str(folder / notebook.name),
     ]
     print(f"running {notebook.name}", flush=True)
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, env=os.environ | single, capture_output=True, text=True)
+    return subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True)
 
 
 def _build(session):
