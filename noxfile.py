@@ -186,6 +186,7 @@ def _build(session):
 def train(session):
     """Train the network again; minutes on a GPU (``-- --device cuda --batch 256``), a day on two cores."""
     _install(session)
+    _run(session, "rgz", "study", "training-set")
     _run(session, "rgz", "train", *session.posargs)
 
 

@@ -91,10 +91,13 @@ def test_the_density_of_a_banana_adds_up_to_one(bent):
     assert np.exp(likely).sum() * (10 / 300) * (28 / 400) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_another_library_fits_as_well(bent):
     zuko = pytest.importorskip("zuko")
-    values, asked = (bent.whitened(banana(count, seed)).astype(np.float32) for count, seed in ((3000, 0), (5000, 2)))
-    fitting, stopping = torch.from_numpy(values[:2400]), torch.from_numpy(values[2400:])
+    fitting, asked = (
+        torch.from_numpy(bent.whitened(banana(count, seed)).astype(np.float32))
+        for count, seed in ((3000, 0), (5000, 2))
+    )
     torch.manual_seed(0)
     other = zuko.flows.MAF(2, 0, transforms=BENT.layers, hidden_features=(BENT.hidden,) * 2)
     optimizer = torch.optim.AdamW(other.parameters(), BENT.learning_rate, weight_decay=1e-4)
@@ -106,9 +109,8 @@ def test_another_library_fits_as_well(bent):
             loss.backward()
             optimizer.step()
         schedule.step()
-    flow = flows.fit_flow(fitting.numpy(), stopping.numpy(), BENT)
     with torch.no_grad():
-        ours, theirs = (said(torch.from_numpy(asked)).mean().item() for said in (flow, other().log_prob))
+        ours, theirs = (said(asked).mean().item() for said in (bent.flows[0], other().log_prob))
     assert ours == pytest.approx(theirs, abs=0.05)
 
 

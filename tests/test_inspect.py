@@ -16,7 +16,7 @@ from test_cutout import fits_file, wcs_of
 
 import rgz
 from rgz import artifacts
-from rgz.data import archives, cutout, fetch, simulate, training_set
+from rgz.data import archives, cutout, datasets, fetch, simulate
 from rgz.errors import BadInput
 from rgz.tasks import classify, inspect
 from rgz.transforms import prepare
@@ -258,10 +258,10 @@ def test_an_archive_image_finds_itself(survey, tmp_path):
 
 @pytest.mark.data
 def test_a_first_field_is_the_galaxy_that_the_archive_has(tmp_path):
-    if fetch.locate(training_set.FITS_FIELDS) is None:
+    if fetch.locate(datasets.FITS_FIELDS) is None:
         pytest.skip("the FITS fields of MiraBest are not here")
     hits = []
-    for number, (_, data) in enumerate(archives.members(fetch.fetch(training_set.FITS_FIELDS))):
+    for number, (_, data) in enumerate(archives.members(fetch.fetch(datasets.FITS_FIELDS))):
         if number % 40 == 0:
             (tmp_path / "field.fits.fz").write_bytes(data)
             seen = rgz.inspect(rgz.open_cutout(tmp_path / "field.fits.fz"))

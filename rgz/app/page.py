@@ -55,7 +55,7 @@ class Answers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = Encoder.from_pretrained().embed
+        self.embed = Encoder.from_pretrained()
         self.centroid, self.coarse = (_Classes(Classifier.from_pretrained(kind)) for kind in ("centroid", "coarse"))
         self.density = _Density(FlowEnsemble.from_pretrained())
         self.similarity = _Similarity(SearchIndex.from_pretrained().about_centroid)

@@ -169,12 +169,6 @@ PACKED: dict[bytes, tuple[str, Any]] = {
 }
 
 
-def read_fits(source: Path | bytes, name: str = "the FITS data") -> tuple[NDArray[np.float32], WCS | None]:
-    """Pixels (H, W) of the image that :func:`read_plane` reads, NaN where blank, and its celestial WCS, if any."""
-    pixels, wcs, _, _ = read_plane(source, name)
-    return pixels, wcs
-
-
 def read_plane(
     source: Path | bytes,
     name: str = "the FITS data",

@@ -33,6 +33,7 @@ CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffl
 """Options of an HDF5 dataset that compress it and add a checksum to detect corruption."""
 LARGEST = 1 << 30  # bytes of the data sets of a file together
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
+SAME_SOURCE = 10.0  # arcsec
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,13 @@ def same_source(table: Table, arcsec: float) -> NDArray[Any]:
     sky = positions(table[known])
     one, other, _, _ = sky.search_around_sky(sky, arcsec * u.arcsec)
     return connected((known[one], known[other]), len(table))
+
+
+def cells(table: Table) -> NDArray[np.str_]:
+    """For each row the name of its square degree, (N,); neighbours share one, so they are held out together."""
+    north = np.asarray(table["dec"], float)
+    east = np.asarray(table["ra"], float) * np.cos(np.radians(north))
+    return np.array([f"{x} {y}" for x, y in np.floor([east, north]).astype(int).T])
 
 
 def usable(sample: Sample) -> NDArray[np.bool_]:
