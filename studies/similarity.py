@@ -25,8 +25,7 @@ from rgz import artifacts
 from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
-from rgz.data.sample import Sample, positions, usable
-from rgz.data.training_set import SAME_SOURCE
+from rgz.data.sample import SAME_SOURCE, Sample, positions, usable
 from rgz.features import metric
 from rgz.features.embed import PARTS, Embed, Encoder
 from rgz.models.vdvae import VDVAE

@@ -18,7 +18,7 @@ import rgz
 from rgz import artifacts
 from rgz.data import archives, cutout, fetch, simulate, training_set
 from rgz.errors import BadInput
-from rgz.tasks import classify, inspect
+from rgz.tasks import classify, inspect, search
 from rgz.transforms import prepare
 from studies import injected
 
@@ -31,9 +31,7 @@ def source():
 def of(seen, **known):
     """An inspection of a cut-out with made-up results."""
     known = {"area": 3.0, "likelihood": (-60.0, 7.0, 50.0)} | known
-    near = Table(
-        names=("name", "sample", "label", "separation", "same", "link"), dtype=(str, str, str, float, bool, str)
-    )
+    near = Table(names=search.LISTED, dtype=(str, str, float, float, float, str, str, bool, str))
     probabilities = dict(zip(classify.CLASSES, (0.1, 0.8, 0.06, 0.04), strict=True))
     return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, code=np.zeros(256), **known)
 
@@ -318,7 +316,7 @@ def cases():
     if not folder.is_dir():
         pytest.skip("the cases are not here")
     names = [path.stem for path in folder.glob("*.fits") if path.stem in CASES]
-    return dict(zip(names, inspect.inspect_each(cutout.open_cutout(folder / f"{n}.fits") for n in names), strict=True))
+    return dict(zip(names, inspect.inspect_all([cutout.open_cutout(folder / f"{n}.fits") for n in names]), strict=True))
 
 
 CASES = {"plain", "point_first", "beam45_point_px15", "beam45_point_px4", "pointing_0", "pointing_16"}

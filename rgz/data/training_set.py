@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 
 from rgz.data import archives, datasets, fetch
 from rgz.data.detect import FIELD, Field, cut, find, north_up
-from rgz.data.sample import Sample, positions, same_source
+from rgz.data.sample import SAME_SOURCE, Sample, positions, same_source
 from rgz.errors import BadInput
 from rgz.progress import progress
 from rgz.transforms import fields
 
 FITS_FIELDS, ZOO = "MiraBest_FIRST_FITS.tar", "rgz_dr1_sources.csv.gz"
 KEEP_AWAY = 30.0  # arcsec, from any source of a test split
-SAME_SOURCE = 10.0  # arcsec
 MARGIN = 20.0  # arcsec added to half of a catalogued size: sizes end at the catalogue's threshold
 UNKNOWN_REACH = 90.0  # arcsec, for catalogued sources without a size
 VALIDATION = 0.05  # fraction of the square degrees

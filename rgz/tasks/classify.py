@@ -28,8 +28,7 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from rgz import artifacts
-from rgz.data.sample import same_source
-from rgz.data.training_set import SAME_SOURCE
+from rgz.data.sample import SAME_SOURCE, same_source
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes as codefile
 
