@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-    Answer = Inspection | dict[str, Any]
+    Answer = tuple[dict[str, Any], str, Inspection | None]
 
 __all__ = ["explorer", "generate", "look", "page", "rank", "similar"]
 
@@ -77,31 +78,27 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    asked = _listed(files or [], at)
-    kept, near, answered, refused = list[Any](), list[Any](), 0, 0
+    asked, found, refused = _listed(files or [], at), list["Inspection"](), 0
     with tables.saved(output, form) as save:
-        for one in _answers(asked, (pixel, hdu, plane), k):
-            if isinstance(one, dict):
-                row, text, refused = one, f"rgz: {one['notes'][0]}", refused + 1
+        for row, text, one in _answers(asked, (pixel, hdu, plane), k, codes, bool(table or plot)):
+            if bad := row["status"] == "refused":
+                refused += 1
                 if len(asked) == 1:
-                    raise BadInput(one["notes"][0])
-            else:
-                row, text, answered = one.to_dict(codes), str(one), answered + 1
-                near += [(one.cutout.name, one.neighbours)] if table else []
-                kept += [one] if plot and answered <= PLOTTED else []
+                    raise BadInput(text)
+            found += [one] if one else []
             save(row)
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
-            elif row is one or not output:
-                typer.echo(text, err=row is one)
-        if not answered:
+            elif bad or not output:
+                typer.echo(f"rgz: {text}" if bad else text, err=bad)
+        if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        search.write(_together(near), table)
+        search.write(_together(found), table)
     if plot:
-        _draw(kept, plot)
+        _draw(found[:PLOTTED], plot)
     if refused:
-        typer.echo(f"{answered} answered, {refused} refused", err=True)
+        typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
         if strict:
             raise typer.Exit(1)
 
@@ -121,8 +118,8 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
     return found
 
 
-def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["Answer"]:
-    """The inspections, and rows of what cannot be used, in order; many are shared out among processes."""
+def _answers(asked: list["Item"], *how: Any) -> Iterator["Answer"]:
+    """The answers in order, as :func:`_part` gives them; many galaxies are shared out among processes."""
     from joblib import Parallel, cpu_count, delayed
 
     from rgz.progress import progress
@@ -130,50 +127,66 @@ def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["
     numbered = list(enumerate(asked, 1))
     parts = [numbered[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
     workers = min(cpu_count(), len(asked) // WORTH_A_PROCESS, MOST_PROCESSES)
-    found: Iterator[list[Answer]] = (_part(part, choice, k) for part in parts)
+    found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
     if workers > 1:
-        found = Parallel(workers, return_as="generator")(delayed(_part)(part, choice, k) for part in parts)
+        found = Parallel(workers, return_as="generator")(delayed(_part)(part, *how) for part in parts)
     try:
         yield from progress(chain.from_iterable(found), desc="looking", total=len(asked), unit="galaxy")
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
 
-def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int) -> list["Answer"]:
-    """The answers for some numbered files or positions."""
+def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, codes: bool, whole: bool) -> list["Answer"]:
+    """Row, text and, if ``whole``, inspection of some numbered files or positions."""
     opened = [_opened(number, item, choice) for number, item in asked]
     found: Iterator[Inspection] = iter(())
-    if cutouts := [one for one in opened if not isinstance(one, dict)]:
+    if cutouts := [one for one in opened if not isinstance(one, BadInput)]:
         from rgz.tasks import inspect  # torch, which takes a second
 
         found = iter(inspect.inspect_all(cutouts, k))
-    return [one if isinstance(one, dict) else next(found) for one in opened]
+    answers: list[Answer] = []
+    for (_, item), one in zip(asked, opened, strict=True):
+        if isinstance(one, BadInput):
+            answers.append((_refused(item, str(one)), str(one), None))
+        else:
+            seen = next(found)
+            answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
+    return answers
 
 
-def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
-    """The cut-out of a file or position, or the row of one that cannot be used."""
+def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | BadInput":
+    """The cut-out of a file or position, or why it cannot be used."""
     from rgz.data import cutout
 
-    (path, at), place = item, None
+    path, at = item
     try:
         if item == (None, None):
             raise BadInput(f"row {number} of the table has neither a file nor a position")
         place = cutout.parse_position(*at) if at else None
         return cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
     except BadInput as error:
-        ra, dec = place or (None, None)
-        empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
-        lists = {"catalogued": [], "set90": [], "notes": [str(error)], "neighbours": []}
-        return {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
+        return error
 
 
-def _together(near: list[tuple[str, "Table"]]) -> "Table":
+def _refused(item: "Item", reason: str) -> dict[str, Any]:
+    """The row of a file or position that cannot be used."""
+    from rgz.data import cutout
+
+    path, at = item
+    known: dict[str, Any] = {"file": str(path or " ".join(at or ())), "ra": None, "dec": None, "status": "refused"}
+    with suppress(BadInput):
+        known |= dict(zip(("ra", "dec"), cutout.parse_position(*at) if at else (), strict=False))
+    empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
+    return known | empty | {"catalogued": [], "set90": [], "notes": [reason], "neighbours": []}
+
+
+def _together(found: list["Inspection"]) -> "Table":
     """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    for name, table in near:
-        table.add_column(name, name="query", index=0)
-    return vstack([table for _, table in near], metadata_conflicts="silent")
+    for one in found:
+        one.neighbours.add_column(one.cutout.name, name="query", index=0)
+    return vstack([one.neighbours for one in found], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:

@@ -229,9 +229,7 @@ def fit_ensemble(
     return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
 
 
-def calibrate(
-    density: FlowEnsemble, codes: NDArray[Any], about_centroid: NDArray[Any] | None = None
-) -> FlowEnsemble:
+def calibrate(density: FlowEnsemble, codes: NDArray[Any], about_centroid: NDArray[Any] | None = None) -> FlowEnsemble:
     """The ensemble with the calibration set of codes (M, D), which must be held out from network and flows.
 
     ``about_centroid`` are codes (M, D) of the same galaxies that do not depend on the middle of the images.
