@@ -118,7 +118,8 @@ def fit(
     seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
-    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen)
+    about_centroid = encoder.transform(held_out, hosts=False).astype(float)
+    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen, about_centroid)
     about = artifacts.describe(
         weights_sha256=artifacts.sha256(artifacts.artifact("vdvae.safetensors")),
         codes_sha256=artifacts.sha256(artifacts.artifact("codes.h5")),
