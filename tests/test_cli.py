@@ -29,7 +29,6 @@ VERBS = [
     ("similar",),
     ("generate",),
     ("explorer",),
-    ("page",),
     ("train",),
     ("encode",),
     ("fit",),

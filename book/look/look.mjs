@@ -145,7 +145,7 @@ function drawMap(nearest) {
   [canvas.width, canvas.height] = [size, size];
   const place = (row) => [galaxies.x[row], galaxies.y[row]].map((v) => (0.03 + (0.94 * v) / 9999) * size);
   galaxies.x.forEach((_, row) => {
-    pen.fillStyle = galaxies.colours[galaxies.label[row]];
+    pen.fillStyle = galaxies.colours.label[galaxies.label[row]];
     pen.globalAlpha = 0.5;
     pen.fillRect(...place(row).map((v) => v - 1.5), 3, 3);
   });
