@@ -12,10 +12,11 @@ const across = centred(data.x), down = centred(data.y);
 const visible = new Uint8Array(count).fill(1), tint = new Uint32Array(count), shape = new Uint8Array(count);
 const RAMP = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]; // viridis
 const UNKNOWN = "#777777", EDGE = 20, DIM = 40, OPAQUE = 205; // pixels; opacity of 256
+const MANY = 20000, PATIENCE = 25; // galaxies that get smaller symbols; ms for a frame
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let view = { x: 0.5, y: 0.5, scale: 1 };
 let chosen = 0, nearest = [], selected = new Set(), loop = [];
-let frame = null, waiting = false;
+let frame = null, waiting = false, slow = false, rest = 0;
 
 /** Positions from 0 to 9999 as numbers from 0 to 1, with the middle of their range at 0.5. */
 function centred(values) {
@@ -171,19 +172,24 @@ function redraw() {
   requestAnimationFrame(() => { waiting = false; draw(); });
 }
 
-function draw() {
-  const ratio = window.devicePixelRatio || 1, width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+/** Draws the map; coarsely as long as it moves, where fine pixels take too long, and finely when it comes to rest. */
+function draw(fine = !slow) {
+  const best = window.devicePixelRatio || 1, ratio = fine ? best : Math.min(best, 1), started = performance.now();
+  const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
   if (!width || !height) return;
   if (canvas.width !== width || canvas.height !== height || !frame) {
     [canvas.width, canvas.height] = [width, height];
     frame = paint.createImageData(width, height);
   }
-  const radius = Math.min(6, (count > 20000 ? 1.6 : 2.6) * Math.sqrt(view.scale));
+  const radius = Math.min(count > MANY ? 4 : 6, (count > MANY ? 1.6 : 2.6) * Math.sqrt(view.scale));
   symbols(new Uint32Array(frame.data.buffer), width, height, ratio, radius * ratio);
   paint.setTransform(1, 0, 0, 1, 0, 0);
   paint.putImageData(frame, 0, 0);
   paint.scale(ratio, ratio);
   lines(radius);
+  slow = (performance.now() - started) * (best / ratio) ** 2 > PATIENCE;
+  clearTimeout(rest);
+  if (ratio < best) rest = setTimeout(draw, 200, true);
 }
 
 function symbols(pixels, width, height, ratio, radius) {
