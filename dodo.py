@@ -98,7 +98,7 @@ STEPS = {
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
     ),
-    "map": Step("studies.map", (), (CODES,), tables("map")),
+    "map": Step("studies.map", SAMPLES, (CODES, DENSITY), tables("map"), version=2),
 }
 
 

@@ -126,7 +126,7 @@ def _stage():
     STAGE.mkdir(parents=True)
     shutil.copy(HERE / "_toc.yml", STAGE)
     (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
-    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer", "look"))
+    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("look"))
     (STAGE / "notebooks").mkdir()
 
 
@@ -172,10 +172,7 @@ def _papermill(notebook):
 
 def _build(session):
     _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
-    pages = ("--out", str(STAGE / "extra" / "explorer"))
-    if subprocess.run([str(BIN / "rgz"), "page", *pages]).returncode:  # it needs npm, and once the network
-        session.warn("the book is built without the page for a galaxy of your own")
-        _run(session, "rgz", "explorer", *pages)
+    _run(session, "python", "-m", "studies.page", "--out", str(STAGE / "extra" / "explorer"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
     _run(session, "python", "-m", "studies.claims")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Answer = tuple[dict[str, Any], str, Inspection | None]
 
-__all__ = ["explorer", "generate", "look", "page", "rank", "similar"]
+__all__ = ["explorer", "generate", "look", "rank", "similar"]
 
 PLOTTED = 50  # galaxies, at most, in one figure
 TOGETHER = 16  # galaxies that are encoded together
@@ -289,26 +289,17 @@ def generate(
 
 
 def explorer(
-    out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("_build/explorer"),
+    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("explorer"),
 ) -> None:
-    """Build the explorer, a web page of at most 3 MB with all galaxies on a map; it needs a clone of the repository.
+    """Build a web page with a map of your own galaxies and the most similar ones of each; it needs no server.
 
-    Example: rgz explorer --out page
+    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. Half a minute for 5,000.
+
+    Example: rgz look folder --output results.jsonl --codes;  rgz explorer results.jsonl
     """
     from rgz.app import explorer as explorers
+    from rgz.app import tables
 
-    size = explorers.build(out)
+    size = explorers.build(out, tables.coded(results))
     typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
-
-
-def page(out: Annotated[Path, typer.Option(help="Folder to write the pages into.")] = Path("_build/explorer")) -> None:
-    """Build the explorer and, beside it, a page that inspects a reader's own galaxy in the browser, as rgz look does.
-
-    It needs a clone of the repository and, once, npm to download ONNX Runtime Web. The export takes two minutes.
-
-    Example: rgz page --out page
-    """
-    from rgz.app import page as pages
-
-    size = pages.build(out)
-    typer.echo(f"{out / 'look.html'}: {size / 1e6:.2f} MB")

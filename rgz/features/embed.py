@@ -36,7 +36,7 @@ from rgz.features import codes as codefile
 from rgz.models import checkpoint
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
+from rgz.transforms.prepare import FRAMES, Pose, Prepare, Recipe, prepare
 
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
@@ -75,7 +75,10 @@ class Encoder(nn.Module):
 
         Without ``hosts`` in the middle of the fields, all four parts are about the centroid, which takes four passes.
         """
-        squares, poses = self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:])  # (frames, N, 1, H, W)
+        return self.encode(*self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:]))
+
+    def encode(self, squares: Tensor, poses: list[Pose]) -> Tensor:
+        """Prepared fields (frames, N, 1, H, W), the last frame about the centroid, to codes (N, 4 D)."""
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
         means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.chosen] for part in parts])
