@@ -3,8 +3,10 @@
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,8 @@ nox.needs_version = ">=2025.2.9"
 HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+STAGE = HERE / "_build" / "source"  # the book's sources
+RUN = STAGE / "notebooks"  # with outputs
 LOCATE = """
 from rgz.app.explorer import TITLES
 from rgz.data import datasets, fetch
@@ -40,6 +43,12 @@ if importlib.util.find_spec("rgz") is None:
     !git clone --quiet --depth 1 {} companion
     !{{sys.executable}} -m pip install --quiet -e companion myst-nb doit
     sys.path.insert(0, "companion")"""  # loose bounds: numpy and torch of Colab stay
+BADGES = """\
+[![tests]({0}/actions/workflows/tests.yml/badge.svg)]({0}/actions/workflows/tests.yml)
+[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{1}/main?urlpath=lab/tree/notebooks)
+[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{1})
+"""
+NUMBER = re.compile(r"[\w.,−]*<!--([\w-]+)(?::([^ >]+))?-->")  # a number in prose and the name of its result
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -92,6 +101,8 @@ def execute(session):
             if ended.result().returncode:
                 session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
             print(f"{done} of {len(notebooks)} notebooks have run: {running[ended]}", flush=True)
+    for notebook in notebooks:
+        _fill(RUN / notebook.name)
     _build(session)
 
 
@@ -105,17 +116,61 @@ def book(session):
 
 
 @nox.session
-def colab(session):
-    """Write the cell that installs a chapter in Colab into every notebook, or remove it if no repository is known."""
+def numbers(session):
+    """Copy the numbers in the prose of the notebooks that ``nox -s execute`` has run into the notebooks themselves."""
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        notebook, run = _read(path), _read(RUN / path.name)
+        prose = {cell["id"]: cell["source"] for cell in run["cells"] if cell["cell_type"] == "markdown"}
+        for cell in notebook["cells"]:
+            cell["source"] = prose.get(cell["id"], cell["source"])
+        _write(path, notebook)
+
+
+@nox.session
+def links(session):
+    """Write the cell that installs a chapter in Colab into every notebook, and badges into README.md.
+
+    Both are removed if the repository is unknown.
+    """
     address = _address()
+    readme, hosted = HERE / "README.md", "https://github.com/"
+    title, text = readme.read_text(encoding="utf-8").split("\n\n", 1)
+    text = re.sub(r"\A(\[!.*\n)+\n", "", text)
+    badges = BADGES.format(address, address.removeprefix(hosted)) + "\n" if address.startswith(hosted) else ""
+    readme.write_text(f"{title}\n\n{badges}{text}", encoding="utf-8")
     cell = {"cell_type": "code", "execution_count": None, "id": "colab", "outputs": []}
     cell |= {"metadata": {"tags": ["remove-cell"]}, "source": COLAB.format(address).splitlines(keepends=True)}
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = _read(path)
         cells = [one for one in notebook["cells"] if one["id"] != "colab"]
         notebook["cells"] = [cells[0], *[cell] * bool(address), *cells[1:]]
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write(path, notebook)
     session.log(f"the repository is {address or 'unknown: set Repository in [project.urls] of pyproject.toml'}")
+
+
+def _read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path, notebook):
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fill(path):
+    """Put the numbers that a notebook has computed into its prose, where comments such as <!--accuracy:.3f--> are."""
+    notebook, known = _read(path), {}
+    for output in (one for cell in notebook["cells"] for one in cell.get("outputs", [])):
+        if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
+            known[name] = "".join(output["data"]["text/plain"])
+
+    def number(found):
+        key, digits = found.groups()
+        return f"{ast.literal_eval(known[key]):{digits or ''}}".replace("-", "−") + found[0][found[0].index("<!--") :]
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = NUMBER.sub(number, "".join(cell["source"])).splitlines(keepends=True)
+    _write(path, notebook)
 
 
 def _stage():
@@ -125,7 +180,7 @@ def _stage():
     shutil.copy(HERE / "_toc.yml", STAGE)
     (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
     shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer", "look"))
-    (STAGE / "notebooks").mkdir()
+    RUN.mkdir()
 
 
 def _address():
@@ -155,14 +210,13 @@ def _config(address):
 
 def _papermill(notebook):
     """Execute one notebook on one thread; several run in parallel."""
-    folder = STAGE / "notebooks"
     command = [
         str(BIN / "papermill"),
         "--no-progress-bar",
         "--cwd",
-        str(folder),
+        str(RUN),
         str(notebook),
-        str(folder / notebook.name),
+        str(RUN / notebook.name),
     ]
     print(f"running {notebook.name}", flush=True)
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
