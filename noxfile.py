@@ -96,11 +96,12 @@ def execute(session):
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
+        running = {pool.submit(_explorer): "explorer"}  # takes the longest
+        running |= {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
         for done, ended in enumerate(as_completed(running), 1):
             if ended.result().returncode:
                 session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
-            print(f"{done} of {len(notebooks)} notebooks have run: {running[ended]}", flush=True)
+            print(f"{done} of {len(running)} parts of the book are ready: {running[ended]}", flush=True)
     for notebook in notebooks:
         _fill(RUN / notebook.name)
     _build(session)
@@ -209,29 +210,33 @@ def _config(address):
 
 
 def _papermill(notebook):
-    """Execute one notebook on one thread; several run in parallel."""
-    command = [
-        str(BIN / "papermill"),
-        "--no-progress-bar",
-        "--cwd",
-        str(RUN),
-        str(notebook),
-        str(RUN / notebook.name),
-    ]
-    print(f"running {notebook.name}", flush=True)
+    """Execute one notebook."""
+    command = ("papermill", "--no-progress-bar", "--cwd", RUN, notebook, RUN / notebook.name)
+    return _quietly(*command, MATPLOTLIBRC=str(HERE / "book" / "matplotlibrc"))
+
+
+def _explorer():
+    """Build the explorer with the page for a galaxy of one's own, or without it where it cannot be had."""
+    pages = ("--out", STAGE / "extra" / "explorer")
+    ended = _quietly("rgz", "page", *pages)  # it needs npm, and once the network
+    if ended.returncode:
+        print("the book is built without the page for a galaxy of your own", flush=True)
+        ended = _quietly("rgz", "explorer", *pages)
+    return ended
+
+
+def _quietly(program, *arguments, **environment):
+    """Run a program of .venv on one thread, since several run in parallel."""
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, env=os.environ | single, capture_output=True, text=True)
+    command = [str(BIN / program), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | single | environment, capture_output=True, text=True)
 
 
 def _build(session):
-    _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
-    pages = ("--out", str(STAGE / "extra" / "explorer"))
-    if subprocess.run([str(BIN / "rgz"), "page", *pages]).returncode:  # it needs npm, and once the network
-        session.warn("the book is built without the page for a galaxy of your own")
-        _run(session, "rgz", "explorer", *pages)
+    claims = session.run(str(BIN / "python"), "-m", "studies.claims", str(STAGE / "book" / "_made"), silent=True)
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
-    _run(session, "python", "-m", "studies.claims")
+    print(claims)
     session.log(f"the book: {HTML.as_uri()}")
 
 

@@ -1,12 +1,16 @@
 """The built book in a real browser, from its files and without a network; skipped where no book has been built."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 
-HTML = Path(__file__).parents[1] / "_build" / "_build" / "html"
+HOUSE = Path(__file__).parents[1]
+HTML, RUN = HOUSE / "_build" / "_build" / "html", HOUSE / "_build" / "source" / "notebooks"
+MATHJAX = "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5"
 PAGES = sorted(
     page.relative_to(HTML).as_posix() for part in ("book", "notebooks") for page in (HTML / part).glob("*.html")
 )
@@ -37,6 +41,20 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PAGES, reason="no book has been built: nox -s execute"),
 ]
+
+
+def test_formulas_are_set_by_a_known_script():
+    script = (HTML / "_static" / "mathjax" / "tex-chtml.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == MATHJAX, "another MathJax than that of constraints.txt"
+
+
+def test_the_prose_of_the_notebooks_has_the_numbers_of_this_run():
+    def prose(path):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return {cell["id"]: cell["source"] for cell in cells if cell["cell_type"] == "markdown"}
+
+    stale = [path.name for path in (HOUSE / "notebooks").glob("*.ipynb") if prose(path) != prose(RUN / path.name)]
+    assert stale == [], "nox -s numbers writes the numbers of the run into the notebooks"
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
