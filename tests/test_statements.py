@@ -1,6 +1,7 @@
 """Comparisons in prose, captions and alt texts hold in the results, so that none survives results that turn round."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from studies.claims import FLOORS, select
 from studies.results import read
 
 HOUSE = Path(__file__).parents[1]
+INTRO = (HOUSE / "book" / "intro.md").read_text(encoding="utf-8")
 BOX = "width of the box"
 
 
@@ -213,6 +215,15 @@ STATEMENTS = [
     ("07-anomaly", "Hybrid galaxies are not outliers", lambda: hybrids("low") < 0.5),
     ("07-anomaly", "the width of the box is better", lambda: likelihood()[BOX] > likelihood()["−log-likelihood"]),
 ]
+
+
+@pytest.mark.parametrize("path", sorted((HOUSE / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_chapter_takes_the_time_that_the_first_page_says(path):
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    minutes = re.search(r"\*\*Time to read:\*\* (\d+) minutes", first)[1]
+    listed = re.search(rf"\(\.\./notebooks/{path.stem}\) \|.*\| (\d+) \|", INTRO)
+    assert listed
+    assert listed[1] == minutes
 
 
 @pytest.mark.parametrize(("chapter", "words", "holds"), STATEMENTS, ids=[words for _, words, _ in STATEMENTS])
