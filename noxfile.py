@@ -162,10 +162,12 @@ def _fill(path):
     notebook, known = _read(path), {}
     for output in (one for cell in notebook["cells"] for one in cell.get("outputs", [])):
         if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-            known[name] = "".join(output["data"]["text/plain"])
+            known[name] = next("".join(text) for kind, text in output["data"].items() if kind.endswith("text/plain"))
 
     def number(found):
         key, digits = found.groups()
+        if key not in known:
+            sys.exit(f"{path.name} writes a number {key}, but glues none of this name")
         return f"{ast.literal_eval(known[key]):{digits or ''}}".replace("-", "−") + found[0][found[0].index("<!--") :]
 
     for cell in notebook["cells"]:
