@@ -51,7 +51,7 @@ def test_formulas_are_set_by_a_known_script():
 def test_the_prose_of_the_notebooks_has_the_numbers_of_this_run():
     def prose(path):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return {cell["id"]: cell["source"] for cell in cells if cell["cell_type"] == "markdown"}
+        return {cell["id"]: "".join(cell["source"]).split() for cell in cells if cell["cell_type"] == "markdown"}
 
     stale = [path.name for path in (HOUSE / "notebooks").glob("*.ipynb") if prose(path) != prose(RUN / path.name)]
     assert stale == [], "nox -s numbers writes the numbers of the run into the notebooks"
