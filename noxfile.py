@@ -214,7 +214,7 @@ def _config(address):
 def _papermill(notebook):
     """Execute one notebook."""
     command = ("papermill", "--no-progress-bar", "--cwd", RUN, notebook, RUN / notebook.name)
-    return _quietly(*command, MATPLOTLIBRC=str(HERE / "book" / "matplotlibrc"))
+    return _quietly(*command, MATPLOTLIBRC=str(HERE / "book" / "matplotlibrc"), TQDM_DISABLE="1")
 
 
 def _explorer():
