@@ -103,7 +103,7 @@ def execute(session):
                 session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
             print(f"{done} of {len(running)} parts of the book are ready: {running[ended]}", flush=True)
     for notebook in notebooks:
-        _fill(RUN / notebook.name)
+        _fill(RUN / notebook.name, RUN / notebook.name)
     _build(session)
 
 
@@ -118,13 +118,9 @@ def book(session):
 
 @nox.session
 def numbers(session):
-    """Copy the numbers in the prose of the notebooks that ``nox -s execute`` has run into the notebooks themselves."""
+    """Write the numbers that ``nox -s execute`` has computed into the prose of the notebooks in the repository."""
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
-        notebook, run = _read(path), _read(RUN / path.name)
-        prose = {cell["id"]: cell["source"] for cell in run["cells"] if cell["cell_type"] == "markdown"}
-        for cell in notebook["cells"]:
-            cell["source"] = prose.get(cell["id"], cell["source"])
-        _write(path, notebook)
+        _fill(path, RUN / path.name)
 
 
 @nox.session
@@ -157,10 +153,10 @@ def _write(path, notebook):
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _fill(path):
-    """Put the numbers that a notebook has computed into its prose, where comments such as <!--accuracy:.3f--> are."""
+def _fill(path, run):
+    """Put the numbers that the notebook ``run`` has glued into prose, before comments such as <!--accuracy:.3f-->."""
     notebook, known = _read(path), {}
-    for output in (one for cell in notebook["cells"] for one in cell.get("outputs", [])):
+    for output in (one for cell in _read(run)["cells"] for one in cell.get("outputs", [])):
         if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
             known[name] = next("".join(text) for kind, text in output["data"].items() if kind.endswith("text/plain"))
 

@@ -8,6 +8,8 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
+import noxfile
+
 HOUSE = Path(__file__).parents[1]
 HTML, RUN = HOUSE / "_build" / "_build" / "html", HOUSE / "_build" / "source" / "notebooks"
 MATHJAX = "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5"
@@ -49,12 +51,25 @@ def test_formulas_are_set_by_a_known_script():
 
 
 def test_the_prose_of_the_notebooks_has_the_numbers_of_this_run():
-    def prose(path):
+    def numbers(path):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return {cell["id"]: "".join(cell["source"]).split() for cell in cells if cell["cell_type"] == "markdown"}
+        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        return [found[0] for found in noxfile.NUMBER.finditer(prose)]
 
-    stale = [path.name for path in (HOUSE / "notebooks").glob("*.ipynb") if prose(path) != prose(RUN / path.name)]
+    names = [path.name for path in (HOUSE / "notebooks").glob("*.ipynb")]
+    stale = [name for name in names if numbers(HOUSE / "notebooks" / name) != numbers(RUN / name)]
     assert stale == [], "nox -s numbers writes the numbers of the run into the notebooks"
+
+
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_a_numbered_caption():
+    wrong = []
+    for path in RUN.glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+                about = cell["metadata"].get("mystnb", {})
+                captioned = "figure" in about or "hide-cell" in cell["metadata"].get("tags", [])  # of a solution
+                wrong += [] if about.get("image", {}).get("alt") and captioned else [f"{path.name}: {cell['id']}"]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)

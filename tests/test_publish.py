@@ -100,7 +100,7 @@ def test_numbers_of_a_run_go_into_its_prose(tmp_path):
     cells = [nbformat.v4.new_markdown_cell(said), nbformat.v4.new_code_cell("", outputs=glued)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
     for _ in range(2):
-        noxfile._fill(tmp_path / "a.ipynb")
+        noxfile._fill(tmp_path / "a.ipynb", tmp_path / "a.ipynb")
     prose = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells[0].source
     assert prose == "0.877<!--accuracy:.3f--> of 833<!--n-->; (−0.01<!--lead:.2f-->)"
 
