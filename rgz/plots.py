@@ -50,11 +50,12 @@ def gallery(
 
 def scale_bars(axes: NDArray[np.object_], widths: NDArray[Any], arcsec: float = 30) -> None:
     """A white bar of some arcsec in each image of a grid of axes; ``widths`` are those of the images, arcsec."""
-    for ax, width in zip(axes.flat, np.broadcast_to(widths, axes.shape).flat, strict=True):
+    images: list[Axes] = axes.ravel().tolist()
+    for ax, width in zip(images, np.broadcast_to(widths, axes.shape).flat, strict=True):
         left, right, low, high = ax.axis()
         y = low + 0.06 * (high - low)
         ax.plot(left + (right - left) * (0.05 + np.array([0, arcsec / width])), [y, y], color="w", lw=1.5)
-    axes.flat[0].text(0.05, 0.09, f"{arcsec:g}″", transform=axes.flat[0].transAxes, color="w", fontsize=7)
+    images[0].text(0.05, 0.09, f"{arcsec:g}″", transform=images[0].transAxes, color="w", fontsize=7)
 
 
 def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Axes:
