@@ -141,7 +141,7 @@ class Lines(JSONCodec):
         try:
             data = json.loads(text)
             return {str(name): entry | {} for name, entry in data.items()}
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             sys.exit("results/steps.json is damaged: restore it with git checkout results/steps.json")
 
 

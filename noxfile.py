@@ -252,9 +252,10 @@ def bench(session):
 
 @nox.session
 def robustness(session):
-    """Try damaged and hostile files on every reader, 2,000 in two to three minutes; more with ``-- --files 20000``."""
+    """Try damaged files on every reader, 2,000 in three minutes, and kill commands; more with ``-- --files 20000``."""
     _install(session)
     _run(session, "python", "benchmarks/robustness.py", *session.posargs)
+    _run(session, "python", "benchmarks/kills.py")
 
 
 @nox.session

@@ -1,6 +1,8 @@
 """The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
+import logging
+import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import rgz
 from rgz import artifacts
 from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
@@ -64,7 +67,8 @@ def look(
 
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
     given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
-    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file.
+    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file. With
+    --output, the same command goes on where an interrupted one stopped.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
@@ -79,18 +83,24 @@ def look(
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
     asked, found, refused = _listed(files or [], at), list["Inspection"](), 0
-    with tables.saved(output, form) as save:
-        for row, text, one in _answers(asked, (pixel, hdu, plane), k, codes, bool(table or plot)):
+    how = (pixel, hdu, plane), k, codes, bool(table or plot)
+    request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
+    with tables.saved(output, form, request) as (done, save):
+        if done:
+            typer.echo(f"going on after {len(done)} galaxies of an interrupted run", err=True)
+        kept: Iterator[Answer] = ((row, "", None) for row in done)
+        for number, (row, text, one) in enumerate(chain(kept, _answers(asked, len(done), *how))):
             if bad := row["status"] == "refused":
                 refused += 1
                 if len(asked) == 1:
-                    raise BadInput(text)
+                    raise BadInput(row["notes"][0])
             found += [one] if one else []
-            save(row)
+            if number >= len(done):
+                save(row)
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
             elif bad or not output:
-                typer.echo(f"rgz: {text}" if bad else text, err=bad)
+                typer.echo(f"rgz: {row['notes'][0]}" if bad else text, err=bad)
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
@@ -118,20 +128,28 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
     return found
 
 
-def _answers(asked: list["Item"], *how: Any) -> Iterator["Answer"]:
-    """The answers in order, as :func:`_part` gives them; many galaxies are shared out among processes."""
+def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
+    """All that the results depend on; the options include a number of this process if it is not to be resumed."""
+    files = [path.stat() if path and path.is_file() else None for path, _ in asked]
+    known = [(one.st_size, one.st_mtime_ns) if one else None for one in files]
+    made = [artifacts.sha256(artifacts.artifact(name)) for name in ("vdvae.safetensors", "codes.h5")]
+    return rgz.__version__, asked, known, options, made
+
+
+def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
+    """The answers from number ``start`` on, as :func:`_part` gives them; processes share many galaxies out."""
     from joblib import Parallel, cpu_count, delayed
 
     from rgz.progress import progress
 
     numbered = list(enumerate(asked, 1))
-    parts = [numbered[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
-    workers = min(cpu_count(), len(asked) // WORTH_A_PROCESS, MOST_PROCESSES)
+    parts = [numbered[first : first + TOGETHER] for first in range(start, len(asked), TOGETHER)]
+    workers = min(cpu_count(), (len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
     found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
     if workers > 1:
         found = Parallel(workers, return_as="generator")(delayed(_part)(part, *how) for part in parts)
     try:
-        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked), unit="galaxy")
+        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
@@ -190,6 +208,7 @@ def _together(found: list["Inspection"]) -> "Table":
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written to
     from rgz import plots
     from rgz.tasks import inspect
 
