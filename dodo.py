@@ -98,7 +98,7 @@ STEPS = {
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
     ),
-    "map": Step("studies.map", (), (CODES,), tables("map")),
+    "map": Step("studies.map", SAMPLES, (CODES, DENSITY), tables("map"), version=2),
 }
 
 
@@ -141,7 +141,7 @@ class Lines(JSONCodec):
         try:
             data = json.loads(text)
             return {str(name): entry | {} for name, entry in data.items()}
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             sys.exit("results/steps.json is damaged: restore it with git checkout results/steps.json")
 
 

@@ -6,10 +6,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from numpy.typing import NDArray
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
+
+MARKERS = {"FRI": "o", "FRII": "^", "hybrid": "s", "compact": ".", "bent": "v"}
+"""Marker of each label, so that a class is known without its colour."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 """Colours of lines and markers, from the same palette."""
@@ -25,7 +29,7 @@ def gallery(
     rows: Mapping[str, NDArray[Any]], titles: Sequence[str] | None = None, cell: float = 0.95
 ) -> NDArray[np.object_]:
     """A grid of images (N, H, W), one row per name, each image scaled to its own peak; ``titles`` are those of the
-    columns."""
+    columns. The colour bar is for prepared images, which hold the square root of the brightness."""
     columns = max(len(pictures) for pictures in rows.values())
     size = (cell * columns + 1, cell * len(rows) + (0.3 if titles is not None else 0))
     _, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
@@ -37,7 +41,21 @@ def gallery(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for ax, title in zip(axes[0], [] if titles is None else titles, strict=False):
         ax.set_title(title, fontsize=9)
+    scale = axes[0, 0].figure.colorbar(ScalarMappable(cmap="inferno"), ax=axes, aspect=12 * len(rows), pad=0.01)
+    scale.set_ticks([0, 0.5, 1])
+    scale.ax.tick_params(labelsize=7)
+    scale.set_label("√(brightness / peak)", fontsize=7)
     return axes
+
+
+def scale_bars(axes: NDArray[np.object_], widths: NDArray[Any], arcsec: float = 30) -> None:
+    """A white bar of some arcsec in each image of a grid of axes; ``widths`` are those of the images, arcsec."""
+    images: list[Axes] = axes.ravel().tolist()
+    for ax, width in zip(images, np.broadcast_to(widths, axes.shape).flat, strict=True):
+        left, right, low, high = ax.axis()
+        y = low + 0.06 * (high - low)
+        ax.plot(left + (right - left) * (0.05 + np.array([0, arcsec / width])), [y, y], color="w", lw=1.5)
+    images[0].text(0.05, 0.09, f"{arcsec:g}″", transform=images[0].transAxes, color="w", fontsize=7)
 
 
 def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Axes:

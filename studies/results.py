@@ -66,8 +66,10 @@ def read(name: str) -> pd.DataFrame:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a study as a program; an unusable input gives one line on stderr and exit status 1."""
+    """Run a study as a program; an unusable input gives one line on stderr and exit status 1, Ctrl-C 130."""
     try:
         main()
     except BadInput as error:
         sys.exit(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -31,7 +31,6 @@ VERBS = [
     ("similar",),
     ("generate",),
     ("explorer",),
-    ("page",),
     ("train",),
     ("encode",),
     ("fit",),

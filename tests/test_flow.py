@@ -185,6 +185,18 @@ def test_percentiles_rise_with_likelihood_and_never_reach_an_end(calibrated):
     assert ranks[2] == pytest.approx(50, abs=0.2)
 
 
+def test_a_galaxy_without_a_host_is_compared_with_galaxies_treated_alike(gaussian, tmp_path):
+    both = flows.calibrate(gaussian, ball(800, 1), 3 + 1.5 * (ball(400, 2) - 3))
+    flows.save(tmp_path / "d.safetensors", both, {})
+    read, _ = flows.load(tmp_path / "d.safetensors")
+    value = read.calibration[[100, 100]]
+    host, centroid = read.percentile(value, np.array([True, False]))
+    assert host == pytest.approx(12.6, abs=0.2)
+    assert centroid > 2 * host  # the codes beside which it stands are less likely
+    with pytest.raises(BadInput, match="calibrate"):
+        flows.calibrate(gaussian, ball(9, 1)).percentile(value, np.array([True, False]))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e25, 1e300])
 def test_a_code_without_a_finite_density_has_log_likelihood_minus_infinity(calibrated, value):
     codes = ball(3, 2)

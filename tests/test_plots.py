@@ -26,6 +26,13 @@ def test_a_gallery_has_one_row_per_name_and_leaves_missing_images_out():
     assert [ax.get_title() for ax in axes[0]] == ["a", "b", "c"]
 
 
+def test_scale_bars_have_the_length_of_their_images():
+    axes = plots.gallery({"a": RNG.random((2, 8, 8))})
+    plots.scale_bars(axes, np.array([60.0, 240.0]), arcsec=30)
+    assert [np.ptp(ax.lines[0].get_xdata()) for ax in axes[0]] == pytest.approx([4, 1])  # of 8 pixels
+    assert axes[0, 0].texts[0].get_text() == "30″"
+
+
 def test_dots_draws_each_item_on_its_own_line():
     groups = {"one": {"a": [0.5, 0.1], "b": [0.6, 0.1]}, "two": {"b": [0.7, 0.1]}}
     ax = plots.dots(groups, "score")

@@ -1,7 +1,7 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
 rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
-rgz explorer, page                         web pages that need no server of their own
+rgz explorer                               a web page with a map of your own galaxies
 rgz data fetch                             the public archives
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
@@ -30,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
-for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
+for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer):
     app.command()(verb)
 app.add_typer(cli_data.app, name="data")
 
@@ -118,7 +118,8 @@ def fit(
     seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
-    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen)
+    about_centroid = encoder.transform(held_out, hosts=False).astype(float)
+    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen, about_centroid)
     about = artifacts.describe(
         weights_sha256=artifacts.sha256(artifacts.artifact("vdvae.safetensors")),
         codes_sha256=artifacts.sha256(artifacts.artifact("codes.h5")),

@@ -29,11 +29,14 @@ def islands(pixels: NDArray[Any], rms: float) -> tuple[Table, NDArray[Any]]:
     The table has brightness-weighted ``y`` and ``x`` (pixels), ``peak``, ``number`` (in the label image) and ``flux``.
     """
     labels, count = ndimage.label(pixels > 0, structure=np.ones((3, 3)))
-    peaks = np.asarray(ndimage.maximum(pixels, labels, np.arange(1, count + 1)), dtype=float)
-    numbers = 1 + np.flatnonzero(~(peaks < PEAK * rms))
-    y, x = np.array(ndimage.center_of_mass(pixels, labels, numbers)).reshape(-1, 2).T
-    flux = ndimage.sum_labels(pixels, labels, numbers)
-    return Table({"y": y, "x": x, "peak": peaks[numbers - 1], "number": numbers, "flux": flux}), labels
+    y, x = np.nonzero(labels)
+    number, light = labels[y, x], np.asarray(pixels[y, x], float)
+    flux, of_y, of_x = (np.bincount(number, weights, count + 1) for weights in (light, light * y, light * x))
+    peaks = np.zeros(count + 1)
+    np.maximum.at(peaks, number, light)
+    numbers = 1 + np.flatnonzero(~(peaks[1:] < PEAK * rms))
+    columns = of_y[numbers] / flux[numbers], of_x[numbers] / flux[numbers], peaks[numbers], numbers, flux[numbers]
+    return Table(columns, names=("y", "x", "peak", "number", "flux")), labels
 
 
 def linked(places: NDArray[Any], arcsec: float = LINK) -> NDArray[Any]:

@@ -36,7 +36,7 @@ from rgz.features import codes as codefile
 from rgz.models import checkpoint
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
+from rgz.transforms.prepare import FRAMES, Pose, Prepare, Recipe, prepare
 
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
@@ -75,7 +75,10 @@ class Encoder(nn.Module):
 
         Without ``hosts`` in the middle of the fields, all four parts are about the centroid, which takes four passes.
         """
-        squares, poses = self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:])  # (frames, N, 1, H, W)
+        return self.encode(*self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:]))
+
+    def encode(self, squares: Tensor, poses: list[Pose]) -> Tensor:
+        """Prepared fields (frames, N, 1, H, W), the last frame about the centroid, to codes (N, 4 D)."""
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
         means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.chosen] for part in parts])
@@ -90,15 +93,16 @@ class Encoder(nn.Module):
         spread, spread_about_centroid = (views.std(0, correction=0) for views in (middle, centroid))
         return torch.cat((canonical, spread, centroid.mean(0), spread_about_centroid), dim=1)
 
-    def transform(self, sample: "Sample | Cutout | Sequence[Cutout]") -> NDArray[np.float32]:
+    def transform(self, sample: "Sample | Cutout | Sequence[Cutout]", hosts: bool = True) -> NDArray[np.float32]:
         """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
-        A cut-out whose middle was not given as the position of the host is encoded about the centroid of its emission,
-        so that its code does not depend on how the image was cut out. Raises :class:`rgz.errors.BadInput` if an image
-        has no emission in its middle, or values that single precision cannot hold.
+        A sample without ``hosts`` in the middle of its images is encoded about the centroid of the emission, and so is
+        a cut-out whose middle was not given as the position of the host: its code does not depend on how the image was
+        cut out. Raises :class:`rgz.errors.BadInput` if an image has no emission in its middle, or values that single
+        precision cannot hold.
         """
         if isinstance(sample, Sample):
-            return self._encoded(*self._fields(sample), hosts=True)
+            return self._encoded(*self._fields(sample), hosts)
         cutouts = sample if isinstance(sample, Sequence) else [sample]
         codes = np.empty((len(cutouts), PARTS * len(self.latents)), np.float32)
         kinds = [(round(cutout.pixel, 6), cutout.given) for cutout in cutouts]
@@ -112,7 +116,8 @@ class Encoder(nn.Module):
     def _encoded(self, images: NDArray[np.float32], pixel: float, hosts: bool) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
-        parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")
+        parts = torch.split(torch.from_numpy(images), FIELDS)
+        parts = progress(parts, desc="encoding", unit="batch", disable=len(parts) == 1)
         codes = torch.cat([self(part, pixel, hosts) for part in parts]).numpy()
         if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")

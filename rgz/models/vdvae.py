@@ -137,7 +137,8 @@ class Stochastic(nn.Module):
         for parameter in self.prior.c4.parameters():
             nn.init.zeros_(parameter)
         if resolution <= CODED:
-            self.register_buffer("factor", torch.eye(z * resolution**2))
+            count = z * resolution**2  # on a meta device torch.eye would import a second of further modules
+            self.register_buffer("factor", torch.zeros(count, count).fill_diagonal_(1))
 
     def sample(self, mean: Tensor, log_std: Tensor, temperature: float, truncation: float) -> Tensor:
         """Latents (N, z, r, r) from a prior of this mean and log-std, with its noise scaled and truncated."""
@@ -251,6 +252,8 @@ class VDVAE(nn.Module):
 
     def _scale_for_depth(self) -> None:
         """Divide the last convolution of each residual branch by √blocks, so that variance does not grow with depth."""
+        if self.gain.is_meta:  # there are no values, and torch would import more for them
+            return
         for part in (self.encoder, self.decoder):
             blocks: list[Any] = [block for level in part for block in level.children()]
             for block in blocks:
