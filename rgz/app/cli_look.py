@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,19 +81,21 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    asked, found, refused = _listed(files or [], at), list["Inspection"](), 0
+    asked, refused = _listed(files or [], at), 0
+    near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
     request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
     with tables.saved(output, form, request) as (done, save):
         if done:
             typer.echo(f"going on after {len(done)} galaxies of an interrupted run", err=True)
-        kept: Iterator[Answer] = ((row, "", None) for row in done)
-        for number, (row, text, one) in enumerate(chain(kept, _answers(asked, len(done), *how))):
+        known: Iterator[Answer] = ((row, "", None) for row in done)
+        for number, (row, text, one) in enumerate(chain(known, _answers(asked, len(done), *how))):
             if bad := row["status"] == "refused":
                 refused += 1
                 if len(asked) == 1:
                     raise BadInput(row["notes"][0])
-            found += [one] if one else []
+            near += [(one.cutout.name, one.neighbours)] if one and table else []
+            kept += [one] if one and plot and len(kept) < PLOTTED else []
             if number >= len(done):
                 save(row)
             if as_json:
@@ -104,9 +105,9 @@ def look(
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        search.write(_together(found), table)
+        search.write(_together(near), table)
     if plot:
-        _draw(found[:PLOTTED], plot)
+        _draw(kept, plot)
     if refused:
         typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
         if strict:
@@ -158,53 +159,44 @@ def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, code
     """Row, text and, if ``whole``, inspection of some numbered files or positions."""
     opened = [_opened(number, item, choice) for number, item in asked]
     found: Iterator[Inspection] = iter(())
-    if cutouts := [one for one in opened if not isinstance(one, BadInput)]:
+    if cutouts := [one for one in opened if not isinstance(one, dict)]:
         from rgz.tasks import inspect  # torch, which takes a second
 
         found = iter(inspect.inspect_all(cutouts, k))
     answers: list[Answer] = []
-    for (_, item), one in zip(asked, opened, strict=True):
-        if isinstance(one, BadInput):
-            answers.append((_refused(item, str(one)), str(one), None))
+    for one in opened:
+        if isinstance(one, dict):
+            answers.append((one, one["notes"][0], None))
         else:
             seen = next(found)
             answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
     return answers
 
 
-def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | BadInput":
-    """The cut-out of a file or position, or why it cannot be used."""
+def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
+    """The cut-out of a file or position, or the row of one that cannot be used."""
     from rgz.data import cutout
 
-    path, at = item
+    (path, at), place = item, None
     try:
         if item == (None, None):
             raise BadInput(f"row {number} of the table has neither a file nor a position")
         place = cutout.parse_position(*at) if at else None
         return cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
     except BadInput as error:
-        return error
+        ra, dec = place or (None, None)
+        empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
+        lists = {"catalogued": [], "set90": [], "notes": [str(error)], "neighbours": []}
+        return {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
 
 
-def _refused(item: "Item", reason: str) -> dict[str, Any]:
-    """The row of a file or position that cannot be used."""
-    from rgz.data import cutout
-
-    path, at = item
-    known: dict[str, Any] = {"file": str(path or " ".join(at or ())), "ra": None, "dec": None, "status": "refused"}
-    with suppress(BadInput):
-        known |= dict(zip(("ra", "dec"), cutout.parse_position(*at) if at else (), strict=False))
-    empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
-    return known | empty | {"catalogued": [], "set90": [], "notes": [reason], "neighbours": []}
-
-
-def _together(found: list["Inspection"]) -> "Table":
+def _together(near: list[tuple[str, "Table"]]) -> "Table":
     """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    for one in found:
-        one.neighbours.add_column(one.cutout.name, name="query", index=0)
-    return vstack([one.neighbours for one in found], metadata_conflicts="silent")
+    for name, table in near:
+        table.add_column(name, name="query", index=0)
+    return vstack([table for _, table in near], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
