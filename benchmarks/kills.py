@@ -310,26 +310,31 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=9, help="times that each command is killed")
     parser.add_argument("--interrupts", type=int, default=4, help="times that each command is stopped with Ctrl-C")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--command", choices=COMMANDS, help="only up to this command; nothing is then written")
+    parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=COMMANDS, help="commands, if not all")
     chosen = parser.parse_args()
-    names, rows = list(COMMANDS), []
+    bad, last = 0, max(map([*COMMANDS].index, chosen.only))
     with tempfile.TemporaryDirectory() as folder:
         clone = world(Path(folder))
-        for name in names[: names.index(chosen.command) + 1] if chosen.command else names:
+        for name in [*COMMANDS][: last + 1]:
             if name == "study":  # whose inputs are those of the record
                 shutil.copy(clone / TINY, clone / "artifacts" / "vdvae.safetensors")
                 reset = sys.executable, "-m", "doit", "reset-dep", "network", "codes"
                 subprocess.run(reset, cwd=clone, env=environment(clone, name), check=True, capture_output=True)
-            some = not chosen.command or name == chosen.command
-            rows.append(
-                tried(
-                    clone, name, some * chosen.kills, some * chosen.interrupts, random.Random(f"{name} {chosen.seed}")
-                )
-            )
-            print(rows[-1], flush=True)
-    if not chosen.command:
-        results.write("kills", rows)
-    sys.exit(any(row["torn"] or row["differ"] or row["untidy"] for row in rows))
+            if name not in chosen.only:
+                finished(clone, name)
+                continue
+            row = tried(clone, name, chosen.kills, chosen.interrupts, random.Random(f"{name} {chosen.seed}"))
+            print(row, flush=True)
+            write(row)
+            bad += row["torn"] + row["differ"] + row["untidy"]
+    sys.exit(bool(bad))
+
+
+def write(row: dict[str, object]) -> None:
+    """Put the counts of a command in the place of earlier ones."""
+    known = results.read("kills").to_dict("records") if (results.FOLDER / "kills.csv").exists() else []
+    rows = {one["command"]: one for one in (*known, row)}
+    results.write("kills", [rows[name] for name in COMMANDS if name in rows])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job in the background ignores it
         signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which removes temporary files
     from rgz.app import cli
 
     try:

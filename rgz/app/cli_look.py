@@ -86,8 +86,6 @@ def look(
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
     request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
     with tables.saved(output, form, request) as (done, save):
-        if done:
-            typer.echo(f"going on after {len(done)} galaxies of an interrupted run", err=True)
         known: Iterator[Answer] = ((row, "", None) for row in done)
         for number, (row, text, one) in enumerate(chain(known, _answers(asked, len(done), *how))):
             if bad := row["status"] == "refused":

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -126,6 +127,8 @@ def saved(
     unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
     with _opened(unfinished, path) as stream:
         rows = _whole(stream)
+        if rows:
+            print(f"going on after {len(rows)} galaxies of an interrupted run", file=sys.stderr)
 
         def save(row: dict[str, Any]) -> None:
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
