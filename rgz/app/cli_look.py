@@ -75,12 +75,7 @@ def look(
     from rgz.app import tables
     from rgz.tasks import search
 
-    if table:
-        search.ending(table)
-    if output:
-        tables.written(output, form)
-    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
+    _check_endings(table, output, form, plot)
     asked, refused = _listed(files or [], at), 0
     near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
@@ -110,6 +105,19 @@ def look(
         typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
         if strict:
             raise typer.Exit(1)
+
+
+def _check_endings(table: Path | None, output: Path | None, form: str | None, plot: Path | None) -> None:
+    """Raise :class:`BadInput` if a file could not be written, before anything is computed."""
+    from rgz.app import tables
+    from rgz.tasks import search
+
+    if table:
+        search.ending(table)
+    if output:
+        tables.written(output, form)
+    if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
 
 
 def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
