@@ -49,6 +49,10 @@ class Recipe:
     widest: float = 230.4  # arcsec, largest width
     radius: float = RADIUS  # arcsec, around the centre: where emission counts for the orientation
 
+    def width(self, length: NDArray[Any], pixel: float = 0) -> NDArray[np.float64]:
+        """Widths, arcsec, of the squares of sources with these lengths, in fields with pixels of ``pixel`` arcsec."""
+        return np.maximum(np.clip(2 * self.reach * length, self.narrowest, self.widest), self.size * pixel / 2)
+
 
 class Pose(NamedTuple):
     """Orientation, length and centre of the source of each field, (N,) each but ``shift``; lengths in input pixels."""
@@ -71,21 +75,11 @@ class _Lit(NamedTuple):
 def _lit(fields: Tensor) -> _Lit:
     """Finite pixels above zero of fields (N, H, W) of any dtype."""
     flat, width, area = fields.flatten(), fields.shape[2], fields.shape[1] * fields.shape[2]
-    place = _nonzero(flat > 0)
+    place = torch.nonzero(flat > 0)[:, 0]
     light = flat[place].float()
     place, light = place[light < torch.inf], light[light < torch.inf]
     row, inside = place // area, place % area
     return _Lit(row, inside // width, inside % width, light)
-
-
-def _nonzero(mask: Tensor) -> Tensor:
-    """Positions (M,) of what is true in a mask, most of which is false; faster than looking at each entry."""
-    if torch.onnx.is_in_onnx_export():
-        return torch.nonzero(mask)[:, 0]
-    padded = F.pad(mask, (0, -len(mask) % 8))
-    found = torch.nonzero(padded.view(torch.int64))[:, 0]  # eight entries at once
-    inside = torch.nonzero(padded.view(-1, 8)[found])
-    return found[inside[:, 0]] * 8 + inside[:, 1]
 
 
 def _offsets(lit: _Lit, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -206,13 +200,7 @@ def gaussian(fields: Tensor, sigma: Tensor) -> Tensor:
 
 
 class Prepare(nn.Module):
-    """Brings the source of each field to its canonical orientation and size.
-
-    Parameters
-    ----------
-    recipe
-        Size of the squares and bounds of their scale.
-    """
+    """Brings the source of each field to its canonical orientation and size."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
