@@ -65,11 +65,11 @@ def rgz(words: str, *makes: str, beside: tuple[str, ...] = ()) -> Command:
 TINY = "runs/tiny/vdvae.safetensors"
 COMMANDS = {
     "data fetch": rgz("data fetch", "cache/*"),
-    "data build": rgz("data build", "runs/train.h5"),
+    "training set": rgz("study training-set", "runs/train.h5"),
     "train": rgz(
         "train --preset tiny --steps 110 --batch 4", TINY, beside=("runs/tiny/log.csv", "runs/tiny/checkpoint.pt")
     ),
-    "encode": rgz(f"encode --weights {TINY} --dimensions 8", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
+    "encode": rgz(f"encode --weights {TINY}", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
     "look": rgz("look images --output found.jsonl", "found.jsonl"),
 }
 
