@@ -20,7 +20,7 @@ import typer
 
 import rgz
 from rgz import artifacts
-from rgz.app import cli_data, cli_look
+from rgz.app import cli_data, cli_look, survey
 from rgz.app.cli_data import TRAINING_SET, TrainingSet, Weights
 from rgz.errors import BadInput
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
     app.command()(verb)
+app.command()(survey.survey)
 app.add_typer(cli_data.app, name="data")
 
 

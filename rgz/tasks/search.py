@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from rgz.features.embed import Encoder
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
-BATCH = 64  # queries in one matrix product
+BATCH, SCORES = 1024, 1 << 22  # queries, and products of a query and a row, in one matrix product
+FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
@@ -68,11 +69,6 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    @cached_property
-    def _half_squares(self) -> NDArray[np.float32] | np.float32:
-        """Half of the squared length of each vector, (N,); one number if all have unit length."""
-        return np.float32(0.5) if self.space.cosine else 0.5 * np.einsum("nd,nd->n", self.vectors, self.vectors)
-
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of codes (Q, D).
 
@@ -90,17 +86,9 @@ class SearchIndex:
     def nearest(self, queries: NDArray[np.float32], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Like :meth:`neighbours`, for vectors (Q, K) already mapped by the metric."""
         k = min(k, len(self))
-        rows, squares = np.empty((len(queries), k), dtype=np.intp), np.empty((len(queries), k))
-        for start in range(0, len(queries), BATCH):
-            scores = queries[start : start + BATCH] @ self.vectors.T  # (BATCH, N)
-            scores -= self._half_squares
-            for number, score in enumerate(scores, start):
-                rounding = 1e-5 * max(1.0, float(np.abs(score).max()))
-                found = np.flatnonzero(score >= np.partition(score, -k)[-k] - rounding)
-                squared = ((self.vectors[found].astype(float) - queries[number]) ** 2).sum(1)
-                order = np.lexsort((found, squared))[:k]
-                rows[number], squares[number] = found[order], squared[order]
-        return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
+        parts = [_nearest(self, queries[start : start + BATCH], k) for start in range(0, len(queries), BATCH)]
+        rows, squares = (np.concatenate([part[one] for part in parts or [np.empty((2, 0, k))]]) for one in (0, 1))
+        return rows.astype(np.intp), squares / 2 if self.space.cosine else np.sqrt(squares)
 
     def query(
         self, what: "Cutout | NDArray[Any]", k: int = 10, at: tuple[float, float] | None = None, hosts: bool = True
@@ -166,6 +154,38 @@ class SearchIndex:
         """The part of the index that contains the given samples."""
         rows = np.isin(self.table["sample"], samples)
         return SearchIndex(self.vectors[rows], self.table[rows], self.space)
+
+
+def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Rows of the ``k`` nearest vectors and their squared distances, (Q, k) each; rows in blocks that fit the cache.
+
+    Rows that can be among the nearest are compared again in double precision whenever there are twice too many.
+    """
+    vectors, squares = index.vectors, np.square(queries, dtype=float).sum(1, keepdims=True)
+    step = min(max(SCORES // len(queries), k), len(vectors))
+    scores, mask = np.empty(step * len(queries), np.float32), np.empty(step * len(queries), bool)
+    number, rows, least, rounding = np.empty(0, np.intp), np.empty(0, np.intp), None, 0.0
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step]
+        shape, size = (len(queries), len(block)), len(queries) * len(block)
+        score = np.matmul(queries, block.T, out=scores[:size].reshape(shape))
+        if not index.space.cosine:
+            score -= 0.5 * np.einsum("nd,nd->n", block, block)
+        if least is None:
+            some = score[:, : max(k, FIRST[0], FIRST[1] // len(queries))]
+            rounding = 1e-5 * np.maximum(1, np.abs(some).max(1, keepdims=True))
+            least = np.partition(some, -k, axis=1)[:, -k, None] - rounding
+        near = np.flatnonzero(np.greater_equal(score, least, out=mask[:size].reshape(shape)))
+        number, rows = np.append(number, near // len(block)), np.append(rows, near % len(block) + start)
+        if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
+            apart = ((vectors[rows].astype(float) - queries[number]) ** 2).sum(1)
+            order = np.lexsort((rows, apart, number))
+            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])  # among those of its query
+            number, rows, apart = (one[order[place < k]] for one in (number, rows, apart))
+            farthest = apart.reshape(-1, k)[:, -1:]
+            half = 0.5 if index.space.cosine else 0.0  # of the squared length of the vectors, if not subtracted
+            least = np.maximum(least, ((squares - farthest) / 2 + half - rounding).astype(np.float32))
+    return rows.reshape(-1, k), apart.reshape(-1, k)
 
 
 @cache
