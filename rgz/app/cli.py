@@ -1,6 +1,7 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
 rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
+rgz survey                                 all sources of a catalogue, on many cores
 rgz explorer, page                         web pages that need no server of their own
 rgz data fetch, build                      the archives and the training set
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them

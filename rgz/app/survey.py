@@ -1,4 +1,4 @@
-"""``rgz survey``: codes, classes and anomaly percentiles of all sources of a catalogue, as a partitioned Parquet dataset.
+"""``rgz survey``: codes, classes and anomaly percentiles of all sources of a catalogue, as a Parquet dataset.
 
 Sources are grouped by their position, in HEALPix pixels of at most a few thousand sources each. A pixel is one task of
 Dask, which runs on the cores of this machine or on those of a cluster, and one file of the dataset. The layout is HATS
@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections import Counter, deque
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +42,8 @@ NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arc
 
 
 def survey(
-    catalogue: Annotated[Path, typer.Argument(help="Table with ra and dec in degrees, and id and file if it has them.")],
-    images: Annotated[Path, typer.Option(help="Folder of cut-outs, of mosaics or of tar files, or one of these files.")],
+    catalogue: Annotated[Path, typer.Argument(help="Table with ra and dec (degrees) and, if known, id and file.")],
+    images: Annotated[Path, typer.Option(help="Folder of cut-outs, mosaics or tar files, or one of these files.")],
     out: Annotated[Path, typer.Option(help="Folder of the dataset; a run that was interrupted goes on.")],
     hosts: Annotated[bool, typer.Option(help="The positions are those of host galaxies.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Largest number of sources in a file.")] = 2000,
@@ -63,24 +63,21 @@ def survey(
     """
     try:
         import distributed
-        import hats  # noqa: F401
+        from hats.io import paths
+        from hats.pixel_math import HealpixPixel
     except ImportError as error:
         raise BadInput(f"a survey needs {error.name}: pip install 'rgz[survey]'") from error
     plan, partitions, way = _plan(catalogue, images, out, hosts, rows)
-    files = {number: out / "dataset" / f"Norder={order}" / f"Dir={pixel // 10_000 * 10_000}" / f"Npix={pixel}.parquet"
-             for number, (order, pixel) in enumerate(partitions)}  # fmt: skip
+    files = {number: Path(paths.pixel_catalog_file(out, HealpixPixel(*one))) for number, one in enumerate(partitions)}
     failed = _run(distributed, scheduler, plan, {n: file for n, file in files.items() if not file.exists()}, hosts, way)
     if failed:
         raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
     counts = _finish(out, partitions)
-    typer.echo(f"{out}: {sum(counts.values())} sources in {len(files)} partitions; " + ", ".join(
-        f"{count} {status}" for status, count in counts.most_common()
-    ))  # fmt: skip
+    each = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    typer.echo(f"{out}: {sum(counts.values())} sources in {len(files)} partitions; {each}")
 
 
-def _plan(
-    catalogue: Path, images: Path, out: Path, hosts: bool, rows: int
-) -> tuple[Path, list[tuple[int, int]], str]:
+def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> tuple[Path, list[tuple[int, int]], str]:
     """The file with a row group for each partition, the order and pixel of each, and how images are found.
 
     Raises :class:`BadInput` if the folder has another survey, or the catalogue cannot be used.
@@ -107,7 +104,7 @@ def _plan(
     steps = np.flatnonzero(np.diff(order[sorting], prepend=-1) | np.diff(pixel[sorting], prepend=-1))
     partitions = [(int(order[row]), int(pixel[row])) for row in sorting[steps]]
     table = table.replace_schema_metadata({"rgz": json.dumps(about | {"partitions": partitions, "way": way})})
-    with artifacts.atomic(path) as partial, pq.ParquetWriter(partial, table.schema) as writer:
+    with artifacts.atomic(path) as started, pq.ParquetWriter(started, table.schema) as writer:
         for start, stop in zip(steps, [*steps[1:], len(table)], strict=True):
             writer.write_table(table[start:stop], row_group_size=max(rows, stop - start))
     return path, partitions, way
@@ -171,7 +168,7 @@ def _located(
             with as_bad_input(f"{tar} is damaged", "make it again"), tarfile.open(tar, "r:") as archive:
                 members |= {one.name: (str(tar), one.offset_data, one.size) for one in archive if one.isfile()}
         found = [members.get(name, (name, 0, -1)) for name in files]
-        return "member", {name: list(one) for name, one in zip(("file", "offset", "size"), zip(*found), strict=True)}
+        return "member", {name: [one[axis] for one in found] for axis, name in enumerate(("file", "offset", "size"))}
     if files is not None:
         return "file", {"file": [str(images / name) for name in files]}
     from astropy.coordinates import SkyCoord
@@ -185,14 +182,14 @@ def _located(
 
 
 @lru_cache(8)
-def _mosaic(path: str | Path) -> tuple["fits.ImageHDU", "WCS"]:
+def _mosaic(path: Path) -> tuple["fits.ImageHDU", "WCS"]:
     """The first image of a FITS file, open, and its celestial coordinates."""
     from astropy.wcs import WCS
 
     from rgz.data import archives
 
     with as_bad_input(f"{path} is not a readable FITS mosaic", "fetch it again, or leave it out"):
-        unit = next(one for one in archives.open_fits(open(path, "rb")) if one.is_image and len(one.shape) > 1)
+        unit = next(one for one in archives.open_fits(path.open("rb")) if one.is_image and len(one.shape) > 1)
         return unit, WCS(unit.header).celestial
 
 
@@ -211,7 +208,7 @@ def _section(path: str, at: tuple[float, float]) -> bytes:
 
     from rgz.data import cutout, detect
 
-    unit, wcs = _mosaic(path)
+    unit, wcs = _mosaic(Path(path))
     with as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"):
         pixel = 3600 * float(proj_plane_pixel_scales(wcs).mean())  # arcsec
         reach = 1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 2
@@ -288,8 +285,8 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
         row.update({f"probabilities_{name}": value for name, value in (told["probabilities"] or {}).items()})
         row["notes"] = "; ".join(told["notes"])
     columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
-    with artifacts.atomic(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, columns), partial)
+    with artifacts.atomic(path) as started:
+        pq.write_table(pa.Table.from_pylist(rows, columns), started)
     return len(rows)
 
 
@@ -307,15 +304,14 @@ def _run(
     local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
     known = pq.read_metadata(plan)
     failed, total = [], sum(known.row_group(number).num_rows for number in files)
-    with (
-        as_bad_input(f"no Dask scheduler answers at {scheduler}", "start one with dask scheduler, or omit --scheduler"),
+    with as_bad_input(
+        f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"
     ):
         client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
     with client, progress(total=total, desc="survey", unit="source") as bar:
-        tasks = client.map(
-            partition, *zip(*((plan.resolve(), n, file.resolve()) for n, file in files.items()), strict=True),
-            hosts=hosts, way=way, pure=False, key="partition",
-        )  # fmt: skip
+        where = [file.resolve() for file in files.values()]
+        same = {"hosts": hosts, "way": way, "pure": False, "key": "partition"}
+        tasks = client.map(partial(partition, plan.resolve()), list(files), where, **same)
         for task in distributed.as_completed(tasks):
             if task.status == "finished":
                 bar.update(task.result())
@@ -331,8 +327,8 @@ def _finish(out: Path, partitions: list[tuple[int, int]]) -> Counter[str]:
     from hats.io.parquet_metadata import write_parquet_metadata
     from hats.pixel_math import HealpixPixel
 
-    for partial in (out / "dataset").rglob("*.partial"):  # of a run that was killed
-        partial.unlink()
+    for left in (out / "dataset").rglob("*.partial"):  # of a run that was killed
+        left.unlink()
     rows = write_parquet_metadata(out)
     PartitionInfo([HealpixPixel(*one) for one in partitions]).write_to_file(catalog_path=out)
     columns = {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}

@@ -7,7 +7,9 @@ maximise
 
 .. math:: x \cdot q - \tfrac{1}{2} \lVert x \rVert^2 .
 
-The search is exact: candidates found by this product in single precision are compared again in double precision.
+The search is exact: candidates found by this product in single precision are compared again in double precision. Among
+more than a million sources of a survey it is approximate: a graph on disk (HNSW, Malkov & Yashunin 2020,
+doi:10.1109/TPAMI.2018.2889473) leads to nearly all of them.
 """
 
 from dataclasses import dataclass, replace
@@ -54,11 +56,14 @@ class SearchIndex:
         One row per vector: ``name``, ``sample``, ``ra``, ``dec`` (deg, NaN where unknown), ``label`` and any others.
     space
         The metric.
+    graph
+        An index of usearch over the rows of the table, if there are too many vectors for memory.
     """
 
     vectors: NDArray[np.float32]
     table: Table
     space: Metric
+    graph: Any = None
 
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "SearchIndex":
@@ -66,8 +71,23 @@ class SearchIndex:
         table, codes, space = for_search(path)
         return build(codes, table, space)
 
+    @classmethod
+    def from_survey(cls, folder: Path, where: Any = None) -> "SearchIndex":
+        """The index over a dataset of ``rgz survey``, or over its rows for which an expression of pyarrow is true.
+
+        Codes are compared about the centroid of the emission. Up to a million are held in memory. For more, a file
+        ``search.usearch`` is built in the folder, once. Raises :class:`BadInput` if the survey is not complete, or if
+        more than a million sources remain after a filter.
+
+        Example: ``SearchIndex.from_survey(folder, (field("class") == "FRII") & (field("peak_over_noise") > 20))`` with
+        ``field`` of :mod:`pyarrow.compute`.
+        """
+        from rgz.tasks import surveys
+
+        return surveys.index(Path(folder), where)
+
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.table)
 
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of codes (Q, D).
@@ -86,6 +106,9 @@ class SearchIndex:
     def nearest(self, queries: NDArray[np.float32], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Like :meth:`neighbours`, for vectors (Q, K) already mapped by the metric."""
         k = min(k, len(self))
+        if self.graph is not None:
+            found = self.graph.search(np.atleast_2d(queries), k)
+            return np.asarray(found.keys, np.intp), np.maximum(found.distances, 0.0)
         parts = [_nearest(self, queries[start : start + BATCH], k) for start in range(0, len(queries), BATCH)]
         rows, squares = (np.concatenate([part[one] for part in parts or [np.empty((2, 0, k))]]) for one in (0, 1))
         return rows.astype(np.intp), squares / 2 if self.space.cosine else np.sqrt(squares)
@@ -120,7 +143,7 @@ class SearchIndex:
     @cached_property
     def about_centroid(self) -> "SearchIndex":
         """The same galaxies by the second half of their codes, or by the whole codes if the metric has no parts."""
-        if self.space.parts == 1:
+        if self.space.parts < 4:  # the codes of a survey have the second half alone
             return self
         numbers, half = len(self.space.centre) // 2, self.vectors.shape[1] // 2
         vectors = self.vectors[:, half:] * np.float32(np.sqrt(2) if self.space.cosine else 1)
@@ -161,30 +184,32 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
 
     Rows that can be among the nearest are compared again in double precision whenever there are twice too many.
     """
-    vectors, squares = index.vectors, np.square(queries, dtype=float).sum(1, keepdims=True)
+    vectors = index.vectors
     step = min(max(SCORES // len(queries), k), len(vectors))
-    scores, mask = np.empty(step * len(queries), np.float32), np.empty(step * len(queries), bool)
-    number, rows, least, rounding = np.empty(0, np.intp), np.empty(0, np.intp), None, 0.0
+    room, mask = np.empty(step * len(queries), np.float32), np.empty(step * len(queries), bool)
+    number, rows, score, least = np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32), None
     for start in range(0, len(vectors), step):
         block = vectors[start : start + step]
         shape, size = (len(queries), len(block)), len(queries) * len(block)
-        score = np.matmul(queries, block.T, out=scores[:size].reshape(shape))
+        product = np.matmul(queries, block.T, out=room[:size].reshape(shape))
         if not index.space.cosine:
-            score -= 0.5 * np.einsum("nd,nd->n", block, block)
+            product -= 0.5 * np.einsum("nd,nd->n", block, block)
         if least is None:
-            some = score[:, : max(k, FIRST[0], FIRST[1] // len(queries))]
-            rounding = 1e-5 * np.maximum(1, np.abs(some).max(1, keepdims=True))
-            least = np.partition(some, -k, axis=1)[:, -k, None] - rounding
-        near = np.flatnonzero(np.greater_equal(score, least, out=mask[:size].reshape(shape)))
+            some = product[:, : max(k, FIRST[0], FIRST[1] // len(queries))]
+            rounding = 1e-5 * np.maximum(1, np.abs(some).max(1))
+            least = np.partition(some, -k, axis=1)[:, -k] - rounding
+        near = np.flatnonzero(np.greater_equal(product, least[:, None], out=mask[:size].reshape(shape)))
         number, rows = np.append(number, near // len(block)), np.append(rows, near % len(block) + start)
+        score = np.append(score, room[near])
         if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
+            order = np.lexsort((-score, number))
+            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])  # among those of its query
+            least = score[order[place == k - 1]] - rounding
+            number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
             apart = ((vectors[rows].astype(float) - queries[number]) ** 2).sum(1)
             order = np.lexsort((rows, apart, number))
-            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])  # among those of its query
-            number, rows, apart = (one[order[place < k]] for one in (number, rows, apart))
-            farthest = apart.reshape(-1, k)[:, -1:]
-            half = 0.5 if index.space.cosine else 0.0  # of the squared length of the vectors, if not subtracted
-            least = np.maximum(least, ((squares - farthest) / 2 + half - rounding).astype(np.float32))
+            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])
+            number, rows, score, apart = (one[order[place < k]] for one in (number, rows, score, apart))
     return rows.reshape(-1, k), apart.reshape(-1, k)
 
 
@@ -244,12 +269,11 @@ def sky_link(ra: float, dec: float) -> str:
 
 def _near(table: Table, at: tuple[float, float] | None) -> NDArray[np.bool_]:
     """Which rows lie within ``SAME`` of a position in degrees, if that is known."""
-    near = np.zeros(len(table), bool)
+    if at is None or not np.isfinite(at).all():
+        return np.zeros(len(table), bool)
     known = np.isfinite(np.asarray(table["ra"], float))
-    if at is not None and np.isfinite(at).all() and known.any():
-        sky = SkyCoord(np.asarray(table["ra"])[known], np.asarray(table["dec"])[known], unit="deg")
-        near[known] = sky.separation(SkyCoord(*at, unit="deg")).to_value(u.arcsec) <= SAME
-    return near
+    sky = SkyCoord(np.where(known, table["ra"], 0), np.where(known, table["dec"], 0), unit="deg")
+    return np.asarray(known & (sky.separation(SkyCoord(*at, unit="deg")) <= SAME * u.arcsec))
 
 
 def ending(path: Path) -> str:
