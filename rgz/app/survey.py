@@ -9,7 +9,6 @@ missing. A source that cannot be used is a row as well, with the reason.
 import io
 import json
 import logging
-import os
 import tarfile
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -295,18 +294,17 @@ def _run(
 ) -> list[str]:
     """Run the partitions that have no file yet; what went wrong with each that failed."""
     import pyarrow.parquet as pq
+    from dask.system import CPU_COUNT  # those that this process may use
 
     from rgz.progress import progress
 
     if not files:
         return []
-    local = {"n_workers": min(os.cpu_count() or 1, len(files)), "threads_per_worker": 1, "dashboard_address": None}
+    local = {"n_workers": min(CPU_COUNT, len(files)), "threads_per_worker": 1, "dashboard_address": None}
     local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
     known = pq.read_metadata(plan)
     failed, total = [], sum(known.row_group(number).num_rows for number in files)
-    with as_bad_input(
-        f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"
-    ):
+    with as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"):
         client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
     with client, progress(total=total, desc="survey", unit="source") as bar:
         where = [file.resolve() for file in files.values()]
