@@ -17,11 +17,13 @@ from astropy.table import Table
 from rgz.app import survey
 from rgz.data import detect, simulate
 from rgz.errors import BadInput
+from rgz.features import codes as codefile
+from rgz.tasks import surveys
 from rgz.tasks.search import SearchIndex
 
 pytest.importorskip("hats")
 pytest.importorskip("distributed")
-pq = pytest.importorskip("pyarrow.parquet")
+pa, pq, pc = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -191,6 +193,38 @@ def test_a_survey_is_complete_though_a_worker_is_killed(sky, tmp_path):
             one.kill()
             one.wait()
     check(out)
+
+
+def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, monkeypatch):
+    """A survey of the codes of a sample; the graph is built once, and a filter makes the search exact again."""
+    pytest.importorskip("usearch")
+    known, codes, _ = codefile.read_codes(None, "mirabest")
+    columns = {name: np.asarray(known[name]).astype(float) for name in ("ra", "dec")}
+    columns |= {"id": known["name"].tolist(), "class": known["label"].tolist(), "code": list(codes)}
+    columns["status"] = ["refused" if row == 7 else "ok" for row in range(len(codes))]
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "dataset" / "Npix=0.parquet")
+    (tmp_path / "hats.properties").touch()
+    exact = SearchIndex.from_survey(tmp_path)
+    assert len(exact) == len(codes) - 1
+    monkeypatch.setattr(surveys, "EXACT", 400)
+    graph = SearchIndex.from_survey(tmp_path)
+    assert len(graph) == len(exact)
+    expected, apart = exact.nearest(exact.vectors[:50], 10)
+    found, separation = graph.nearest(exact.vectors[:50], 10)
+    assert np.mean([np.isin(*pair).mean() for pair in zip(found, expected, strict=True)]) > 0.97
+    np.testing.assert_allclose(separation, apart, atol=0.002)  # half precision
+    code = codes[3]
+    assert graph.query(code, 5)["name"][0] == exact.query(code, 5)["name"][0] == known["name"][3]
+    built = (tmp_path / "search.usearch").stat().st_mtime_ns
+    SearchIndex.from_survey(tmp_path)
+    assert (tmp_path / "search.usearch").stat().st_mtime_ns == built
+    hybrids = SearchIndex.from_survey(tmp_path, pc.field("class") == "hybrid")
+    assert set(hybrids.table["label"]) == {"hybrid"}
+    with pytest.raises(BadInput, match="the filter leaves"):
+        SearchIndex.from_survey(tmp_path, pc.field("class") != "hybrid")
+    with pytest.raises(BadInput, match="no source"):
+        SearchIndex.from_survey(tmp_path, pc.field("class") == "spiral")
 
 
 def test_without_the_extra_the_command_says_what_to_install(sky, tmp_path):

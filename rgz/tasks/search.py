@@ -107,8 +107,9 @@ class SearchIndex:
         """Like :meth:`neighbours`, for vectors (Q, K) already mapped by the metric."""
         k = min(k, len(self))
         if self.graph is not None:
-            found = self.graph.search(np.atleast_2d(queries), k)
-            return np.asarray(found.keys, np.intp), np.maximum(found.distances, 0.0)
+            found = self.graph.search(queries, k)  # which drops an axis of length one
+            rows, apart = (np.reshape(one, (len(queries), k)) for one in (found.keys, found.distances))
+            return rows.astype(np.intp), np.maximum(apart, 0.0)
         parts = [_nearest(self, queries[start : start + BATCH], k) for start in range(0, len(queries), BATCH)]
         rows, squares = (np.concatenate([part[one] for part in parts or [np.empty((2, 0, k))]]) for one in (0, 1))
         return rows.astype(np.intp), squares / 2 if self.space.cosine else np.sqrt(squares)
