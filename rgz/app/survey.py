@@ -10,8 +10,7 @@ import io
 import json
 import logging
 import tarfile
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +35,7 @@ __all__ = ["survey"]
 INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its order
 DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
 IDS = "id", "name", "source_id", "source_name", "file"
+CHUNK = 16  # sources inspected together
 PICTURES = ".png", ".jpg", ".jpeg"
 NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
 
@@ -266,23 +266,18 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
 
     torch.set_num_threads(1)
     rows = pq.ParquetFile(plan).read_row_group(number).to_pylist()
-    waiting: deque[dict[str, Any]] = deque()  # rows whose cut-outs are being inspected, in order
-
-    def cutouts() -> Iterator["Cutout"]:
-        for row in rows:
+    for start in range(0, len(rows), CHUNK):
+        opened = []
+        for row in rows[start : start + CHUNK]:
             try:
-                found = _opened(row, way, hosts)
+                opened.append((row, _opened(row, way, hosts)))
             except BadInput as error:
                 row.update(status="refused", notes=str(error))
-            else:
-                waiting.append(row)
-                yield found
-
-    for one in inspect.inspect_each(cutouts(), 1):
-        row, told = waiting.popleft(), one.to_dict()
-        row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)
-        row.update({f"probabilities_{name}": value for name, value in (told["probabilities"] or {}).items()})
-        row["notes"] = "; ".join(told["notes"])
+        for (row, _), one in zip(opened, inspect.inspect_all([found for _, found in opened], 1), strict=True):
+            told = one.to_dict()
+            row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)
+            row.update({f"probabilities_{name}": value for name, value in (told["probabilities"] or {}).items()})
+            row["notes"] = "; ".join(told["notes"])
     columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
     with artifacts.atomic(path) as started:
         pq.write_table(pa.Table.from_pylist(rows, columns), started)

@@ -270,11 +270,12 @@ def sky_link(ra: float, dec: float) -> str:
 
 def _near(table: Table, at: tuple[float, float] | None) -> NDArray[np.bool_]:
     """Which rows lie within ``SAME`` of a position in degrees, if that is known."""
-    if at is None or not np.isfinite(at).all():
-        return np.zeros(len(table), bool)
+    near = np.zeros(len(table), bool)
     known = np.isfinite(np.asarray(table["ra"], float))
-    sky = SkyCoord(np.where(known, table["ra"], 0), np.where(known, table["dec"], 0), unit="deg")
-    return np.asarray(known & (sky.separation(SkyCoord(*at, unit="deg")) <= SAME * u.arcsec))
+    if at is not None and np.isfinite(at).all() and known.any():
+        sky = SkyCoord(np.asarray(table["ra"])[known], np.asarray(table["dec"])[known], unit="deg")
+        near[known] = sky.separation(SkyCoord(*at, unit="deg")).to_value(u.arcsec) <= SAME
+    return near
 
 
 def ending(path: Path) -> str:
