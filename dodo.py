@@ -18,10 +18,10 @@ from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
 from rgz import artifacts
-from rgz.data import datasets, fetch, training_set
+from rgz.data import datasets, fetch
 
 SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
-SOURCES = (*SAMPLES, datasets.POSITIONS, training_set.FITS_FIELDS, training_set.ZOO)
+SOURCES = (*SAMPLES, datasets.POSITIONS, datasets.FITS_FIELDS, datasets.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
 CLASSIFIER = "artifacts/classifier.safetensors"
@@ -48,11 +48,11 @@ class Step:
     @property
     def trains(self) -> bool:
         """Whether it reads the training set, which is then built first."""
-        return set(SOURCES) <= set(self.archives) and "build" not in self.command
+        return set(SOURCES) <= set(self.archives) and self.command != "studies.training_set"
 
 
 STEPS = {
-    "training-set": Step("rgz data build", SOURCES, makes=("runs/train.h5",)),
+    "training-set": Step("studies.training_set", SOURCES, makes=("runs/train.h5",)),
     "codes-network": Step(
         "rgz train --device cuda --batch 256 --steps 5823", SOURCES, makes=("runs/deep/vdvae.safetensors",)
     ),
@@ -98,7 +98,7 @@ STEPS = {
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
     ),
-    "map": Step("studies.map", (), (CODES,), tables("map")),
+    "map": Step("studies.map", SAMPLES, (CODES, DENSITY), tables("map"), version=2),
 }
 
 

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads of several processes wait for each other
 LOCATE = """
 from rgz.app.explorer import TITLES
 from rgz.data import datasets, fetch
@@ -71,7 +72,8 @@ def install(session):
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
-    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", *session.posargs)
+    session.env |= ONE_THREAD  # a worker on each core
+    _run(session, "pytest", "-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session
@@ -124,7 +126,7 @@ def _stage():
     STAGE.mkdir(parents=True)
     shutil.copy(HERE / "_toc.yml", STAGE)
     (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
-    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("explorer", "look"))
+    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("look"))
     (STAGE / "notebooks").mkdir()
 
 
@@ -165,16 +167,12 @@ def _papermill(notebook):
         str(folder / notebook.name),
     ]
     print(f"running {notebook.name}", flush=True)
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, env=os.environ | single, capture_output=True, text=True)
+    return subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True)
 
 
 def _build(session):
     _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
-    pages = ("--out", str(STAGE / "extra" / "explorer"))
-    if subprocess.run([str(BIN / "rgz"), "page", *pages]).returncode:  # it needs npm, and once the network
-        session.warn("the book is built without the page for a galaxy of your own")
-        _run(session, "rgz", "explorer", *pages)
+    _run(session, "python", "-m", "studies.page", "--out", str(STAGE / "extra" / "explorer"))
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
     _run(session, "python", "-m", "studies.claims")
@@ -185,6 +183,7 @@ def _build(session):
 def train(session):
     """Train the network again; minutes on a GPU (``-- --device cuda --batch 256``), a day on two cores."""
     _install(session)
+    _run(session, "rgz", "study", "training-set")
     _run(session, "rgz", "train", *session.posargs)
 
 

@@ -24,7 +24,7 @@ from astropy.io import fits
 from astropy.table import Table
 from search import seconds
 
-from rgz.data import archives, datasets, detect, fetch, simulate, training_set
+from rgz.data import archives, datasets, detect, fetch, simulate
 from rgz.features import codes as codefile
 from rgz.progress import progress
 from rgz.tasks import search, surveys
@@ -37,9 +37,9 @@ SNR = 10.0, 20.0, 50.0, 100.0  # peak over rms, edges of the bins of the injecte
 
 def skies(rng: np.random.Generator) -> tuple[list[np.ndarray], list[bytes]]:
     """Fields without a source (150, 150), rms 1, and the content of files of FIRST fields, if they are at hand."""
-    if fetch.locate(training_set.FITS_FIELDS) is None:
+    if fetch.locate(datasets.FITS_FIELDS) is None:
         return [rng.normal(size=(150, 150)) for _ in range(QUIET)], []
-    files = [data for _, data in islice(archives.members(fetch.fetch(training_set.FITS_FIELDS)), IMAGES // 2)]
+    files = [data for _, data in islice(archives.members(fetch.fetch(datasets.FITS_FIELDS)), IMAGES // 2)]
     found: list[np.ndarray] = []
     for data in files:
         corner = fields.fill(archives.read_fits(data)[0][:150, :150])
@@ -80,7 +80,7 @@ def survey(folder: Path, sources: Table, cores: int) -> dict[str, float]:
     catalogue, out = folder / "sources.csv", folder / f"survey-{len(sources)}-{cores}"
     sources.write(catalogue, overwrite=True)
     words = [sys.executable, "-m", "rgz", "survey", catalogue, "--images", folder / "cutouts", "--out", out]
-    words += ["--rows", str(max(20, len(sources) // 60))]
+    words += ["--rows", str(max(20, len(sources) // 10))]
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     begun = time.perf_counter()
     limit = None if cores == os.cpu_count() else lambda: os.sched_setaffinity(0, range(cores))

@@ -53,7 +53,7 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     latents = embed.rank(rates)[: min(dimensions, rates.shape[1])]
     galaxies = datasets.load_dataset("mirabest")
     galaxies = galaxies[usable(galaxies) & confident(galaxies.table) & (galaxies.table["split"] == "train")]
-    codes = embed.Encoder(embed.Embed(model, recipe, latents)).transform(galaxies)
+    codes = embed.Encoder(model, recipe, latents).transform(galaxies)
     labels, found = is_frii(galaxies.table), []
     for fitted, tested in folds(labels, groups(galaxies.table), REPEATS):
         machine = make_pipeline(StandardScaler(), SVC(C=3.0)).fit(codes[fitted], labels[fitted])

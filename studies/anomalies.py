@@ -34,8 +34,8 @@ from sklearn.svm import OneClassSVM
 
 from rgz import artifacts
 from rgz.app.cli_data import TRAINING_SET, splits
-from rgz.data import datasets, training_set
-from rgz.data.sample import Sample, source_table
+from rgz.data import datasets
+from rgz.data.sample import Sample, cells, source_table
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.models import flow
@@ -258,7 +258,7 @@ def study(
         rows += _task(kind, normal, own) + _task(f"{kind}, among resolved", among, own)
     rows += _catalogued(scores, encoder, codes) + _excluded(codes, flows.config)
     rows += paired_auc_difference(normal, odd)
-    values, groups = flows.whitened(training[1]), training_set.cells(training[0])
+    values, groups = flows.whitened(training[1]), cells(training[0])
     checks, likely = uniformity(flows, known), flows.score_samples(known)
     for name, part in (("all", np.ones(len(known), bool)), ("resolved", resolved)):
         for key, measured in (("complexity", complexity(grey)), ("length", length)):

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from rgz.data.sample import Sample
-from rgz.features.embed import Embed, Encoder
+from rgz.features.embed import Encoder
 from rgz.tasks.classify import SEED
 from rgz.transforms import fields
 from rgz.transforms.prepare import Recipe, prepare
@@ -48,8 +48,7 @@ def _averaged(sample: Sample) -> NDArray[Any]:
     Views and weights are those of the codes, with grey levels in place of latents.
     """
     recipe = Recipe()
-    embed = Embed(cast(Any, Pixels()), recipe, np.arange(recipe.size**2))
-    return Encoder(embed).transform(sample)
+    return Encoder(cast(Any, Pixels()), recipe, np.arange(recipe.size**2)).transform(sample)
 
 
 def _fourier(sample: Sample) -> NDArray[Any]:

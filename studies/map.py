@@ -1,20 +1,52 @@
-"""A map of all galaxies for the explorer: t-SNE of the vectors of the similarity search."""
+"""A map of all galaxies for the explorer: t-SNE of the vectors of the similarity search, and numbers to colour it by.
+
+*Size* is the root mean square distance of the emission from the middle of the image, in arcsec
+(:class:`rgz.transforms.prepare.Pose`). *S/N* is three times the peak over the faintest pixel, because the archives
+clipped at three times the rms. It is unknown if that pixel has fewer than four of 255 grey levels, and in the Radio
+Galaxy Dataset, whose images had the threshold subtracted. *Percentile* is the anomaly percentile, relative to held-out
+galaxies.
+"""
 
 import numpy as np
-from sklearn.manifold import TSNE
+import pandas as pd
+from numpy.typing import NDArray
 
 from rgz import artifacts
-from rgz.tasks.search import SearchIndex
+from rgz.app import explorer
+from rgz.data import datasets
+from rgz.data.cutout import Cutout
+from rgz.features import codes as codefile
+from rgz.models.flow import FlowEnsemble
+from rgz.tasks import inspect, search
 from studies import results
+
+FAINTEST = 4  # grey levels, of 255
+SUBTRACTED = "rgd"
+
+
+def signal_to_noise(name: str, names: NDArray[np.str_]) -> NDArray[np.float64]:
+    """S/N of some galaxies of a sample, NaN where unknown."""
+    if name == SUBTRACTED:
+        return np.full(len(names), np.nan)
+    sample = datasets.load_dataset(name).named(names)
+    images = np.nan_to_num(np.asarray(sample.images, np.float32))
+    cutouts = (Cutout("", image, sample.pixel, (np.nan, np.nan), np.nan, 0, ()) for image in images)
+    found = np.array([inspect.signal_to_noise(cutout) for cutout in cutouts])
+    return np.where(found <= 3 * 255 / FAINTEST, found, np.nan)
 
 
 def main() -> None:
-    """Compute and write ``results/map.csv``, positions from 0 to 9999; half a minute."""
-    index = SearchIndex.from_pretrained()
-    flat = TSNE(init="pca", perplexity=40, random_state=0, n_jobs=-1).fit_transform(index.vectors)
-    x, y = np.rint(9999 * (flat - flat.min(axis=0)) / np.ptp(flat, axis=0).max()).astype(int).T
-    rows = zip(index.table["name"], x, y, strict=True)
-    results.write("map", ({"name": n, "x": i, "y": j} for n, i, j in rows), [artifacts.artifact("codes.h5")])
+    """Compute and write ``results/map.csv``, positions from 0 to 9999; a minute."""
+    table, codes, space = search.for_search()
+    flows = FlowEnsemble.from_pretrained()
+    x, y = explorer.flat(search.build(codes, table, space).vectors).T
+    tables = {name: codefile.read_codes(None, name)[0] for name in datasets.SAMPLES}
+    size = np.concatenate([one["length"] for one in tables.values()])
+    snr = np.concatenate([signal_to_noise(name, one["name"]) for name, one in tables.items()])
+    percentile = flows.percentile(flows.score_samples(codes.astype(float)))
+    columns = {"name": list(table["name"]), "x": x, "y": y, "size": size, "snr": snr, "percentile": percentile}
+    inputs = [artifacts.artifact(name) for name in ("codes.h5", "density.safetensors")]
+    results.write("map", pd.DataFrame(columns).round(2), inputs)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,9 @@ from rgz import artifacts
 from rgz.app.cli_data import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
-from rgz.data.sample import Sample, positions, usable
-from rgz.data.training_set import SAME_SOURCE
+from rgz.data.sample import SAME_SOURCE, Sample, positions, usable
 from rgz.features import metric
-from rgz.features.embed import PARTS, Embed, Encoder
+from rgz.features.embed import PARTS, Encoder
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
 from rgz.tasks.classify import confident
@@ -259,7 +258,7 @@ def described(
     recipe = encoder.recipe
     pixels = np.concatenate(prepare(training.images, training.pixel, recipe, FRAMES))
     linear = Components(pixels, len(encoder.latents))
-    basis = Encoder(Embed(cast(VDVAE, linear), recipe, np.arange(len(encoder.latents))))
+    basis = Encoder(cast(VDVAE, linear), recipe, np.arange(len(encoder.latents)))
     values = np.concatenate([basis.transform(one) for one in kept.values()])
     after = {kind: basis.transform(one) for kind, one in changed.items()}
     yield Described(

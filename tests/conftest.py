@@ -19,7 +19,9 @@ torch.set_num_threads(1)  # two are slow if another process is running
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests that need survey images, so that ``-m "not data"`` skips them."""
+    """Mark tests that need survey images, so that ``-m "not data"`` skips them, and begin with files of slow tests."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # or one worker would end long after the others
     for item in items:
         if "survey" in item.fixturenames:
             item.add_marker("data")

@@ -165,7 +165,7 @@ def image_hdu(shape=(40, 50)):
 
 def test_fits_with_degenerate_axes(tmp_path):
     fits.PrimaryHDU(np.zeros((1, 1, 30, 20), np.float32)).writeto(tmp_path / "four.fits")
-    pixels, wcs = archives.read_fits(tmp_path / "four.fits")
+    pixels, wcs, *_ = archives.read_plane(tmp_path / "four.fits")
     assert pixels.shape == (30, 20)
     assert wcs is None
 
@@ -175,7 +175,7 @@ def test_fits_compressed_with_wcs(tmp_path):
     fits.HDUList(
         [fits.PrimaryHDU(), fits.CompImageHDU(unit.data, unit.header, compression_type="RICE_1", quantize_level=16)]
     ).writeto(tmp_path / "c.fits.fz")
-    pixels, wcs = archives.read_fits(tmp_path / "c.fits.fz")
+    pixels, wcs, *_ = archives.read_plane(tmp_path / "c.fits.fz")
     assert pixels.shape == (40, 50)
     assert np.abs(pixels - unit.data).max() < 0.1
     assert wcs.pixel_to_world(24, 19).ra.deg == pytest.approx(150.0)
@@ -185,13 +185,13 @@ def test_fits_blank_pixels_are_nan(tmp_path):
     unit = image_hdu()
     unit.data[:3] = np.nan
     unit.writeto(tmp_path / "blank.fits")
-    assert np.isnan(archives.read_fits(tmp_path / "blank.fits")[0][:3]).all()
+    assert np.isnan(archives.read_plane(tmp_path / "blank.fits")[0][:3]).all()
 
 
 def test_fits_cube_is_refused(tmp_path):
     fits.PrimaryHDU(np.zeros((3, 30, 20), np.float32)).writeto(tmp_path / "cube.fits")
     with pytest.raises(BadInput, match="one plane"):
-        archives.read_fits(tmp_path / "cube.fits")
+        archives.read_plane(tmp_path / "cube.fits")
 
 
 FIVE = ("CTYPE", "CRVAL", "CRPIX", "CDELT")  # first five letters of the WCS keywords
@@ -218,7 +218,7 @@ PACK = {"gz": gzip.compress, "bz2": bz2.compress, "zip": lambda data: zipped(a=d
 def test_packed_fits_has_the_same_pixels(tmp_path, kind):
     unit = image_hdu()
     (tmp_path / "a").write_bytes(PACK[kind](written(fits.PrimaryHDU(), unit)))
-    np.testing.assert_array_equal(archives.read_fits(tmp_path / "a")[0], unit.data)
+    np.testing.assert_array_equal(archives.read_plane(tmp_path / "a")[0], unit.data)
 
 
 @pytest.mark.parametrize("kind", PACK)
@@ -291,7 +291,7 @@ def test_an_empty_primary_gives_its_wcs_to_an_extension(inherit):
     if inherit is not None:
         bare.header["INHERIT"] = inherit
     primary = fits.PrimaryHDU(header=fits.Header({key: header[key] for key in header if key[:5] in FIVE}))
-    wcs = archives.read_fits(written(primary, bare))[1]
+    wcs = archives.read_plane(written(primary, bare))[1]
     assert (wcs is None) == (inherit is False)
 
 
@@ -305,7 +305,7 @@ def with_card(text):
 
 @pytest.mark.parametrize("card", ["ORIGIN  = 'CASA\n'", "COMMENT \t\x01 caf\xe9", "OBJECT  = 'no end", "BMAJ    = 1.x"])
 def test_cards_beside_the_standard_do_not_matter(card):
-    pixels, wcs = archives.read_fits(with_card(card))
+    pixels, wcs, *_ = archives.read_plane(with_card(card))
     np.testing.assert_array_equal(pixels, image_hdu().data)
     assert wcs is not None
 
@@ -317,7 +317,7 @@ def test_coordinates_without_a_place_are_none(key, value):
     data = written(fits.PrimaryHDU(image_hdu().data, image_hdu().header))
     start = data.find(key.encode())
     data = data[:start] + f"{key:8}= {value}".ljust(80).encode() + data[start + 80 :]
-    assert archives.read_fits(data)[1] is None
+    assert archives.read_plane(data)[1] is None
 
 
 def test_an_unknown_frame_is_noted():
@@ -337,7 +337,7 @@ def test_a_header_that_claims_more_pixels_than_there_are(compressed):
         key = f"{'Z' * compressed}NAXIS{axis}"
         data = data.replace(f"{key:8}= {n:20}".encode(), f"{key:8}= {31623:20}".encode())
     with pytest.raises(BadInput, match="claims"):
-        archives.read_fits(data)
+        archives.read_plane(data)
 
 
 def test_of_a_large_image_the_surroundings_of_a_position_are_read(tmp_path):
@@ -354,7 +354,7 @@ def test_of_a_large_image_the_surroundings_of_a_position_are_read(tmp_path):
 def test_fits_table_only_is_refused(tmp_path):
     fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])]).writeto(tmp_path / "t.fits")
     with pytest.raises(BadInput, match="no image"):
-        archives.read_fits(tmp_path / "t.fits")
+        archives.read_plane(tmp_path / "t.fits")
 
 
 def test_fits_truncated_flipped_or_foreign(tmp_path, run):
@@ -382,7 +382,7 @@ def test_fits_never_fails_in_another_way(tmp_path):
     whole = path.read_bytes()
     for _ in range(40):
         try:
-            archives.read_fits(flipped(whole, rng))
+            archives.read_plane(flipped(whole, rng))
         except BadInput:
             continue
 

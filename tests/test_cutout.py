@@ -359,6 +359,18 @@ def test_a_frame_around_a_picture_is_blank(source):
     assert alike(plain, field) > 0.99
 
 
+@pytest.mark.parametrize("margin", [0, 255])
+@pytest.mark.parametrize("width", [51, 80])
+def test_a_noisy_strip_in_a_margin_is_all_that_there_is(source, margin, width):
+    levels, (left, right) = grey(source), (150 - width // 2, 150 + width // 2)
+    strip = np.full_like(levels, margin)
+    strip[40:, left:right] = levels[40:, left:right]
+    plain, field = (cutout.read_cutout(picture(one), "a.png") for one in (levels, strip))
+    assert noted(field, f"value {margin} were treated as blank")
+    assert alike(plain, field) > 0.95
+    assert field.snr == pytest.approx(plain.snr, rel=0.3)
+
+
 @pytest.mark.parametrize("snr", [400, 1500])
 def test_a_sky_of_few_grey_levels_is_still_a_sky(source, snr):
     bright = simulate.source("FRII", np.random.default_rng(4), size=300, snr=snr)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rgz.data import archives, datasets, fetch, loader, sample, training_set
+from rgz.data import archives, datasets, fetch, loader, sample
 from rgz.tasks import classify
 from rgz.transforms import fields, prepare
-from studies import validity
+from studies import training_set, validity
 
 pytestmark = pytest.mark.data
 HOUSE = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_radio_galaxy_dataset(survey):
 def built(survey):
     for name in datasets.SAMPLES:
         survey(name)
-    for name in (training_set.FITS_FIELDS, training_set.ZOO):
+    for name in (datasets.FITS_FIELDS, datasets.ZOO):
         if fetch.locate(name) is None:
             pytest.skip(f"{name} is not here")
     subprocess.run(
@@ -134,7 +134,7 @@ def test_a_field_of_mirabest_is_read_with_its_position(survey):
     if fetch.locate(name) is None:
         pytest.skip(f"{name} is not here")
     file, data = next(archives.members(fetch.fetch(name)))
-    pixels, wcs = archives.read_fits(data)
+    pixels, wcs, *_ = archives.read_plane(data)
     found = datasets.MIRABEST_NAME.match(file.removesuffix(".fits.fz"))
     sky = wcs.pixel_to_world(149.5, 149.5)
     assert pixels.shape == (300, 300)

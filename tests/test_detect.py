@@ -5,7 +5,8 @@ import pytest
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from rgz.data import detect, training_set
+from rgz.data import detect
+from studies import training_set
 
 RMS = 0.1
 
@@ -17,7 +18,7 @@ def field(blobs, rms=RMS):
     wcs = WCS(naxis=2)
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ("RA---TAN", "DEC--TAN"), (150, 20), (101, 101)
     wcs.wcs.cdelt = -1.8 / 3600, 1.8 / 3600
-    return detect.Field("a field", np.where(pixels >= 3 * RMS, pixels, 0).astype(np.float32), rms, wcs)
+    return training_set.Field("a field", np.where(pixels >= 3 * RMS, pixels, 0).astype(np.float32), rms, wcs)
 
 
 def known(*sources):
@@ -36,42 +37,42 @@ def places(found, where):
 
 def test_islands_far_apart_are_sources_each():
     where = field([(60, 60, 1), (140, 120, 2)])
-    found = detect.find(where, NONE)
+    found = training_set.find(where, NONE)
     assert places(found, where) == [(60, 60), (140, 120)]
     assert sorted(found["snr"]) == pytest.approx([10, 20], rel=0.05)
 
 
 def test_islands_near_each_other_are_one_source():
     where = field([(90, 100, 1), (104, 100, 1)])  # 25″
-    assert places(detect.find(where, NONE), where) == [(97, 100)]
+    assert places(training_set.find(where, NONE), where) == [(97, 100)]
 
 
 def test_lobes_belong_to_the_catalogued_source_between_them():
     where = field([(79, 100, 1), (122, 100, 2), (150, 150, 1)])  # lobes 40″ from the middle to either side
-    assert len(detect.find(where, NONE)) == 3
-    found = detect.find(where, MIDDLE)
+    assert len(training_set.find(where, NONE)) == 3
+    found = training_set.find(where, MIDDLE)
     assert places(found, where) == [(100, 100), (150, 150)]
     assert found["ra"].tolist().count(150.0) == 1
 
 
 def test_the_faint_and_the_cut_off_are_left_out():
     where = field([(100, 100, 0.45), (20, 100, 1), (100, 185, 1), (150, 60, 0.6)])  # 4.5 rms; edge; edge; 6 rms
-    assert places(detect.find(where, NONE), where) == [(150, 60)]
+    assert places(training_set.find(where, NONE), where) == [(150, 60)]
 
 
 def test_the_outshone_is_left_out():
     where = field([(80, 100, 1), (105, 100, 30)])  # 45″ apart
-    assert places(detect.find(where, NONE), where) == [(105, 100)]
+    assert places(training_set.find(where, NONE), where) == [(105, 100)]
 
 
 def test_without_an_rms_there_is_no_snr():
-    found = detect.find(field([(100, 100, 1)], rms=np.nan), NONE)
+    found = training_set.find(field([(100, 100, 1)], rms=np.nan), NONE)
     assert len(found) == 1
     assert np.isnan(found["snr"]).all()
 
 
 def test_a_blank_field_has_no_sources():
-    assert len(detect.find(field([(100, 100, 0)]), MIDDLE)) == 0
+    assert len(training_set.find(field([(100, 100, 0)]), MIDDLE)) == 0
 
 
 def test_apart_keeps_images_free_of_the_others():
@@ -83,5 +84,7 @@ def test_apart_keeps_images_free_of_the_others():
 
 
 def test_neighbours_share_a_split():
-    assert len({training_set._split(150 + k / 3600, 20.5) for k in range(60)}) == 1
-    assert 0.03 < np.mean([training_set._split(ra, dec) == "valid" for ra in range(360) for dec in range(0, 60)]) < 0.07
+    near = Table({"ra": 150 + np.arange(60) / 3600, "dec": np.full(60, 20.5)})
+    assert len(set(training_set.split(near))) == 1
+    ra, dec = np.mgrid[:360, :60].reshape(2, -1)
+    assert 0.03 < training_set.split(Table({"ra": ra, "dec": dec})).count("valid") / len(ra) < 0.07

@@ -19,7 +19,7 @@ CHOSEN = np.array([3, 0, 2])
 def encoder(tiny):
     for parameter in tiny.parameters():  # codes of an untrained network are all alike
         parameter.data *= 2
-    return embed.Encoder(embed.Embed(tiny.eval(), prepare.Recipe(32), CHOSEN))
+    return embed.Encoder(tiny.eval(), prepare.Recipe(32), CHOSEN)
 
 
 def spread(codes):
@@ -29,7 +29,7 @@ def spread(codes):
 
 def test_a_code_has_four_parts_from_four_views_in_two_frames(encoder, simulated):
     images = torch.from_numpy(simulated.images[:5])
-    squares, poses = encoder.embed.prepare(images, simulated.pixel, (False, True))
+    squares, poses = encoder.prepare(images, simulated.pixel, (False, True))
     mirrored = [[frame.flip(axes) for axes in ((), (-1,), (-2,), (-1, -2))] for frame in squares]
     middle, centroid = (torch.stack([encoder.model.encode(v)[0][:, CHOSEN] for v in views]) for views in mirrored)
     along, across = (1 + torch.tanh(poses[0].lean.abs() / embed.UNCERTAIN)).T[:, :, None] / 2

@@ -1,50 +1,59 @@
 """The explorer in a real browser: it gives the same neighbours as Python, and works by mouse, touch and keyboard."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from rgz import artifacts
 from rgz.app import explorer
 from rgz.errors import BadInput
+from rgz.features import codes as codefile
 from rgz.features import metric
 from rgz.tasks import search
 
-PAGE = Path(__file__).parents[1] / "book" / "explorer"
+HOSTILE = "galaxy 13 <img src=x onerror=alert(1)>\"'&"
+
+
+def simulated(count=400, dimensions=32):
+    """An index of galaxies in two samples, some without a position or a class, or in both samples; their pictures."""
+    rng = np.random.default_rng(5)
+    kinds = rng.integers(0, 3, count)
+    codes = rng.normal(size=(count, dimensions)) + 3 * np.eye(dimensions)[kinds]
+    ra, dec = rng.uniform(0, 360, count), rng.uniform(-60, 60, count)
+    ra[::7] = dec[::7] = np.nan
+    first = count * 5 // 8
+    ra[first : first + 20], dec[first : first + 20] = ra[:20], dec[:20] + 3 / 3600  # the same galaxies, 3″ apart
+    codes[first : first + 20] = codes[:20] + 0.1 * rng.normal(size=(20, dimensions))
+    names = [HOSTILE if i == 13 else f"galaxy {i}" for i in range(count)]
+    label = np.array(["FRI", "FRII", ""])[kinds]
+    samples = ["mirabest"] * first + ["rgd"] * (count - first)
+    table = Table({"name": names, "sample": samples, "ra": ra, "dec": dec, "label": label})
+    y, x = np.mgrid[:16, :16] - 7.5
+    pictures = np.stack([255 * np.exp(-((x / (1 + kind * 2)) ** 2) - (y / 2) ** 2) for kind in kinds])
+    index = search.build(codes, table, metric.whitened(codes))
+    place = index.vectors[:, :2] - index.vectors[:, :2].min(axis=0)
+    table["x"], table["y"] = (9999 * place / place.max()).astype(int).T
+    table["size"], table["snr"] = rng.lognormal(3, 1, count), np.where(kinds == 2, np.nan, rng.lognormal(3, 1, count))
+    table["percentile"] = rng.uniform(0, 100, count)
+    return index, pictures
 
 
 @pytest.fixture(scope="module")
 def galaxies():
-    """An index of 400 galaxies in two samples, some without a position or a class, and their pictures."""
-    rng = np.random.default_rng(5)
-    kinds = rng.integers(0, 3, 400)
-    codes = rng.normal(size=(400, 32)) + 3 * np.eye(32)[kinds]
-    ra, dec = rng.uniform(0, 360, 400), rng.uniform(-60, 60, 400)
-    ra[::7] = dec[::7] = np.nan
-    names = [f"galaxy {i} <&\"'>" if i == 13 else f"galaxy {i}" for i in range(400)]
-    label = np.array(["FRI", "FRII", ""])[kinds]
-    table = Table({"name": names, "sample": ["mirabest"] * 250 + ["rgd"] * 150, "ra": ra, "dec": dec, "label": label})
-    y, x = np.mgrid[:32, :32] - 15.5
-    pictures = np.stack([255 * np.exp(-((x / (2 + kind * 3)) ** 2) - (y / 3) ** 2) for kind in kinds])
-    return search.build(codes, table, metric.whitened(codes)), pictures
+    return simulated()
 
 
 @pytest.fixture(scope="module")
 def built(galaxies, tmp_path_factory):
     index, pictures = galaxies
     folder = tmp_path_factory.mktemp("explorer")
-    explorer.write(folder, PAGE, explorer.payload(index, "simulated", places(index)), pictures)
+    explorer.write(folder, explorer.payload(index.table, index.vectors, "simulated"), pictures)
     return folder
-
-
-def places(index):
-    """A map of an index, from two of its dimensions."""
-    flat = index.vectors[:, :2] - index.vectors[:, :2].min(axis=0)
-    x, y = (9999 * flat / flat.max()).astype(int).T
-    return Table({"name": index.table["name"], "x": x, "y": y})
 
 
 @pytest.fixture
@@ -63,14 +72,19 @@ def page(browser, built, request):
     assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
 
 
-def nearest(codes, row, k=10):
-    """The ``k`` rows nearest to a row of bytes (N, D), and 1 − cos of the angles."""
-    floats = codes.astype(float)
-    norms = np.sqrt((floats**2).sum(axis=1))
-    separation = 1 - floats @ floats[row] / (norms[row] * norms)
-    order = np.argsort(separation, kind="stable")
-    order = order[order != row][:k]
-    return order, separation[order]
+def nearest(galaxies, row, k=10):
+    """The ``k`` galaxies nearest to a row, each once, from vectors as bytes, and 1 − cos."""
+    table, codes = galaxies.table, explorer.quantised(galaxies.vectors).astype(float)
+    norms = np.sqrt((codes**2).sum(axis=1))
+    far = 1 - codes @ codes[row] / (norms[row] * norms)
+    sky = SkyCoord(np.nan_to_num(table["ra"]), np.nan_to_num(table["dec"]), unit="deg")
+    known = np.isfinite(table["ra"])
+    same = (sky[:, None].separation(sky) <= search.SAME * u.arcsec) & known & known[:, None]
+    kept = []
+    for one in np.argsort(far, kind="stable"):
+        if one != row and not same[row, one] and not same[one, kept].any():
+            kept.append(int(one))
+    return kept[:k], far[kept[:k]]
 
 
 def listed(page):
@@ -81,30 +95,41 @@ def chosen(page):
     return page.inner_text("#chosen strong")
 
 
+def rows_of(download):
+    return list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+
+
 def test_the_browser_answers_as_python_does(page, galaxies):
-    codes = explorer.quantised(galaxies[0].vectors)
-    for row in (0, 13, 200, 399):
+    for row in (0, 13, 200, 260, 399):
         page.evaluate("row => choose(row)", row)
-        expected, far = nearest(codes, row)
-        assert listed(page) == expected.tolist()
+        expected, far = nearest(galaxies[0], row)
+        assert listed(page) == expected
         shown = page.eval_on_selector_all(
-            "#neighbours .soft", "all => all.map((one) => one.textContent.split(', ')[1])"
+            "#neighbours .soft:not(.soft + .soft)", "all => all.map((one) => one.textContent.split(', ')[1])"
         )
         assert shown == [f"{value:.3f}" for value in far]
 
 
 def test_bytes_answer_as_the_codes_do(galaxies):
     index, _ = galaxies
-    codes = explorer.quantised(index.vectors)
-    same = []
-    for row in range(0, len(index), 5):
-        rows, _ = index.nearest(index.vectors[row : row + 1], 11)
-        same.append(len(set(rows[0]) & set(nearest(codes, row)[0])))
-    assert np.mean(same) > 9.8
+    codes = explorer.quantised(index.vectors).astype(float)
+    codes /= np.sqrt((codes**2).sum(1, keepdims=True))
+    rows, _ = index.nearest(index.vectors[::5], 11)
+    near = np.argsort(-codes[::5] @ codes.T, axis=1)[:, :11]
+    assert np.mean([len(set(one) & set(other)) for one, other in zip(rows, near, strict=True)]) > 10.8
 
 
-def test_a_click_on_the_map_and_on_a_neighbour_chooses(page, galaxies):
-    page.evaluate("row => choose(row)", 5)
+def test_other_images_of_a_galaxy_are_named_not_listed(page, galaxies):
+    page.evaluate("choose(5)")
+    assert 255 not in listed(page)  # rows 5 and 255 are 3″ apart
+    page.get_by_role("button", name="Radio Galaxy Dataset (FIRST)").click()
+    assert chosen(page) == "galaxy 255"
+    page.evaluate("row => choose(row)", next(row for row in range(400) if 5 in nearest(galaxies[0], row)[0]))
+    assert "also in Radio Galaxy Dataset" in page.inner_text("#neighbours [data-row='5']")
+
+
+def test_a_click_on_the_map_and_on_a_neighbour_chooses(page):
+    page.evaluate("choose(5)")
     x, y = page.evaluate("place(77)")
     box = page.locator("#sky").bounding_box()
     page.mouse.move(box["x"] + x, box["y"] + y)
@@ -112,16 +137,26 @@ def test_a_click_on_the_map_and_on_a_neighbour_chooses(page, galaxies):
     page.mouse.click(box["x"] + x, box["y"] + y)
     there = page.evaluate("[data.x[chosen] - data.x[77], data.y[chosen] - data.y[77]]")
     assert np.hypot(*there) < 60  # another dot may lie on top
+    assert not page.is_visible("#card")
     second = page.locator("#neighbours button").nth(1)
-    name = second.get_attribute("data-name")
+    row = second.get_attribute("data-row")
     second.click()
-    assert chosen(page) == name
+    assert page.evaluate("chosen") == int(row)
     assert page.url.endswith("#" + page.evaluate("encodeURIComponent(data.name[chosen])"))
+
+
+def test_an_address_opens_its_galaxy(browser, built):
+    page = browser.new_page()
+    page.goto((built / "index.html").as_uri() + "#galaxy%20123")
+    assert chosen(page) == "galaxy 123"
+    page.goto((built / "index.html").as_uri() + "#galaxy%20321")
+    page.locator("#chosen strong", has_text="galaxy 321").wait_for()
+    page.close()
 
 
 def test_filters_hold_for_map_and_neighbours(page, galaxies):
     index, _ = galaxies
-    page.evaluate("row => choose(row)", 3)
+    page.evaluate("choose(3)")
     page.uncheck("#sample-0")
     assert all(row >= 250 for row in listed(page))
     page.uncheck("#label-1")
@@ -132,12 +167,38 @@ def test_filters_hold_for_map_and_neighbours(page, galaxies):
     assert "no other galaxy" in page.inner_text("#neighbours")
 
 
-def test_search_by_name_and_by_keyboard(page):
+def test_colour_and_shape_tell_class_sample_and_numbers(page, galaxies):
+    table = galaxies[0].table
+    pairs = "JSON.stringify([...tint].map((colour, i) => [colour, shape[i]]))"
+    for by in ("label", "sample"):
+        page.select_option("#colour", by)
+        looks = list(map(tuple, json.loads(page.evaluate(pairs))))
+        known = set(zip(looks, table[by], strict=True))
+        assert len(known) == len(set(looks)) == len(set(table[by]))  # one look for each value
+        assert len({shape for _, shape in looks}) == len(known)
+    page.select_option("#colour", "snr")
+    assert page.is_visible("#bar")
+    tints = np.array(page.evaluate("[...tint]"))
+    assert len(set(tints[np.isnan(table["snr"])])) == 1  # unknown values have a colour of their own
+    assert len(set(tints)) > 100
+
+
+def test_search_by_name_position_and_keyboard(page, galaxies):
     page.fill("#search", "galaxy 13 ")
     page.press("#search", "Enter")
-    assert chosen(page) == "galaxy 13 <&\"'>"  # as text, not as HTML
+    assert chosen(page) == HOSTILE  # as text, not as HTML
+    assert page.query_selector("#chosen img") is None
     page.fill("#search", "no such thing")
-    assert "no galaxy" in page.inner_text("#hint")
+    assert "no position" in page.inner_text("#hint")
+    sky = SkyCoord(galaxies[0].table["ra"][100], galaxies[0].table["dec"][100], unit="deg")
+    for text in (f"{sky.ra.deg:.5f} {sky.dec.deg:+.5f}", sky.to_string("hmsdms"), sky.to_string("hmsdms", sep=" ")):
+        page.evaluate("choose(0)")
+        page.fill("#search", text)
+        page.press("#search", "Enter")
+        assert chosen(page) == "galaxy 100"
+        assert "″ from there" in page.inner_text("#hint")
+    page.fill("#search", "400.5 95")
+    assert "no position" in page.inner_text("#hint")
     page.focus("#sky")
     before = chosen(page)
     page.keyboard.press("ArrowRight")
@@ -151,41 +212,117 @@ def test_search_by_name_and_by_keyboard(page):
 
 
 def test_the_list_downloads_as_csv(page, galaxies):
-    page.evaluate("row => choose(row)", 14)
+    page.evaluate("choose(14)")
     with page.expect_download() as download:
         page.click("#csv")
-    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    rows = rows_of(download)
     assert [row["name"] for row in rows] == ["galaxy 14"] + [galaxies[0].table["name"][row] for row in listed(page)]
     assert rows[0]["ra"] == ""  # row 14 has no position
+    assert [float(row["dissimilarity"]) for row in rows] == sorted(float(row["dissimilarity"]) for row in rows)
+
+
+def test_a_lasso_selects_lists_and_downloads(page):
+    page.click("#lasso")  # which may scroll the page
+    box = page.locator("#sky").bounding_box()
+    middle, half = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), 80
+    page.mouse.move(middle[0] - half, middle[1] - half)
+    page.mouse.down()
+    for x, y in ((half, -half), (half, half), (-half, half)):
+        page.mouse.move(middle[0] + x, middle[1] + y)
+    page.mouse.up()
+    near = f"place(i).map((v, k) => Math.abs(v - [{box['width'] / 2}, {box['height'] / 2}][k]) < {half})"
+    expected = page.evaluate(f"data.name.filter((_, i) => {near}.every(Boolean))")
+    assert len(expected) > 20
+    assert page.inner_text("#selected") == f"{len(expected)} selected"
+    assert page.locator("#members button").count() == len(expected)
+    with page.expect_download() as download:
+        page.click("#selection-csv")
+    assert [row["name"] for row in rows_of(download)] == expected
+    page.click("#clear")
+    assert not page.is_visible("#selection")
 
 
 @pytest.mark.parametrize(
-    "page", [{"viewport": {"width": 375, "height": 700}, "has_touch": True, "color_scheme": "dark"}], indirect=True
+    "page", [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "color_scheme": "dark"}], indirect=True
 )
-def test_on_a_phone_the_page_is_not_wider_than_the_screen(page):
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+def test_on_a_phone_the_answer_is_where_the_tap_was(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#sky").scroll_into_view_if_needed()
     x, y = page.evaluate("place(30)")
     box = page.locator("#sky").bounding_box()
     page.touchscreen.tap(box["x"] + x, box["y"] + y)
-    assert len(listed(page)) == 10
+    card = page.locator("#card").bounding_box()
+    assert 0 < card["y"] - box["y"] - y < 40
+    assert card["y"] + card["height"] <= 844
+    assert page.locator("#card .strip button").count() == len(listed(page)) == 10
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#card .strip button").first.tap()
+    assert page.evaluate("chosen") in listed(page) or not page.is_visible("#card")
 
 
-def test_a_page_that_is_too_large_is_refused(galaxies, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 844}, "has_touch": True}], indirect=True)
+def test_a_finger_on_the_map_scrolls_the_page(page):
+    page.evaluate("scrollTo(0, 0)")
+    box, before = page.locator("#sky").bounding_box(), page.evaluate("view")
+    x, y, touch = box["x"] + 100, box["y"] + 200, page.context.new_cdp_session(page)
+    for kind, shift in (("touchStart", 0), *(("touchMove", 20 * step) for step in range(1, 16))):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y - shift}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_function("scrollY > 200")
+    assert page.evaluate("view") == before
+
+
+@pytest.mark.slow
+def test_fifty_thousand_galaxies_move_fluently(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer, "islands", lambda _: [])  # which takes most of a minute
+    index, pictures = simulated(50_000, 8)
+    explorer.write(tmp_path, explorer.payload(index.table, index.vectors, "simulated"), pictures[:, ::4, ::4])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_selector("#neighbours button")
+    times = page.evaluate("""() => Array.from({ length: 60 }, (_, k) => {
+        const started = performance.now();
+        view = { x: 0.5 + 0.1 * Math.sin(k / 9), y: 0.5, scale: 1 + k / 10 };
+        draw();
+        paint.getImageData(0, 0, 1, 1);
+        return performance.now() - started;
+    })""")
+    page.close()
+    assert np.median(times) < 1000 / 30
+
+
+def test_dense_parts_of_the_map_are_labelled():
+    rng = np.random.default_rng(0)
+    places = np.concatenate([rng.normal(centre, 100, (300, 2)) for centre in ((2000, 2000), (8000, 8000))]).astype(int)
+    table = Table({"x": places[:, 0], "y": places[:, 1], "label": ["FRI"] * 300 + ["FRII"] * 300})
+    table["sample"] = ["mirabest"] * 600
+    texts = set(dict(explorer.islands(table)).values())
+    assert texts == {"FRI 100 %", "FRII 100 %"}
+
+
+def test_pictures_of_other_galaxies_are_refused(galaxies, tmp_path):
     index, pictures = galaxies
-    monkeypatch.setattr(explorer, "LARGEST", 1000)
-    with pytest.raises(BadInput, match="MB"):
-        explorer.write(tmp_path, PAGE, explorer.payload(index, "simulated", places(index)), pictures)
+    with pytest.raises(BadInput, match="a picture of each"):
+        explorer.write(tmp_path, explorer.payload(index.table, index.vectors, "simulated"), pictures[1:])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_map_of_other_galaxies_is_refused(galaxies):
-    index, _ = galaxies
-    with pytest.raises(BadInput, match="rgz study map"):
-        explorer.payload(index, "simulated", places(index)[1:])
-
-
-def test_without_a_clone_the_explorer_says_what_it_needs(run, monkeypatch):
-    monkeypatch.setattr(artifacts, "clone", lambda: None)
-    status, _, err = run("explorer")
-    assert status == 1
-    assert "clone of the repository" in err
+def test_results_of_ones_own_become_a_map(run, tmp_path):
+    _, codes, _ = codefile.read_codes(None, "mirabest")
+    rows = [
+        {"file": f"{number}.fits", "status": "ok", "class": "FRI", "ra": 10.0 + number, "dec": -5.0, "code": code}
+        | {"anomaly_percentile": 50.0, "peak_over_noise": None, "area_over_point": 2.0}
+        for number, code in enumerate(codes[:40].tolist())
+    ]
+    refused = {"file": "noise.fits", "status": "refused", "class": None}
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (*rows, refused)))
+    status, out, _ = run("explorer", path, "--out", tmp_path / "page")
+    assert (status, "MB" in out) == (0, True)
+    text = (tmp_path / "page" / "index.html").read_text()
+    data = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+    assert (len(data["name"]), data["ra"][3], data["labels"]) == (40, 13.0, ["FRI"])
+    assert [one["key"] for one in data["numbers"]] == ["area", "snr", "percentile"]
+    path.write_text(json.dumps(rows[0]) + "\n")
+    status, _, err = run("explorer", path, "--out", tmp_path / "none")
+    assert (status, "at least" in err) == (1, True)

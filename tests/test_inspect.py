@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -16,9 +17,10 @@ from test_cutout import fits_file, wcs_of
 
 import rgz
 from rgz import artifacts
-from rgz.data import archives, cutout, fetch, simulate, training_set
+from rgz.app import cli_look
+from rgz.data import archives, cutout, datasets, fetch, simulate
 from rgz.errors import BadInput
-from rgz.tasks import classify, inspect
+from rgz.tasks import classify, inspect, search
 from rgz.transforms import prepare
 from studies import injected
 
@@ -31,9 +33,7 @@ def source():
 def of(seen, **known):
     """An inspection of a cut-out with made-up results."""
     known = {"area": 3.0, "likelihood": (-60.0, 7.0, 50.0)} | known
-    near = Table(
-        names=("name", "sample", "label", "separation", "same", "link"), dtype=(str, str, str, float, bool, str)
-    )
+    near = Table(names=search.LISTED, dtype=(str, str, float, float, float, str, str, bool, str))
     probabilities = dict(zip(classify.CLASSES, (0.1, 0.8, 0.06, 0.04), strict=True))
     return inspect.Inspection(seen, "centroid", probabilities, ("FRII",), neighbours=near, code=np.zeros(256), **known)
 
@@ -185,6 +185,41 @@ def test_a_source_without_a_shape_has_no_class(galaxy):
     assert (strange.label, strange.status) == ("FRII", "unlike")
 
 
+def test_what_catalogues_say_is_noted():
+    table, codes, _ = search.for_search()
+    row = int(np.flatnonzero(np.asarray(table["disputed"]) == "FRI, bent")[0])
+    place = float(table["ra"][row]), float(table["dec"][row])
+    index = search.SearchIndex.from_pretrained()
+    near = index.query(codes[row], 5, place)
+    assert near["disputed"][0] == "FRI, bent"
+    assert index.catalogued(place) == ("FRI", "bent")
+    assert index.catalogued((np.nan, np.nan)) == ()
+    blank = cutout.Cutout("a", np.pad(np.ones((4, 4)), 73), 1.8, place, 50.0, 0, ())
+    found = dataclasses.replace(of(blank, catalogued=index.catalogued(place)), neighbours=near)
+    assert "catalogues disagree about this galaxy (FRI, bent)" in str(found)
+    assert "(catalogues disagree: FRI, bent)" in str(found)
+    said = found.to_dict()
+    assert said["catalogued"] == ["FRI", "bent"]
+    assert said["neighbours"][0]["disputed"] == "FRI, bent"
+    assert of(blank, catalogued=("FRI",)).notes[-1].startswith("this galaxy is catalogued (FRI)")
+
+
+@pytest.mark.slow
+def test_processes_share_the_files_and_answer_as_one(run, galaxy, tmp_path, monkeypatch):
+    files = [galaxy, tmp_path / "absent.fits", galaxy, galaxy, tmp_path / "none.fits"]
+    alone = run("look", *files, "--json")
+    monkeypatch.setattr(cli_look, "TOGETHER", 1)
+    monkeypatch.setattr(cli_look, "WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    shared = run("look", *files, "--json")
+    assert shared[0] == alone[0] == 0
+    one, other = ([json.loads(line) for line in out.splitlines()] for _, out, _ in (alone, shared))
+    assert [row["file"] for row in other] == [str(file) for file in files]
+    for row, same in zip(one, other, strict=True):
+        assert row["notes"] == same["notes"]
+        assert row["probabilities"] == (same["probabilities"] and pytest.approx(same["probabilities"], abs=1e-4))
+
+
 def test_table_and_figure_are_written(run, galaxy, tmp_path):
     code, out, err = run("look", galaxy, galaxy, "--table", tmp_path / "near.vot", "--plot", tmp_path / "out.png")
     assert code == 0, err
@@ -258,10 +293,10 @@ def test_an_archive_image_finds_itself(survey, tmp_path):
 
 @pytest.mark.data
 def test_a_first_field_is_the_galaxy_that_the_archive_has(tmp_path):
-    if fetch.locate(training_set.FITS_FIELDS) is None:
+    if fetch.locate(datasets.FITS_FIELDS) is None:
         pytest.skip("the FITS fields of MiraBest are not here")
     hits = []
-    for number, (_, data) in enumerate(archives.members(fetch.fetch(training_set.FITS_FIELDS))):
+    for number, (_, data) in enumerate(archives.members(fetch.fetch(datasets.FITS_FIELDS))):
         if number % 40 == 0:
             (tmp_path / "field.fits.fz").write_bytes(data)
             seen = rgz.inspect(rgz.open_cutout(tmp_path / "field.fits.fz"))
@@ -318,7 +353,7 @@ def cases():
     if not folder.is_dir():
         pytest.skip("the cases are not here")
     names = [path.stem for path in folder.glob("*.fits") if path.stem in CASES]
-    return dict(zip(names, inspect.inspect_each(cutout.open_cutout(folder / f"{n}.fits") for n in names), strict=True))
+    return dict(zip(names, inspect.inspect_all([cutout.open_cutout(folder / f"{n}.fits") for n in names]), strict=True))
 
 
 CASES = {"plain", "point_first", "beam45_point_px15", "beam45_point_px4", "pointing_0", "pointing_16"}

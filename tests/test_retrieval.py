@@ -9,7 +9,7 @@ from astropy.table import Table
 from rgz.data import datasets, simulate
 from rgz.features import codes as codefile
 from rgz.features import metric
-from rgz.features.embed import PARTS, Embed, Encoder
+from rgz.features.embed import PARTS, Encoder
 from rgz.tasks.encode import changes
 from rgz.transforms import fields
 from rgz.transforms.prepare import Recipe, prepare
@@ -148,7 +148,7 @@ def archives(monkeypatch):
 @pytest.mark.slow
 def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, tmp_path):
     chosen = np.array([3, 1, 2, 0])
-    encoder = Encoder(Embed(tiny.eval(), Recipe(tiny.config.size), chosen))
+    encoder = Encoder(tiny.eval(), Recipe(tiny.config.size), chosen)
     whole = {name: encoder.transform(one) for name, one in archives.items()}
     groups = {name: (archives[name].table, code, code[:, None], {}) for name, code in whole.items()}
     space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)

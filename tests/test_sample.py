@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz.data import sample, training_set
+from rgz.data import sample
 from rgz.errors import BadInput
 from rgz.tasks import classify
+from studies import training_set
 
 
 def test_a_file_gives_back_what_was_written(tmp_path, simulated):

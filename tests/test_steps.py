@@ -1,13 +1,15 @@
 """The committed results are those of the committed files: no step has inputs other than it was run with."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rgz import artifacts
+from rgz.errors import BadInput
+from studies import steps
 
 HOUSE = Path(__file__).parents[1]
 
@@ -33,27 +35,37 @@ def test_a_damaged_record_is_one_line(tmp_path, text):
     ]
 
 
-def test_a_study_that_fails_keeps_its_record(tmp_path, monkeypatch, run):
-    record = tmp_path / "results" / "steps.json"
-    record.parent.mkdir()
+@pytest.fixture
+def record(tmp_path):
+    """The record of steps in a clone without anything else."""
+    path = tmp_path / "results" / "steps.json"
+    path.parent.mkdir()
+    return path
+
+
+def test_a_step_has_all_cores_and_what_fails_keeps_its_record(record, monkeypatch):
     record.write_text('{"similarity": {"hash": 1}, "map": {"hash": 1}}')
-    monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
+    called = []
 
-    def forget_and_fail(*_command, **_options):
-        record.write_text('{"map": {"hash": 2}}')
-        return subprocess.CompletedProcess([], 1)
+    def fail(words, folder, environment):
+        place = words.index("--db-file")
+        copy = Path(words[place + 1])
+        called.append([*words[1:place], *words[place + 2 :]])
+        assert (folder, environment["OMP_NUM_THREADS"]) == (record.parents[1], str(os.cpu_count()))
+        assert json.loads(record.read_text())["map"] == {"hash": 1}  # untouched until the end
+        copy.write_text('{"map": {"hash": 2}}')
+        return 0 if "forget" in words else 3
 
-    monkeypatch.setattr(subprocess, "run", forget_and_fail)
-    assert run("study", "similarity", "--fresh")[0] == 1
+    monkeypatch.setattr(steps, "_together", fail)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert steps.run(["similarity"], fresh=True, root=record.parents[1]) == 3
+    expected = ["forget"], ["run", "-n", str(os.cpu_count())]
+    assert called == [["-m", "doit", *words, "similarity"] for words in expected]
     assert json.loads(record.read_text()) == {"similarity": {"hash": 1}, "map": {"hash": 2}}
 
 
-def test_a_damaged_record_stops_a_study(tmp_path, monkeypatch, run):
-    record = tmp_path / "results" / "steps.json"
-    record.parent.mkdir()
+def test_a_damaged_record_stops_a_study(record):
     record.write_text("{")
-    monkeypatch.setattr(artifacts, "clone", lambda: tmp_path)
-    status, _, err = run("study", "map")
-    assert status == 1
-    assert "damaged: restore it with git checkout" in err
+    with pytest.raises(BadInput, match=r"damaged .*: restore it with git checkout"):
+        steps.run(["map"], root=record.parents[1])
     assert record.read_text() == "{"

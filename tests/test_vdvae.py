@@ -216,16 +216,16 @@ def test_ten_images_can_be_learned(pixels):
     config = vdvae.Config(encoder=((4, 1),), decoder=((4, 2),), latents=(4,), width=64, channels=8, mixtures=2, patch=4)
     model, images = vdvae.VDVAE(config), pixels[:10, :, 8:24, 8:24]
     optimizer, losses = torch.optim.Adam(model.parameters(), 5e-3), []
-    for _ in range(500):
+    for _ in range(250):
         loss = model(images)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    learned = median(losses[-50:])  # a single step may stumble, and on which machine it does is chance
+    learned = median(losses[-20:])  # a single step may stumble, and on which machine it does is chance
     assert learned < 0.5 * losses[0]
     with torch.no_grad():  # and they are learned by heart: others cost more
-        assert model(pixels[10:, :, 8:24, 8:24])["loss"] > 1.5 * learned
+        assert model(pixels[10:, :, 8:24, 8:24])["loss"] > 1.3 * learned
     error, spread = (
         (x - images.float()).square().mean() for x in (model.decode(model.encode(images)[0]), images.float().mean(0))
     )
@@ -374,10 +374,10 @@ def test_samples_have_the_correlations_of_posterior_samples(stirred, pixels):
 
     blocks[1].posterior.c4.weight.data[:4] *= 5000  # latents that follow the images
     torch.manual_seed(0)
-    stirred.correlate([(pixels, pixels.flip(-1))] * 60)
+    stirred.correlate([(pixels, pixels.flip(-1))] * 30)
     torch.manual_seed(0)
     standard = []
-    for _ in range(60):
+    for _ in range(30):
         _, latents, gaussians = stirred._posterior(pixels, means=False, until=2, seen=pixels.flip(-1))
         standard.append(((latents[1] - gaussians[1][2]) / gaussians[1][3].exp()).flatten(1))
     products = torch.cat(standard).T @ torch.cat(standard)  # about the means of the priors, which stay

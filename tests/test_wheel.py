@@ -36,7 +36,7 @@ def test_it_holds_the_library_and_its_weights_alone(wheel):
         (about,) = (archive.read(name).decode() for name in names if name.endswith("METADATA"))
     weights = {name for name in names if name.startswith("rgz/weights/")}
     assert weights == {f"rgz/weights/{name}.safetensors" for name in SHIPPED} | {"rgz/weights/codes.h5"}
-    assert "rgz/py.typed" in names
+    assert {"rgz/py.typed", "rgz/app/web/index.html"} <= names
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"rgz"}
     assert "Requires-Python: >=3.11" in about
     assert wheel.stat().st_size < 30e6

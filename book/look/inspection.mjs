@@ -49,7 +49,7 @@ export function inspection(cutout, outputs, galaxies) {
     probabilities: classes.names.map((name, i) => [name, shares[i]]),
     set: shapeless ? [] : set,
     basis: C.BASIS[kind],
-    notes: [...cutout.notes, ...(C.REASONS[status] ? [C.REASONS[status].replace("{:.2f}", area.toFixed(2))] : [])],
+    notes: [...cutout.notes, ...(C.REASONS[status] ? [C.REASONS[status].replace("{:.2f}", area.toFixed(2))] : []), ...catalogued(cutout.place, galaxies)],
     neighbours: neighbours(outputs.cosines, cutout.place, galaxies),
   };
 }
@@ -57,8 +57,18 @@ export function inspection(cutout, outputs, galaxies) {
 /** The ten galaxies with the largest cosine, with 1 − cos, and whether they lie where the galaxy does. */
 function neighbours(cosines, place, { ra, dec }) {
   const order = [...cosines.keys()].sort((a, b) => cosines[b] - cosines[a] || a - b).slice(0, 10);
-  const same = (row) => place !== null && ra[row] !== null && separation(place, [ra[row], dec[row]]) <= C.SAME;
-  return order.map((row) => ({ row, separation: 1 - cosines[row], same: same(row) }));
+  return order.map((row) => ({ row, separation: 1 - cosines[row], same: lies(place, ra[row], dec[row]) }));
+}
+
+/** Whether a galaxy of the samples lies at a place. */
+const lies = (place, ra, dec) => place !== null && ra !== null && separation(place, [ra, dec]) <= C.SAME;
+
+/** What the samples say of the galaxy at a place, if it is in one of them, as a note. */
+function catalogued(place, { ra, dec, label, labels }) {
+  const known = new Set(label.filter((_, row) => lies(place, ra[row], dec[row])).map((one) => labels[one]).filter(Boolean));
+  if (!known.size) return [];
+  const says = known.size > 1 ? "catalogues disagree about this galaxy" : "this galaxy is catalogued";
+  return [`${says} (${[...known].sort().join(", ")}); it may be in the training set`];
 }
 
 /** Angle between two positions in degrees, arcsec. */

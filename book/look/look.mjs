@@ -88,7 +88,7 @@ function show({ name, cutout, outputs, found }) {
   }));
   $("set").textContent = `Not excluded at 90 %: ${found.set.join(", ")}`;
   $("anomaly").textContent = anomaly(found);
-  $("notes").replaceChildren(...notesOf(found).map((note) => element("li", { textContent: note })));
+  $("notes").replaceChildren(...found.notes.map((note) => element("li", { textContent: note })));
   const fieldSize = Math.sqrt(cutout.field.length), squareSize = Math.sqrt(outputs.prepared.length);
   paint($("field"), cutout.field, fieldSize, Math.sqrt);
   paint($("prepared"), outputs.prepared, squareSize, Number);
@@ -96,12 +96,6 @@ function show({ name, cutout, outputs, found }) {
   $("neighbours").replaceChildren(...found.neighbours.map(neighbour));
   drawMap(found.neighbours);
   $("result").focus({ preventScroll: false });
-}
-
-/** The notes, and the class of the galaxy in the catalogue where it is known. */
-function notesOf(found) {
-  const known = found.neighbours.find(({ row, same }) => same && galaxies.labels[galaxies.label[row]]);
-  return known ? [...found.notes, `this galaxy is catalogued as ${galaxies.labels[galaxies.label[known.row]]}; it may be in the training set`] : found.notes;
 }
 
 function anomaly({ nats, error, percentile }) {
@@ -145,7 +139,7 @@ function drawMap(nearest) {
   [canvas.width, canvas.height] = [size, size];
   const place = (row) => [galaxies.x[row], galaxies.y[row]].map((v) => (0.03 + (0.94 * v) / 9999) * size);
   galaxies.x.forEach((_, row) => {
-    pen.fillStyle = galaxies.colours[galaxies.label[row]];
+    pen.fillStyle = galaxies.colours.label[galaxies.label[row]];
     pen.globalAlpha = 0.5;
     pen.fillRect(...place(row).map((v) => v - 1.5), 3, 3);
   });

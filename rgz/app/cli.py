@@ -2,14 +2,12 @@
 
 rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
 rgz survey                                 all sources of a catalogue, on many cores
-rgz explorer, page                         web pages that need no server of their own
-rgz data fetch, build                      the archives and the training set
+rgz explorer                               a web page with a map of your own galaxies
+rgz data fetch                             the public archives
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
 rgz study                                  the measurements behind the book
 """
 
-import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -33,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Radio galaxies in the latent space of a very deep variational autoencoder.",
 )
-for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, cli_look.page):
+for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer):
     app.command()(verb)
 app.command()(survey.survey)
 app.add_typer(cli_data.app, name="data")
@@ -56,10 +54,7 @@ def _options(
 
 @app.command()
 def train(
-    preset: Annotated[
-        str,
-        typer.Option(help="deep (the network of the book) or tiny (for tests)."),
-    ] = "deep",
+    preset: Annotated[str, typer.Option(help="deep (the network of the book) or tiny (for tests).")] = "deep",
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
@@ -91,7 +86,6 @@ def train(
 def encode(
     weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
-    dimensions: Annotated[int, typer.Option(min=1, help="Number of latents in a code, those of highest rate.")] = 64,
     path: TrainingSet = TRAINING_SET,
 ) -> None:
     """Encode all samples into codes.h5, and fit the classifiers to them; twenty minutes on two cores.
@@ -103,10 +97,8 @@ def encode(
     from rgz.tasks import encode as encoding
 
     out = out or artifacts.artifacts() / "codes.h5"
-    counts = encoding.encode(
-        weights or artifacts.artifact("vdvae.safetensors"), cli_data.sources(path), out, dimensions
-    )
-    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}; {dimensions} latents")
+    counts = encoding.encode(weights or artifacts.artifact("vdvae.safetensors"), cli_data.sources(path), out)
+    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}")
 
 
 @app.command()
@@ -120,7 +112,7 @@ def fit(
 
     Example: rgz fit --out runs/deep/density.safetensors
     """
-    from rgz.data import training_set
+    from rgz.data.sample import cells
     from rgz.features.embed import Encoder
     from rgz.models import flow as flows
 
@@ -128,7 +120,8 @@ def fit(
     seen, held_out = cli_data.splits(path)
     encoder = Encoder.from_pretrained()
     codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
-    fitted = flows.calibrate(flows.fit_ensemble(codes, training_set.cells(seen.table)), unseen)
+    about_centroid = encoder.transform(held_out, hosts=False).astype(float)
+    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen, about_centroid)
     about = artifacts.describe(
         weights_sha256=artifacts.sha256(artifacts.artifact("vdvae.safetensors")),
         codes_sha256=artifacts.sha256(artifacts.artifact("codes.h5")),
@@ -157,25 +150,9 @@ def study(
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    record = root / "results" / "steps.json"
-    try:
-        before, status = json.loads(record.read_text()), 1
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{record} is damaged: restore it with git checkout results/steps.json") from error
-    cores = str(os.cpu_count() or 1)
-    threads = cores if names and len(names) == 1 else "1"  # those of several steps would wait for each other
-    environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads} | os.environ
-    try:
-        for command in (["forget"],) * fresh + (["run", "-n", cores],):
-            words = [sys.executable, "-m", "doit", *command, *(names or ())]
-            status = subprocess.run(words, cwd=root, env=environment).returncode
-            if status:
-                raise typer.Exit(status)
-    finally:
-        if status:  # doit forgets a step that fails, but its committed results are still there
-            kept = before | json.loads(record.read_text())
-            with artifacts.atomic(record) as partial:
-                partial.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    words = [sys.executable, "-m", "studies.steps", *(names or ()), *["--fresh"] * fresh]
+    with subprocess.Popen(words, cwd=root) as running:  # it ends its steps on Ctrl-C, which run would not wait for
+        raise typer.Exit(running.wait())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``rgz data``: find or download the public archives, and build the training set."""
+"""``rgz data``: find or download the public archives; and the training set of other commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,10 @@ from rgz.errors import BadInput
 if TYPE_CHECKING:
     from rgz.data.sample import Sample
 
-app = typer.Typer(no_args_is_help=True, help="The public archives and the training set.")
+app = typer.Typer(no_args_is_help=True, help="The public archives.")
 
 TRAINING_SET = Path("runs/train.h5")
-TrainingSet = Annotated[Path, typer.Option("--data", help="Training set from rgz data build; built if missing.")]
+TrainingSet = Annotated[Path, typer.Option("--data", help="Training set, as written by rgz.data.sample.write.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default those of the repository.")]
 
 
@@ -38,38 +38,21 @@ def fetch_files(
         typer.echo(f"{name}\n    {found}\n    {fetch.REGISTRY[name].about}")
 
 
-@app.command("build")
-def build(out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = TRAINING_SET) -> None:
-    """Build the training set: unlabelled FIRST sources, none within 30″ of a test galaxy; about two minutes.
-
-    Sources are detected in all fields of MiraBest and the Radio Galaxy Dataset.
-
-    Example: rgz data build --out runs/train.h5
-    """
-    from rgz.data import sample, training_set
-
-    built = training_set.training_sample()
-    sample.write(out, built)
-    held_out = int((built.table["split"] == "valid").sum())
-    known = int((built.table["rgz_name"] != "").sum())
-    typer.echo(f"{out}: {len(built)} sources, {known} of them in Radio Galaxy Zoo DR1; {held_out} for validation")
-
-
 def sources(path: Path) -> "Sample":
-    """The training set, built first if the file is missing."""
+    """The training set; raises :class:`rgz.errors.BadInput` if the file is missing or damaged."""
     from rgz.data import sample
 
     if not path.exists():
-        build(path)
+        raise BadInput(
+            f"{path} is missing: rgz study training-set makes it in a clone; or give another one with --data"
+        )
     return sample.read(path)
 
 
 def splits(path: Path) -> tuple["Sample", "Sample"]:
-    """Training and validation sources; raises :class:`BadInput` if there are none of one."""
+    """Training and validation sources; raises :class:`rgz.errors.BadInput` if there are none of one."""
     known = sources(path)
     seen, held_out = (known[known.table["split"] == split] for split in ("train", "valid"))
     if not len(seen) or not len(held_out):
-        raise BadInput(
-            f"{path} has {len(seen)} train and {len(held_out)} valid rows, and both are needed: rgz data build"
-        )
+        raise BadInput(f"{path} has {len(seen)} train and {len(held_out)} valid rows: give a file with both")
     return seen, held_out

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
     from rgz.tasks.inspect import Inspection
 
-__all__ = ["explorer", "generate", "look", "page", "rank", "similar"]
+    Answer = tuple[dict[str, Any], str, Inspection | None]
 
-Refusal = tuple[int, dict[str, Any]]  # number of answers before it, and its row
+__all__ = ["explorer", "generate", "look", "rank", "similar"]
+
 PLOTTED = 50  # galaxies, at most, in one figure
+TOGETHER = 16  # galaxies that are encoded together
+WORTH_A_PROCESS, MOST_PROCESSES = 50, 8  # galaxies, which take as long as its start
 Files = Annotated[
     list[Path] | None, typer.Argument(help="Images (FITS, PNG, JPEG), folders of them, or tables with ra and dec.")
 ]
@@ -73,26 +78,27 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    kept, near, answered, refused = list[Any](), list[Any](), 0, 0
+    asked, found, refused = _listed(files or [], at), list["Inspection"](), 0
     with tables.saved(output, form) as save:
-        for one in _answers(_listed(files or [], at), (pixel, hdu, plane), k):
-            if isinstance(one, dict):
-                row, text, refused = one, f"rgz: {one['notes'][0]}", refused + 1
-            else:
-                row, text, answered = one.to_dict(codes), str(one), answered + 1
-                near += [(one.cutout.name, one.neighbours)] if table else []
-                kept += [one] if plot and answered <= PLOTTED else []
+        for row, text, one in _answers(asked, (pixel, hdu, plane), k, codes, bool(table or plot)):
+            if bad := row["status"] == "refused":
+                refused += 1
+                if len(asked) == 1:
+                    raise BadInput(text)
+            found += [one] if one else []
             save(row)
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
-            elif row is one or not output:
-                typer.echo(text, err=row is one)
+            elif bad or not output:
+                typer.echo(f"rgz: {text}" if bad else text, err=bad)
+        if refused == len(asked):
+            raise BadInput(f"none of these {refused} files can be used")
     if table:
-        search.write(_together(near), table)
+        search.write(_together(found), table)
     if plot:
-        _draw(kept, plot)
+        _draw(found[:PLOTTED], plot)
     if refused:
-        typer.echo(f"{answered} answered, {refused} refused", err=True)
+        typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
         if strict:
             raise typer.Exit(1)
 
@@ -112,57 +118,75 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
     return found
 
 
-def _answers(asked: list["Item"], choice: tuple[Any, ...], k: int) -> Iterator["Inspection | dict[str, Any]"]:
-    """The inspections, in order, and rows of what cannot be used. If nothing can, an error."""
-    refused = list[Refusal]()
-    cutouts = _cutouts(asked, choice, refused)
-    first, told = next(cutouts, None), 0
-    if first is None and len(asked) == 1:
-        raise BadInput(refused[0][1]["notes"][0])
-    answers: Iterator[Inspection] = iter(())
-    if first is not None:
-        from rgz.tasks import inspect  # torch, which takes seconds
+def _answers(asked: list["Item"], *how: Any) -> Iterator["Answer"]:
+    """The answers in order, as :func:`_part` gives them; many galaxies are shared out among processes."""
+    from joblib import Parallel, cpu_count, delayed
 
-        answers = inspect.inspect_each(chain([first], cutouts), k)
-    for number in range(len(asked) + 1):
-        one = next(answers, None)
-        while told < len(refused) and (one is None or refused[told][0] <= number):
-            yield refused[told][1]
-            told += 1
-        if one is None:
-            break
-        yield one
-    if first is None:
-        raise BadInput(f"none of these {len(refused)} files can be used")
-
-
-def _cutouts(asked: list["Item"], choice: tuple[Any, ...], refused: list[Refusal]) -> Iterator["Cutout"]:
-    """Cut-outs of files or positions; rows of those that cannot be used go to ``refused``."""
-    from rgz.data import cutout
     from rgz.progress import progress
 
-    for number, (path, at) in enumerate(progress(asked, desc="looking", unit="galaxy")):
-        place = None
-        try:
-            if path is None and at is None:
-                raise BadInput(f"row {number + 1} of the table has neither a file nor a position")
-            place = cutout.parse_position(*at) if at else None
-            yield cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
-        except BadInput as error:
-            ra, dec = place or (None, None)
-            empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
-            lists = {"set90": [], "notes": [str(error)], "neighbours": []}
-            row = {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
-            refused.append((number - len(refused), row))
+    numbered = list(enumerate(asked, 1))
+    parts = [numbered[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
+    workers = min(cpu_count(), len(asked) // WORTH_A_PROCESS, MOST_PROCESSES)
+    found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
+    if workers > 1:
+        found = Parallel(workers, return_as="generator")(delayed(_part)(part, *how) for part in parts)
+    try:
+        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked), unit="galaxy")
+    except BrokenProcessPool as error:
+        raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
 
-def _together(near: list[tuple[str, "Table"]]) -> "Table":
+def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, codes: bool, whole: bool) -> list["Answer"]:
+    """Row, text and, if ``whole``, inspection of some numbered files or positions."""
+    opened = [_opened(number, item, choice) for number, item in asked]
+    found: Iterator[Inspection] = iter(())
+    if cutouts := [one for one in opened if not isinstance(one, BadInput)]:
+        from rgz.tasks import inspect  # torch, which takes a second
+
+        found = iter(inspect.inspect_all(cutouts, k))
+    answers: list[Answer] = []
+    for (_, item), one in zip(asked, opened, strict=True):
+        if isinstance(one, BadInput):
+            answers.append((_refused(item, str(one)), str(one), None))
+        else:
+            seen = next(found)
+            answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
+    return answers
+
+
+def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | BadInput":
+    """The cut-out of a file or position, or why it cannot be used."""
+    from rgz.data import cutout
+
+    path, at = item
+    try:
+        if item == (None, None):
+            raise BadInput(f"row {number} of the table has neither a file nor a position")
+        place = cutout.parse_position(*at) if at else None
+        return cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
+    except BadInput as error:
+        return error
+
+
+def _refused(item: "Item", reason: str) -> dict[str, Any]:
+    """The row of a file or position that cannot be used."""
+    from rgz.data import cutout
+
+    path, at = item
+    known: dict[str, Any] = {"file": str(path or " ".join(at or ())), "ra": None, "dec": None, "status": "refused"}
+    with suppress(BadInput):
+        known |= dict(zip(("ra", "dec"), cutout.parse_position(*at) if at else (), strict=False))
+    empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
+    return known | empty | {"catalogued": [], "set90": [], "notes": [reason], "neighbours": []}
+
+
+def _together(found: list["Inspection"]) -> "Table":
     """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    for name, table in near:
-        table.add_column(name, name="query", index=0)
-    return vstack([table for _, table in near], metadata_conflicts="silent")
+    for one in found:
+        one.neighbours.add_column(one.cutout.name, name="query", index=0)
+    return vstack([one.neighbours for one in found], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
@@ -265,26 +289,17 @@ def generate(
 
 
 def explorer(
-    out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("_build/explorer"),
+    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("explorer"),
 ) -> None:
-    """Build the explorer, a web page of at most 3 MB with all galaxies on a map; it needs a clone of the repository.
+    """Build a web page with a map of your own galaxies and the most similar ones of each; it needs no server.
 
-    Example: rgz explorer --out page
+    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. Half a minute for 5,000.
+
+    Example: rgz look folder --output results.jsonl --codes;  rgz explorer results.jsonl
     """
     from rgz.app import explorer as explorers
+    from rgz.app import tables
 
-    size = explorers.build(out)
+    size = explorers.build(out, tables.coded(results))
     typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
-
-
-def page(out: Annotated[Path, typer.Option(help="Folder to write the pages into.")] = Path("_build/explorer")) -> None:
-    """Build the explorer and, beside it, a page that inspects a reader's own galaxy in the browser, as rgz look does.
-
-    It needs a clone of the repository and, once, npm to download ONNX Runtime Web. The export takes two minutes.
-
-    Example: rgz page --out page
-    """
-    from rgz.app import page as pages
-
-    size = pages.build(out)
-    typer.echo(f"{out / 'look.html'}: {size / 1e6:.2f} MB")

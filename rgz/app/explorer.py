@@ -1,8 +1,8 @@
-"""The explorer: a web page with a map of all galaxies and the nearest neighbours of each; it needs no server.
+"""The explorer: a web page with a map of galaxies and the most similar ones of each; it needs no server.
 
-The page consists of the hand-written files in ``book/explorer``, the data, and one image with all pictures. Vectors are
-stored as signed bytes, a quarter of their size, and the browser compares them by angle as :mod:`rgz.tasks.search` does.
-Its results agree with those of the full vectors in nearly all cases.
+The page consists of the hand-written files in ``rgz/app/web``, the data, and one image with all pictures. Vectors are
+stored as signed bytes, a quarter of their size, and the browser compares them by their cosine as
+:mod:`rgz.tasks.search` does. Its results agree with those of the full vectors in nearly all cases.
 """
 
 import base64
@@ -17,20 +17,91 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rgz import artifacts, plots
-from rgz.data import datasets
-from rgz.errors import BadInput, as_bad_input
-from rgz.features import embed
-from rgz.tasks.search import LINK, SearchIndex
+from rgz.app import tables
+from rgz.errors import BadInput
+from rgz.features import codes as codefile
+from rgz.tasks.search import LINK, SAME
 
-LARGEST = 3_000_000  # bytes, for all files of the page
-COLUMNS = 68  # pictures in one row of the sheet
-QUALITY = 70  # of the WebP compression
+__all__ = ["build", "flat", "islands", "payload", "quantised", "save", "sheet", "write"]
+
+WEB = Path(__file__).with_name("web")
+PIXELS = 2e7  # of the sheet with all pictures, which a phone can hold
+QUALITY = 70  # of its WebP compression
+SHAPES = "circle", "square", "diamond", "cross", "triangle", "wedge"
+ISLAND = 75  # largest number of dense parts of a map
+MAJORITY, LIFT = 0.6, 3  # share of a sample that a label mentions, also over its share of all galaxies
 TITLES = {
     "mirabest": "MiraBest",
     "frdeep-nvss": "FR-DEEP NVSS",
     "frdeep-first": "FR-DEEP FIRST",
     "rgd": "Radio Galaxy Dataset",
 }
+SURVEYS = {"mirabest": "FIRST", "rgd": "FIRST"}  # where the title does not name it
+NUMBERS = {  # columns to colour by: title, unit, and whether the scale is logarithmic
+    "size": ("size", "″", True),
+    "area": ("area over a point source", "", True),
+    "snr": ("S/N", "", True),
+    "percentile": ("anomaly percentile", "", False),
+}
+OWN = {"area": "area_over_point", "snr": "peak_over_noise", "percentile": "anomaly_percentile"}  # of rgz look
+FEWEST = 10  # galaxies on a map
+
+
+def build(folder: Path, found: Table) -> int:
+    """Write the page for results of ``rgz look`` (:func:`rgz.app.tables.coded`), and return its size in bytes.
+
+    Raises :class:`BadInput` if there are fewer than ten galaxies, or the codes are those of another network.
+    """
+    from rgz.features.embed import Encoder
+
+    codes, space = tables.numbers(found, *tables.codes(found)), codefile.read_space()
+    if len(found) < FEWEST:
+        raise BadInput(f"a map needs at least {FEWEST} galaxies; the results have {len(found)}")
+    pictures = Encoder.from_pretrained().decode(codes.astype(np.float32))  # refuses codes of another length
+    vectors = space.transform(codes)
+    galaxies = Table({"name": found["file"], "sample": ["your images"] * len(found)})
+    galaxies["x"], galaxies["y"] = flat(vectors).T
+    for own, column in ({"ra": "ra", "dec": "dec"} | OWN).items():
+        galaxies[own] = tables.numbers(found, column)[:, 0] if column in found.colnames else np.nan
+    galaxies["label"] = list(np.ma.filled(found["class"].astype(str), "")) if "class" in found.colnames else ""
+    return write(folder, payload(galaxies, vectors, "decoded from codes"), pictures)
+
+
+def flat(vectors: NDArray[Any]) -> NDArray[np.intp]:
+    """Positions of vectors (N, D) on a map by t-SNE, (N, 2), integers from 0 to 9999; half a minute for 4,600."""
+    from sklearn.manifold import TSNE
+
+    near = min(40, (len(vectors) - 1) / 3)
+    place = TSNE(init="pca", perplexity=near, random_state=0, n_jobs=-1).fit_transform(vectors)
+    return np.asarray(np.rint(9999 * (place - place.min(axis=0)) / max(np.ptp(place, axis=0).max(), 1e-9)), dtype=int)
+
+
+def islands(galaxies: Table) -> list[tuple[int, str]]:
+    """Dense parts of the map (HDBSCAN): the row in the middle, and a label, the most frequent class and its share."""
+    from sklearn.cluster import HDBSCAN
+
+    if len(galaxies) < 2 * ISLAND:
+        return []
+    places = np.column_stack([galaxies["x"], galaxies["y"]]).astype(float)
+    least = len(galaxies) // ISLAND
+    group = HDBSCAN(least, min_samples=10, cluster_selection_method="leaf", copy=True).fit_predict(places)
+    found = []
+    for number in range(group.max() + 1):
+        own = galaxies[group == number]
+        text, share = _most(own["label"])
+        sample, part = _most(own["sample"])
+        text = f"{text or 'no class'} {100 * share:.0f} %"
+        if part > MAJORITY and part > LIFT * (galaxies["sample"] == sample).mean():
+            text += f", {TITLES.get(sample, sample)}"
+        away = np.hypot(*(places - np.median(places[group == number], axis=0)).T)
+        found.append((int(away.argmin()), text))
+    return found
+
+
+def _most(values: Any) -> tuple[str, float]:
+    """The most frequent of some texts, and its share."""
+    names, counts = np.unique(np.asarray(values, dtype=str), return_counts=True)
+    return str(names[counts.argmax()]), float(counts.max() / counts.sum())
 
 
 def quantised(vectors: NDArray[Any]) -> NDArray[np.int8]:
@@ -38,67 +109,84 @@ def quantised(vectors: NDArray[Any]) -> NDArray[np.int8]:
     return np.asarray(np.rint(vectors * (127 / np.abs(vectors).max())), dtype=np.int8)
 
 
-def payload(index: SearchIndex, pictures: str, positions: Table) -> dict[str, Any]:
+def payload(galaxies: Table, vectors: NDArray[Any], pictures: str) -> dict[str, Any]:
     """The data of the page, ready for JSON, with what the ``pictures`` show for the caption.
 
-    The map ``positions`` has ``name``, ``x`` and ``y``, integers from 0 to 9999. Raises :class:`BadInput` if it and the
-    index contain different galaxies.
+    ``galaxies`` has ``name``, ``sample``, ``label``, ``ra`` and ``dec`` (deg, NaN where unknown), ``x`` and ``y`` as of
+    :func:`flat`, and any of ``NUMBERS``, NaN where unknown; ``vectors`` (N, D) are those of a search index.
     """
-    table, codes = index.table, quantised(index.vectors)
-    samples, labels = list(dict.fromkeys(table["sample"])), [*plots.COLOURS]
-    labels += [""] * ("" in set(table["label"]))
-    if list(positions["name"]) != list(table["name"]):
-        raise BadInput("the map and the codes contain different galaxies: make the map again with rgz study map")
-
-    def degrees(column: str) -> list[float | None]:
-        return [round(float(v), 5) if np.isfinite(v) else None for v in table[column]]
-
+    codes = quantised(vectors)
+    samples = list(dict.fromkeys(map(str, galaxies["sample"])))
+    known = set(map(str, galaxies["label"]))
+    labels = [*(one for one in plots.COLOURS if one in known), *sorted(known - {*plots.COLOURS, ""})]
+    labels += [""] * ("" in known)
+    titles = [TITLES.get(name, name) + (f" ({SURVEYS[name]})" if name in SURVEYS else "") for name in samples]
+    numbers = [name for name in NUMBERS if name in galaxies.colnames]
     return {
         "samples": samples,
-        "titles": [TITLES.get(name, name) for name in samples],
+        "titles": titles,
         "labels": labels,
-        "colours": [plots.COLOURS.get(label, "#555555") for label in labels],
+        "colours": {
+            "label": [plots.COLOURS.get(label, "#777777") for label in labels],
+            "sample": [plots.PALETTE[number % len(plots.PALETTE)] for number in range(len(samples))],
+        },
+        "shapes": [SHAPES[number % len(SHAPES)] for number in range(max(len(labels), len(samples)))],
+        "numbers": [
+            dict(zip(("key", "title", "unit", "log"), (name, *NUMBERS[name]), strict=True))
+            | {"values": _rounded(galaxies[name], 1)}
+            for name in numbers
+        ],
+        "islands": islands(galaxies),
         "pictures": pictures,
-        "columns": COLUMNS,
+        "columns": _columns(len(galaxies)),
         "links": LINK,
-        "name": [str(name) for name in table["name"]],
-        "sample": [samples.index(name) for name in table["sample"]],
-        "label": [labels.index(label) for label in table["label"]],
-        "ra": degrees("ra"),
-        "dec": degrees("dec"),
-        "x": [int(v) for v in positions["x"]],
-        "y": [int(v) for v in positions["y"]],
+        "same": SAME,
+        "name": [str(name) for name in galaxies["name"]],
+        "sample": [samples.index(name) for name in galaxies["sample"]],
+        "label": [labels.index(label) for label in galaxies["label"]],
+        "ra": _rounded(galaxies["ra"], 5),
+        "dec": _rounded(galaxies["dec"], 5),
+        "x": [int(v) for v in galaxies["x"]],
+        "y": [int(v) for v in galaxies["y"]],
         "dimensions": codes.shape[1],
         "codes": base64.b64encode(codes.tobytes()).decode("ascii"),
     }
 
 
+def _rounded(column: Any, digits: int) -> list[float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return [round(float(v), digits) if np.isfinite(v) else None for v in column]
+
+
+def _columns(count: int) -> int:
+    """Pictures in one row of the sheet."""
+    return int(np.ceil(np.sqrt(count)))
+
+
 def sheet(pictures: NDArray[Any]) -> bytes:
-    """Grey-level pictures (N, H, W) as one WebP image, 68 in each row, upright, in the colours of the galleries."""
+    """Grey-level pictures (N, H, W) as one square WebP image, upright, in the colours of the galleries."""
     count, size, _ = pictures.shape
-    rows = -(-count // COLUMNS)
-    padded = np.zeros((rows * COLUMNS, size, size))
-    padded[:count] = pictures[:, ::-1] / np.maximum(pictures.max(axis=(1, 2), keepdims=True), 1)
-    grid = padded.reshape(rows, COLUMNS, size, size).transpose(0, 2, 1, 3).reshape(rows * size, COLUMNS * size)
+    columns, cell = _columns(count), min(size, int(np.sqrt(PIXELS / count)))
+    made = Image.new("RGB", (columns * cell, -(-count // columns) * cell))
+    for number, picture in enumerate(pictures):
+        image = Image.fromarray(plots.colours(picture[::-1] / max(picture.max(), 1)))
+        row, column = divmod(number, columns)
+        made.paste(image if cell == size else image.resize((cell, cell)), (column * cell, row * cell))
     stream = io.BytesIO()
-    Image.fromarray(plots.colours(grid)).save(stream, "WEBP", quality=QUALITY, method=6)
+    made.save(stream, "WEBP", quality=QUALITY, method=6)
     return stream.getvalue()
 
 
-def write(folder: Path, page: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
-    """Write the page with its :func:`payload` and pictures (N, H, W) into a folder, and return its size in bytes.
-
-    Raises :class:`BadInput` if the files together are larger than 3 MB.
-    """
+def write(folder: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
+    """Write the page with its :func:`payload` and pictures (N, H, W) into a folder, and return its size in bytes."""
+    if len(pictures) != len(data["name"]):
+        raise BadInput(f"the page needs a picture of each of its {len(data['name'])} galaxies, not {len(pictures)}")
     inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    content = {name: (page / name).read_bytes() for name in ("explorer.css", "explorer.js")}
-    content["index.html"] = (page / "index.html").read_text(encoding="utf-8").replace("/*data*/", inside).encode()
+    content = {path.name: path.read_bytes() for path in sorted(WEB.iterdir())}
+    content["index.html"] = content["index.html"].replace(b"/*data*/", inside.encode())
     content["sprites.webp"] = sheet(pictures)
-    size = sum(map(len, content.values()))
-    if size > LARGEST:
-        raise BadInput(f"the page has {size / 1e6:.2f} MB; at most {LARGEST / 1e6:g} MB load fast enough on a phone")
     save(folder, content)
-    return size
+    return sum(map(len, content.values()))
 
 
 def save(folder: Path, content: dict[str, bytes]) -> None:
@@ -106,32 +194,3 @@ def save(folder: Path, content: dict[str, bytes]) -> None:
     for name, value in content.items():
         with artifacts.atomic(folder / name) as partial:
             partial.write_bytes(value)
-
-
-def build(folder: Path) -> int:
-    """Write the page for the codes in the repository into a folder, and return its size in bytes.
-
-    Raises :class:`BadInput` outside a clone: the page and the map are not part of the installed package.
-    """
-    return write(folder, pages() / "explorer", *gathered())
-
-
-def pages() -> Path:
-    """Folder of the hand-written files of the pages; raises :class:`rgz.errors.BadInput` outside of a clone."""
-    root = artifacts.clone()
-    if root is None:
-        raise BadInput(
-            "the pages need a clone of the repository, where their files and the map are: run pip install -e . there"
-        )
-    return root / "book"
-
-
-def gathered() -> tuple[dict[str, Any], NDArray[Any]]:
-    """The :func:`payload` of the codes in the repository, and the pictures (N, H, W) of their galaxies."""
-    index = SearchIndex.from_pretrained()
-    counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
-    parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
-    shown = " and ".join(dict.fromkeys(what for _, what in parts))
-    with as_bad_input("results/map.csv is not a map", "make it again with rgz study map"):
-        positions = Table.read(pages().parent / "results" / "map.csv", format="ascii.csv", comment="#")
-        return payload(index, shown, positions), np.concatenate([pictures for pictures, _ in parts])

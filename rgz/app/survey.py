@@ -273,7 +273,8 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
                 opened.append((row, _opened(row, way, hosts)))
             except BadInput as error:
                 row.update(status="refused", notes=str(error))
-        for (row, _), one in zip(opened, inspect.inspect_all([found for _, found in opened], 1), strict=True):
+        inspected = inspect.inspect_all([found for _, found in opened], 1) if opened else []
+        for (row, _), one in zip(opened, inspected, strict=True):
             told = one.to_dict()
             row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)
             row.update({f"probabilities_{name}": value for name, value in (told["probabilities"] or {}).items()})

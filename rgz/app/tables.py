@@ -16,7 +16,7 @@ from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
 
-__all__ = ["LINES", "Item", "items", "results", "saved", "scores", "written"]
+__all__ = ["LINES", "Item", "coded", "codes", "items", "numbers", "results", "saved", "scores", "written"]
 
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
@@ -99,8 +99,8 @@ def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, A
         search.write(Table(rows), path, search.FORMATS[ending])
 
 
-def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of results with codes.
+def coded(path: Path) -> Table:
+    """The results in a file, one row a galaxy, with the numbers of its code as columns ``code_000`` and so on.
 
     Raises :class:`BadInput` if the file is damaged or has no codes.
     """
@@ -110,16 +110,28 @@ def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[
         else:
             table = _table(path, search.ending(path))
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
-        codes = [name for name in table.colnames if name.startswith("code_")]
-        plain = "area_over_point", "peak_over_noise", "log_likelihood_nats"
-        values: list[NDArray[np.float64]] = [
-            np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in (*codes, *plain)
-        ]
-        if not codes or not np.isfinite(values[:-2]).all():
+        if not np.isfinite(numbers(table, *codes(table))).all():
             raise ValueError("it has no codes")
-        numbers = np.stack(values[-3:], axis=1)
-        numbers[:, 2] = np.nan_to_num(numbers[:, 2], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), np.stack(values[:-3], axis=1), numbers
+        return table
+
+
+def codes(table: Table) -> list[str]:
+    """Names of the columns of the code."""
+    return [name for name in table.colnames if name.startswith("code_")]
+
+
+def numbers(table: Table, *names: str) -> NDArray[np.float64]:
+    """Columns of a table as numbers, (N, columns), NaN where unknown."""
+    return np.stack([np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in names], axis=1)
+
+
+def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
+    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
+    table = coded(path)
+    with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
+        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
+        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
+        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:

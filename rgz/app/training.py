@@ -9,8 +9,7 @@ import torch
 
 from rgz import artifacts
 from rgz.app import cli_data
-from rgz.data import datasets, fetch, loader, sample
-from rgz.data import training_set as training_sets
+from rgz.data import loader
 from rgz.errors import BadInput
 from rgz.models import checkpoint, train
 from rgz.models.vdvae import PRESETS, VDVAE
@@ -35,7 +34,7 @@ def network(preset: str, start: Path | None, seed: int) -> tuple[VDVAE, dict[str
 def run(
     model: Any, origin: dict[str, Any], path: Path, weights: Path, schedule: train.Schedule, device: str = "cpu"
 ) -> float:
-    """Train a network, or resume a run, on the training set ``path``, which is built if missing.
+    """Train a network, or resume a run, on the training set ``path``.
 
     The folder of ``weights`` gets the checkpoint and the log, too. ``origin`` says which network it is, and is recorded
     with the weights. Returns the bits per dimension of the validation images.
@@ -43,8 +42,10 @@ def run(
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device: omit --device")
     seen, held_out = cli_data.splits(path)
+    known = int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0
+    counts = {"sources": len(seen), "radio_galaxy_zoo": known, "validation_sources": len(held_out)}
     # recorded now, so that later edits of the code do not count
-    about = artifacts.describe(**origin, **_inputs(path, seen, held_out))
+    about = artifacts.describe(**origin, **counts, training_set_sha256=artifacts.sha256(path))
     recipe = Recipe(model.config.size)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     batch = loader.batches(seen, recipe, schedule.batch, schedule.seed, device)
@@ -57,16 +58,3 @@ def run(
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}
     checkpoint.save(weights, model, recipe, about)
     return float(validation["bits_per_dimension"])
-
-
-def _inputs(path: Path, seen: sample.Sample, held_out: sample.Sample) -> dict[str, Any]:
-    """What a network was trained on: counts and hashes."""
-    names = {name: datasets.SAMPLES[name][0] for name in ("mirabest", "rgd")}
-    names |= {name: name for name in (training_sets.FITS_FIELDS, training_sets.ZOO)}
-    return {
-        "sources": len(seen),
-        "radio_galaxy_zoo": int((seen.table["rgz_name"] != "").sum()) if "rgz_name" in seen.table.colnames else 0,
-        "validation_sources": len(held_out),
-        "training_set_sha256": artifacts.sha256(path),
-        "data": {name: fetch.REGISTRY[archive].sha256 for name, archive in names.items()},
-    }

@@ -1,8 +1,9 @@
-"""Interactive search and scoring for a live notebook. They do not work in the built book, which has no kernel."""
+"""Interactive search and scoring for a live notebook; :func:`still` shows them in the book, which has no kernel."""
 
 import base64
+import difflib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from html import escape
@@ -11,30 +12,35 @@ from typing import Any
 import ipywidgets as controls
 import numpy as np
 from astropy.table import Table
+from IPython.display import HTML
 from numpy.typing import NDArray
 from PIL import Image
 
 from rgz import plots
 from rgz.data import cutout, datasets
-from rgz.errors import BadInput
+from rgz.errors import BadInput, as_bad_input
 from rgz.features.embed import Encoder
 from rgz.features.metric import Metric, plain, whitened
 from rgz.tasks import inspect, rank, search
 
-__all__ = ["browse", "score"]
+__all__ = ["browse", "score", "still"]
 
 ALL = "all samples"
 SCORES, AT_ONCE, SHOWN = range(1, 6), 10, 12  # scores to give, galaxies proposed together, and shown
+CLOSE = 6  # names that are offered for one that is unknown
 METRICS: dict[str, Callable[[NDArray[Any], Metric], Metric]] = {
-    "invariant, by angle": lambda _, invariant: replace(invariant, cosine=True),
-    "invariant, by distance": lambda _, invariant: replace(invariant, cosine=False),
-    "whitened, by angle": lambda codes, _: whitened(codes, cosine=True),
-    "unscaled, by distance": lambda codes, _: plain(codes, cosine=False),
+    "invariant, cosine": lambda _, invariant: replace(invariant, cosine=True),
+    "invariant, Euclidean": lambda _, invariant: replace(invariant, cosine=False),
+    "whitened, cosine": lambda codes, _: whitened(codes, cosine=True),
+    "unscaled, Euclidean": lambda codes, _: plain(codes, cosine=False),
 }
 
 
 def browse(name: str | None = None) -> controls.VBox:
-    """Controls to find the galaxies most similar to a galaxy of the samples, or to an uploaded image."""
+    """Controls to find the galaxies most similar to a galaxy of the samples, or to an uploaded image.
+
+    Of an image, the position of its host galaxy may be given, and the width of its pixels if the file does not say.
+    """
     return _Browser(name).box
 
 
@@ -57,16 +63,25 @@ class _Browser:
             style=wide,
         )
         self.upload = controls.FileUpload(
-            accept=".fits,.fit,.fz,.gz,.bz2,.zip,.png,.jpg,.jpeg", description="or your own image"
+            accept=".fits,.fit,.fz,.gz,.bz2,.zip,.png,.jpg,.jpeg",
+            description="or your own image",
+            layout={"width": "auto"},
+        )
+        self.place = controls.Text(
+            description="its host at", placeholder="RA Dec, if known", continuous_update=False, style=wide
+        )
+        self.pixel = controls.Text(
+            description="pixel width", placeholder="arcsec, if not in the file", continuous_update=False, style=wide
         )
         self.count = controls.IntSlider(6, 1, 30, description="how many", continuous_update=False, style=wide)
         self.sample = controls.Dropdown(options=[ALL, *datasets.SAMPLES], description="search in", style=wide)
         self.metric = controls.Dropdown(options=list(METRICS), description="metric", style=wide)
-        self.query, self.found = controls.HTML(), controls.HTML()
-        rows = [self.name, self.upload], [self.sample, self.metric, self.count]
-        self.box = controls.VBox([*map(controls.HBox, rows), self.query, self.found])
+        self.query, self.near, self.found = controls.HTML(), controls.HBox(), controls.HTML()
+        rows = [self.name], [self.upload, self.place, self.pixel], [self.sample, self.metric, self.count]
+        self.box = controls.VBox([*map(controls.HBox, rows), self.query, self.near, self.found])
         self.name.observe(self._choose, "value")
-        self.upload.observe(self._open, "value")
+        for control in (self.upload, self.place, self.pixel):
+            control.observe(self._open, "value")
         for control in (self.count, self.sample, self.metric):
             control.observe(self._show, "value")
         self._show()
@@ -80,28 +95,49 @@ class _Browser:
         index, k = self.index(self.metric.value, self.sample.value), self.count.value
         if self.uploaded:
             seen = self.uploaded.cutout
-            found = index.query(self.encoder.transform(seen)[0], k, seen.place, seen.given)
-            self.query.value = "<pre>" + escape(str(self.uploaded).split("\n\n")[0]) + "</pre>"
+            found = index.query(self.uploaded.code, k, seen.place, seen.given)
+            text = escape(str(self.uploaded).split("\n\n")[0])
+            query = _picture(self.encoder.prepared(seen)[0], seen.name, 128) + f"<pre>{text}</pre>"
         elif self.name.value in self.row:
             row = self.row[self.name.value]
             vector = index.space.transform(self.codes[row : row + 1])[0]
             found = index.query_vector(vector, k, self.table[row])
-            self.query.value = _picture(self.encoder.decode(self.codes[[row]])[0], self.name.value, 128)
+            query = _picture(self.encoder.decode(self.codes[[row]])[0], self.name.value, 128)
         else:
-            self.query.value = f"No galaxy is called {escape(self.name.value)}: choose one from the list."
+            names = self._alike()
+            hint = "Did you mean one of these?" if names else "Choose one from the list."
+            self._say(f"No galaxy is called {self.name.value}. {hint}", names)
             return
         rows = [self.row[str(one)] for one in found["name"]]
-        self.found.value = _listing(found, self.encoder.decode(self.codes[rows]))
+        self.near.children = ()
+        self.query.value, self.found.value = query, _listing(found, self.encoder.decode(self.codes[rows]))
 
-    def _open(self, change: dict[str, Any]) -> None:
-        """Inspect an uploaded file."""
+    def _say(self, text: str, names: Sequence[str] = ()) -> None:
+        """A sentence in place of an answer, and buttons with names to choose from."""
+        self.query.value, self.found.value = f"<p>{escape(text)}</p>", ""
+        self.near.children = [controls.Button(description=name, layout={"width": "auto"}) for name in names]
+        for button in self.near.children:
+            button.on_click(lambda one: setattr(self.name, "value", one.description))
+
+    def _alike(self) -> list[str]:
+        """Names that contain the one that was asked for, or are spelled like it."""
+        asked = self.name.value.strip().lower()
+        inside = [name for name in self.row if asked and asked in name.lower()]
+        return (inside or difflib.get_close_matches(asked, self.row, CLOSE, cutoff=0.5))[:CLOSE]
+
+    def _open(self, _: Any) -> None:
+        """Inspect the uploaded file."""
         self.uploaded = None
-        if change["new"]:
-            file = change["new"][0]
+        if self.upload.value:
+            file, sky, pixel = self.upload.value[0], self.place.value.split(), self.pixel.value.strip()
+            half = len(sky) // 2
             try:
-                self.uploaded = inspect.inspect(cutout.read_cutout(bytes(file["content"]), file["name"]))
+                at = cutout.parse_position(" ".join(sky[:half]), " ".join(sky[half:])) if sky else None
+                with as_bad_input(f"{pixel} is no width of a pixel", "give it in arcsec, such as 1.8"):
+                    width = float(pixel) if pixel else None
+                self.uploaded = inspect.inspect(cutout.read_cutout(bytes(file["content"]), file["name"], at, width))
             except BadInput as error:
-                self.query.value, self.found.value = escape(str(error)), ""
+                self._say(str(error))
                 return
         self._show()
 
@@ -110,22 +146,42 @@ class _Browser:
         self._show()
 
 
-def score(pictures: NDArray[Any], codes: NDArray[Any], plain: NDArray[Any], names: Sequence[str]) -> controls.VBox:
+def still(box: controls.VBox) -> HTML:
+    """What controls of this module show at present, as HTML for a page without a kernel."""
+    text = "".join(one.value for one in box.children if isinstance(one, controls.HTML))
+    return HTML(text)  # type: ignore[no-untyped-call]
+
+
+def score(
+    pictures: NDArray[Any],
+    codes: NDArray[Any],
+    plain: NDArray[Any],
+    names: Sequence[str],
+    scores: Mapping[str, int] | None = None,
+) -> controls.VBox:
     """Buttons to score galaxies by how interesting you find them, and the galaxies with the highest expected scores.
 
     ``pictures`` (N, H, W) are shown; ``codes`` (N, D) and ``plain`` (N, P), log-likelihoods last, are those of
-    :mod:`rgz.tasks.rank`. The result has a dict of the ``scores`` by name as an attribute.
+    :mod:`rgz.tasks.rank`; ``scores`` by name may have been given before. The result has all of them as an attribute.
     """
-    return _Scorer(pictures, rank.features(codes, plain), plain[:, -1], names).box
+    return _Scorer(pictures, rank.features(codes, plain), plain[:, -1], names, scores or {}).box
 
 
 class _Scorer:
     """The galaxy to score next, buttons for its score, and what is ranked first."""
 
-    def __init__(self, pictures: NDArray[Any], known: NDArray[Any], nats: NDArray[Any], names: Sequence[str]):
+    def __init__(
+        self,
+        pictures: NDArray[Any],
+        known: NDArray[Any],
+        nats: NDArray[Any],
+        names: Sequence[str],
+        scores: Mapping[str, int],
+    ):
         self.pictures, self.known, self.nats, self.names = pictures, known, nats, names
-        self.given, self.waiting = np.full(len(names), np.nan), list[int]()
-        self.asked, self.found, self.scores = controls.HTML(), controls.HTML(), dict[str, int]()
+        self.scores, self.waiting = dict(scores), list[int]()
+        self.given = np.array([self.scores.get(name, np.nan) for name in names])
+        self.asked, self.found = controls.HTML(), controls.HTML()
         buttons = [controls.Button(description=str(one), layout={"width": "4em"}) for one in SCORES]
         for button in buttons:
             button.on_click(self._score)
@@ -163,7 +219,7 @@ def _picture(pixels: NDArray[Any], alt: str, width: int = 80) -> str:
 
 
 def _listing(found: Table, pictures: NDArray[Any]) -> str:
-    """Neighbours as an HTML table: picture, linked name, sample, class and separation."""
+    """Neighbours as an HTML table: picture, linked name, sample, class and dissimilarity of the codes."""
     lines = []
     for row, pixels in zip(found, pictures, strict=True):
         name = escape(str(row["name"]))
@@ -173,5 +229,5 @@ def _listing(found: Table, pictures: NDArray[Any]) -> str:
         picture = _picture(pixels, f"{row['name']}, {label}")
         cells = (picture, name + same, escape(str(row["sample"])), label, f"{row['separation']:.3f}")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("", "name", "sample", "class", "separation"))
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("", "name", "sample", "class", "dissimilarity"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

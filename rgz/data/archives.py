@@ -21,6 +21,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 from numpy.typing import NDArray
 
 from rgz.errors import BadInput, as_bad_input
@@ -169,12 +170,6 @@ PACKED: dict[bytes, tuple[str, Any]] = {
 }
 
 
-def read_fits(source: Path | bytes, name: str = "the FITS data") -> tuple[NDArray[np.float32], WCS | None]:
-    """Pixels (H, W) of the image that :func:`read_plane` reads, NaN where blank, and its celestial WCS, if any."""
-    pixels, wcs, _, _ = read_plane(source, name)
-    return pixels, wcs
-
-
 def read_plane(
     source: Path | bytes,
     name: str = "the FITS data",
@@ -242,7 +237,8 @@ def _images(units: fits.HDUList) -> dict[int, _Image]:
     """The images of at least two axes, by the number of their HDU: celestial ones first, then single planes."""
     images, primary = {}, _legible(units[0].header)
     for number, unit in enumerate(units):
-        shape, header, notes = unit.shape if unit.is_image else (), _legible(unit.header), list[str]()
+        shape, notes = unit.shape if unit.is_image else (), list[str]()
+        header = _legible(unit.header) if number else primary
         wcs, axes = _celestial(header, len(shape), notes)
         if wcs is None and not primary.get("NAXIS") and header.get("INHERIT", True):
             header = fits.Header([*header.cards, *(card for card in primary.cards if card.keyword not in header)])
@@ -271,10 +267,11 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
         wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
         frame = wcs.wcs.radesys.strip().upper()
         wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
-        place = wcs.pixel_to_world(*(wcs.wcs.crpix - 1)).icrs
+        wcs_to_celestial_frame(wcs)  # which astropy may not know
+        place = wcs.pixel_to_world_values(*(wcs.wcs.crpix - 1))
         given = [float(header[f"{key}{n + 1}"]) for key in ("CRVAL", "CRPIX") for n in sky]  # wcslib takes zero if not
         usable = kind in ("RA", "GLON") and 0 <= min(sky) <= max(sky) < axes
-        if usable and np.isfinite([*given, place.ra.deg, place.dec.deg]).all():
+        if usable and np.isfinite([*given, *place]).all():
             if frame not in FRAMES:
                 notes.append(f"the celestial frame {frame} is unknown: that of the equinox was assumed, else ICRS")
             return wcs, (axes - 1 - max(sky), axes - 1 - min(sky))

@@ -41,6 +41,7 @@ NARROWEST = 16  # pixels, of the image and of FIRST along a side of it
 SENTINEL = 1e20  # brightness; what exceeds it stands for blank
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the centroid of the emission is nearer to the middle
 NOISY = 0.2  # more pixels along the edge above the lowest value are noise
+NOISY_MARGIN = 0.4  # the same, along the box around all that is not a margin
 CLIPPED = 0.5  # an image with more than this share of pixels at the lowest value has been clipped already
 BLANK = 0.5  # largest share of blank pixels around a source that may reach them
 FAINT = 0.1  # share of a source's peak; less may reach the edge
@@ -145,7 +146,7 @@ def _beam(header: Mapping[str, Any]) -> float:
 
 
 def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    """NaN in place of values that stand for blank, such as -9999, 1e30 or a constant along the edges.
+    """NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin.
 
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
     """
@@ -161,10 +162,17 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
             away = np.abs(rest - (sky := np.median(rest)))
             beyond = max(rest.min() - value, value - rest.max()) > 10 * np.ptp(rest) > 0
             unlike = abs(value - sky) > 5 * 1.4826 * max(np.median(away), step) and rest.size > CLIPPED * finite.size
-            if beyond or (value in repeated and unlike):
+            if beyond or (value in repeated and (unlike or _is_margin(pixels == value))):
                 notes.append(f"{finite.size - rest.size} pixels of the value {value:g} were treated as blank")
                 return _without_sentinels(np.where(pixels == value, np.nan, pixels), notes)  # there may be others
     return pixels
+
+
+def _is_margin(same: NDArray[np.bool_]) -> bool:
+    """Whether a mask is a margin around a noisy image; a source in a clipped image touches its box in a few pixels."""
+    rows, columns = (np.flatnonzero(~same.all(axis)) for axis in (1, 0))
+    inside = ~same[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return bool(min(inside.shape) >= NARROWEST and inside.shape != same.shape and _edge(inside).mean() > NOISY_MARGIN)
 
 
 def _edge(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -22,6 +22,8 @@ FIRST_PIXEL = 1.8  # arcsec
 NVSS_PIXEL = 15.0  # arcsec
 POSITIONS = "frdeep_positions.csv.gz"
 """File with the positions of the galaxies of FR-DEEP."""
+FITS_FIELDS, ZOO = "MiraBest_FIRST_FITS.tar", "rgz_dr1_sources.csv.gz"
+"""Files with the FIRST fields behind MiraBest, and with the sources of Radio Galaxy Zoo DR1."""
 RADIO_GALAXY_LABELS = ("FRI", "FRII", "compact", "bent")
 MIRABEST_NAME = re.compile(
     r"^(?P<code>[123][01][0-4])_(?P<ra>\d{3}\.\d+)(?P<dec>[+-]\d+\.\d+)_(?P<z>[\d.]+)_(?P<size>[\d.]+)$", re.M

@@ -20,7 +20,6 @@ Eight passes through the network give this one vector, the same for every task.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,7 @@ from rgz.features import codes as codefile
 from rgz.models import checkpoint
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.transforms.prepare import FRAMES, Prepare, Recipe, prepare
+from rgz.transforms.prepare import FRAMES, Pose, Prepare, Recipe, prepare
 
 if TYPE_CHECKING:
     from rgz.data.cutout import Cutout
@@ -47,28 +46,42 @@ UNCERTAIN = 0.2  # s above: difference of the fluxes of two halves at which the 
 BATCH, FIELDS = 32, 16  # prepared images in one pass through the network, and fields encoded together
 
 
-class Embed(nn.Module):
-    """Codes of fields: preparation, encoder and average over views as one module.
+class Encoder(nn.Module):
+    """Encodes images of galaxies: a trained network, the preparation of images for it, and the average over views.
 
     ``latents`` (D,) are the indices of the latents in a code.
     """
 
-    latents: Tensor
+    chosen: Tensor
 
     def __init__(self, model: VDVAE, recipe: Recipe, latents: NDArray[np.intp]):
         super().__init__()
-        self.model, self.prepare = model, Prepare(recipe)
-        self.register_buffer("latents", torch.from_numpy(np.array(latents, dtype=np.int64)))
+        self.model, self.recipe, self.latents, self.prepare = model, recipe, np.asarray(latents), Prepare(recipe)
+        self.register_buffer("chosen", torch.from_numpy(self.latents.astype(np.int64)))
+
+    @classmethod
+    def from_pretrained(cls, path: Path | None = None) -> "Encoder":
+        """The trained encoder, or one from the files ``vdvae.safetensors`` and ``codes.h5`` in the folder ``path``."""
+        files = "vdvae.safetensors", "codes.h5"
+        weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
+        model, recipe, _ = checkpoint.load(weights)
+        latents = codefile.chosen(codes)
+        if latents.max() >= model.dimensions:
+            raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz encode")
+        return cls(model, recipe, latents)
 
     def forward(self, fields: Tensor, pixel: float, hosts: bool = True) -> Tensor:
         """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D).
 
         Without ``hosts`` in the middle of the fields, all four parts are about the centroid, which takes four passes.
         """
-        squares, poses = self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:])  # (frames, N, 1, H, W)
+        return self.encode(*self.prepare(fields, pixel, FRAMES if hosts else FRAMES[1:]))
+
+    def encode(self, squares: Tensor, poses: list[Pose]) -> Tensor:
+        """Prepared fields (frames, N, 1, H, W), the last frame about the centroid, to codes (N, 4 D)."""
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
         parts = torch.split(views.flatten(0, 2), BATCH)
-        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.latents] for part in parts])
+        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.chosen] for part in parts])
         of_frames = means.view(*views.shape[:3], -1).unbind(1)
         middle, centroid = of_frames[0], of_frames[-1]  # (views, N, D)
         sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
@@ -80,48 +93,16 @@ class Embed(nn.Module):
         spread, spread_about_centroid = (views.std(0, correction=0) for views in (middle, centroid))
         return torch.cat((canonical, spread, centroid.mean(0), spread_about_centroid), dim=1)
 
-
-@dataclass(frozen=True)
-class Encoder:
-    """Encodes images of galaxies with a trained network; ``embed`` does the work."""
-
-    embed: Embed
-
-    @classmethod
-    def from_pretrained(cls, path: Path | None = None) -> "Encoder":
-        """The trained encoder, or one from the files ``vdvae.safetensors`` and ``codes.h5`` in the folder ``path``."""
-        files = "vdvae.safetensors", "codes.h5"
-        weights, codes = (artifacts.artifact(name) if path is None else Path(path) / name for name in files)
-        model, recipe, _ = checkpoint.load(weights)
-        latents = codefile.chosen(codes)
-        if latents.max() >= model.dimensions:
-            raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz encode")
-        return cls(Embed(model, recipe, latents))
-
-    @property
-    def model(self) -> VDVAE:
-        """The network."""
-        return self.embed.model
-
-    @property
-    def recipe(self) -> Recipe:
-        """How images are prepared for it."""
-        return self.embed.prepare.recipe
-
-    @property
-    def latents(self) -> NDArray[np.intp]:
-        """Indices of the latents in a code, (D,)."""
-        return np.asarray(self.embed.latents.numpy())
-
-    def transform(self, sample: "Sample | Cutout | Sequence[Cutout]") -> NDArray[np.float32]:
+    def transform(self, sample: "Sample | Cutout | Sequence[Cutout]", hosts: bool = True) -> NDArray[np.float32]:
         """Codes (N, 4 D), one row per galaxy; a cut-out gives one row.
 
-        A cut-out whose middle was not given as the position of the host is encoded about the centroid of its emission,
-        so that its code does not depend on how the image was cut out. Raises :class:`rgz.errors.BadInput` if an image
-        has no emission in its middle, or values that single precision cannot hold.
+        A sample without ``hosts`` in the middle of its images is encoded about the centroid of the emission, and so is
+        a cut-out whose middle was not given as the position of the host: its code does not depend on how the image was
+        cut out. Raises :class:`rgz.errors.BadInput` if an image has no emission in its middle, or values that single
+        precision cannot hold.
         """
         if isinstance(sample, Sample):
-            return self._encoded(*self._fields(sample), hosts=True)
+            return self._encoded(*self._fields(sample), hosts)
         cutouts = sample if isinstance(sample, Sequence) else [sample]
         codes = np.empty((len(cutouts), PARTS * len(self.latents)), np.float32)
         kinds = [(round(cutout.pixel, 6), cutout.given) for cutout in cutouts]
@@ -135,8 +116,9 @@ class Encoder:
     def _encoded(self, images: NDArray[np.float32], pixel: float, hosts: bool) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
-        parts = progress(torch.split(torch.from_numpy(images), FIELDS), desc="encoding", unit="batch")
-        codes = torch.cat([self.embed(part, pixel, hosts) for part in parts]).numpy()
+        parts = torch.split(torch.from_numpy(images), FIELDS)
+        parts = progress(parts, desc="encoding", unit="batch", disable=len(parts) == 1)
+        codes = torch.cat([self(part, pixel, hosts) for part in parts]).numpy()
         if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
         return np.asarray(codes)

@@ -15,7 +15,7 @@ of network and flows. If a flow gives no finite value, the log-likelihood is set
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ class FlowEnsemble:
     """An ensemble of flows over one kind of codes, and its calibration set.
 
     A code is whitened by subtracting ``centre`` (D,) and multiplying with ``matrix`` (D, kept). ``calibration`` are the
-    sorted log-likelihoods (M,) of the calibration set; it is empty before :func:`calibrate`.
+    sorted log-likelihoods (M,) of the calibration set, ``about_centroid`` those of codes of the same galaxies about the
+    centroids of their emission. Both are empty before :func:`calibrate`.
     """
 
     config: Config
@@ -102,6 +103,7 @@ class FlowEnsemble:
     matrix: NDArray[np.float64]
     flows: tuple[Flow, ...]
     calibration: NDArray[np.float64]
+    about_centroid: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "FlowEnsemble":
@@ -126,16 +128,20 @@ class FlowEnsemble:
         """Log-likelihood (N,), in nats, of codes (N, D) under the mean density of the members."""
         return mean_density(self.member_scores(codes))
 
-    def percentile(self, log_likelihood: NDArray[Any]) -> NDArray[np.float64]:
+    def percentile(self, log_likelihood: NDArray[Any], hosts: NDArray[Any] | bool = True) -> NDArray[np.float64]:
         """Percentage (N,), 0 … 100, of the calibration set that is less likely; 0 for a value that is not finite.
 
-        Raises :class:`rgz.errors.BadInput` if the ensemble was not calibrated.
+        ``hosts`` tells which codes are of images with the host galaxy in their middle. The others are compared with
+        codes about the centroid. Raises :class:`rgz.errors.BadInput` if the ensemble was not calibrated.
         """
-        if not len(self.calibration):
+        if not len(self.calibration) or not (np.all(hosts) or len(self.about_centroid)):
             raise BadInput("this density has no calibration set to compare with: calibrate it first")
         value = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
-        below, upto = (np.searchsorted(self.calibration, value, side) for side in ("left", "right"))
-        return np.where(np.isfinite(value), 100 * (below + upto + 1) / (2 * (len(self.calibration) + 1)), 0.0)
+        ranks = []
+        for known in (self.calibration, self.about_centroid):
+            below, upto = (np.searchsorted(known, value, side) for side in ("left", "right"))
+            ranks.append(100 * (below + upto + 1) / (2 * (len(known) + 1)))
+        return np.where(np.isfinite(value), np.where(hosts, *ranks), 0.0)
 
 
 def mean_density(members: NDArray[Any]) -> NDArray[np.float64]:
@@ -223,15 +229,20 @@ def fit_ensemble(
     return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
 
 
-def calibrate(density: FlowEnsemble, codes: NDArray[Any]) -> FlowEnsemble:
-    """The ensemble with the calibration set of codes (M, D), which must be held out from network and flows."""
-    scores = np.sort(density.score_samples(codes))
-    return replace(density, calibration=scores[np.isfinite(scores)])
+def calibrate(density: FlowEnsemble, codes: NDArray[Any], about_centroid: NDArray[Any] | None = None) -> FlowEnsemble:
+    """The ensemble with the calibration set of codes (M, D), which must be held out from network and flows.
+
+    ``about_centroid`` are codes (M, D) of the same galaxies that do not depend on the middle of the images.
+    """
+    ranked = [np.zeros(0) if one is None else np.sort(density.score_samples(one)) for one in (codes, about_centroid)]
+    known, centroid = (scores[np.isfinite(scores)] for scores in ranked)
+    return replace(density, calibration=known, about_centroid=centroid)
 
 
 def save(path: Path, density: FlowEnsemble, about: dict[str, Any]) -> None:
     """Write an ensemble to one safetensors file, atomically: half precision, without the masked weights."""
-    arrays = {"centre": density.centre, "matrix": density.matrix, "known": density.calibration}
+    arrays = {"centre": density.centre, "matrix": density.matrix}
+    arrays |= {"known": density.calibration, "about_centroid": density.about_centroid}
     tensors = {name: torch.from_numpy(value).float().contiguous() for name, value in arrays.items()}
     for number, flow in enumerate(density.flows):
         tensors |= {f"{number}.{name}": value[mask].detach().half() for name, value, mask in flow.masked()}
@@ -247,8 +258,9 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
         stored, about = checkpoint.read(path, "density")
         tensors = {name: value.float() for name, value in stored.items()}
         config = Config(**checkpoint.frozen(about["config"]))
-        centre, matrix, known = (tensors.pop(name).numpy().astype(float) for name in ("centre", "matrix", "known"))
-        if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(v).all() for v in (centre, matrix, known)):
+        names = "centre", "matrix", "known", "about_centroid"
+        centre, matrix, *known = arrays = [tensors.pop(name).numpy().astype(float) for name in names]
+        if matrix.shape != (len(centre), config.kept) or not all(np.isfinite(one).all() for one in arrays):
             raise ValueError(f"a whitening of shape {matrix.shape}")
         if config.layers * (1 + config.blocks) * config.hidden**2 > 100 * sum(map(torch.numel, tensors.values())):
             raise ValueError("its flows are smaller than its configuration")  # said before memory is taken
@@ -257,4 +269,4 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
         for number, flow in enumerate(flows):
             for name, value, mask in flow.masked():
                 value.zero_()[mask] = tensors[f"{number}.{name}"]
-        return FlowEnsemble(config, centre, matrix, flows, known), dict(about["provenance"])
+        return FlowEnsemble(config, centre, matrix, flows, *known), dict(about["provenance"])

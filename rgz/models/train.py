@@ -46,17 +46,11 @@ class Schedule:
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, pixels: Tensor) -> float:
-    """Mean loss over held-out images (N, 1, H, W), with the same latent noise at each call."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        losses = [float(model(part)["loss"].item()) * len(part) for part in torch.split(pixels, 128)]
-    return sum(losses) / len(pixels)
-
-
-@torch.no_grad()
 def describe(model: Any, pixels: Tensor) -> dict[str, Any]:
-    """Bits per dimension, distortion and rate at each resolution (nats per image) over held-out images (N, 1, H, W)."""
+    """Bits per dimension, distortion and rate at each resolution (nats per image) over held-out images (N, 1, H, W).
+
+    The latent noise is the same at each call.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = [model(part) for part in torch.split(pixels, 128)]
@@ -82,23 +76,17 @@ def fit(
 ) -> Any:
     """Train a model, resuming from ``folder``; returns the averaged model.
 
+    The model returns a dict with a scalar ``loss``. Other entries, (N,) or (N, blocks), are logged as means over the
+    batch, summed over blocks, and over the blocks of each resolution where the model has ``levels``. A model with a
+    method ``anneal`` is told before each step which part of the training is done; it returns whether it works in
+    another way from now on.
+
+    ``batch`` gives the arguments of the model from the number of a step. The folder gets ``checkpoint.pt`` and
+    ``log.csv``, each replaced atomically every ``every`` steps. The ``inputs`` are everything else that affects the
+    result, such as the hash of the training set: a run with other inputs is not resumed.
+
     Raises :class:`rgz.errors.BadInput` if the checkpoint is damaged or of another model or schedule, the disk is full,
     or too many steps in a row were skipped.
-
-    Parameters
-    ----------
-    model
-        Returns a dict with a scalar ``loss``. Other entries, (N,) or (N, blocks), are logged as means over the batch,
-        summed over blocks, and over the blocks of each resolution where the model has ``levels``. A model with a method
-        ``anneal`` is told before each step which part of the training is done; it returns whether it works in another
-        way from now on.
-    batch
-        Step number to the arguments of the model.
-    folder
-        Gets ``checkpoint.pt`` and ``log.csv``, each replaced atomically every ``every`` steps.
-    inputs
-        Everything else that affects the result, such as the hash of the training set: a run with other inputs is not
-        resumed.
     """
     run = _Run(model, schedule, folder, device, inputs or {})
     run.train(batch, validation, every)
@@ -141,7 +129,7 @@ class _Run:
                     held_out = math.nan
                     if validation is not None:
                         with self.autocast():
-                            held_out = validation_loss(self.ema, validation.to(self.device))
+                            held_out = describe(self.ema, validation.to(self.device))["bits_per_dimension"]
                     speed = self.schedule.batch * (self.step - logged) / (time.monotonic() - since)
                     self.record(figures, held_out, speed)
                     logged, since = self.step, time.monotonic()
@@ -172,7 +160,7 @@ class _Run:
             out = self.model(*images)
         out["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-        means = _means(out, cast(Any, self.model).levels if hasattr(self.model, "levels") else ())
+        means = _means(out, getattr(self.model, "levels", ()))
         return means | {"gradient_norm": norm}
 
     def _captured(self, images: tuple[Tensor, ...]) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
@@ -215,12 +203,16 @@ class _Run:
             )
 
     def record(self, figures: dict[str, float], held_out: float, speed: float) -> None:
-        """Write the log, with a new row, and the checkpoint."""
+        """Write the log, with a new row, and the checkpoint: the complete state of the run."""
         row = {"step": self.step, "loss": figures["loss"], "validation": held_out}
         row |= {"gradient_norm": figures["gradient_norm"], "skipped": self.skipped, "in_a_row": self.in_a_row}
         self.log.append(row | {"examples_per_s": speed} | {k: v for k, v in figures.items() if k not in row})
         _write_log(self.folder / "log.csv", self.log)
-        _write_checkpoint(self.folder / "checkpoint.pt", self.recipe, self.state, self.log)
+        parts = {name: part.state_dict() for name, part in self.state.items()}
+        buffer = io.BytesIO()  # writing by torch reports a full disk as a RuntimeError
+        torch.save({"schedule": self.recipe, "log": self.log} | parts, buffer)
+        with artifacts.atomic(self.folder / "checkpoint.pt") as partial:
+            partial.write_bytes(buffer.getbuffer())
 
 
 def _learning_rate(step: int, schedule: Schedule) -> float:
@@ -247,14 +239,6 @@ def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
         writer = csv.writer(stream)
         writer.writerows(log[:1])
         writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in log)
-
-
-def _write_checkpoint(path: Path, recipe: dict[str, Any], state: dict[str, Any], log: list[dict[str, Any]]) -> None:
-    """Write the complete state of the run; the last row of the log has the step."""
-    buffer = io.BytesIO()  # writing by torch reports a full disk as a RuntimeError
-    torch.save({"schedule": recipe, "log": log} | {name: part.state_dict() for name, part in state.items()}, buffer)
-    with artifacts.atomic(path) as partial:
-        partial.write_bytes(buffer.getbuffer())
 
 
 def _resume(path: Path, recipe: dict[str, Any], state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,17 +19,8 @@ arXiv:1812.01608). Given these, the pixels of one sub-image are independent (:cl
 The *coarse* latents, which describe the galaxy, are inferred from another observation :math:`\tilde x` of it, the
 finer ones from the image itself: :math:`q(z \mid x, \tilde x) = q(z_c \mid \tilde x)\,q(z_f \mid x, z_c)`. The loss
 stays a bound, and the coarse latents gain nothing by coding what differs between observations (denoising variational
-autoencoder, Im et al. 2017, arXiv:1511.06406). A network would rather put everything into the fine latents. During the
-first part of the training there are none, and the rate of the coarse ones weighs less than one; then the fine ones are
-added, and the weight rises to one (:meth:`VDVAE.anneal`; warm-up, Sønderby et al. 2016, arXiv:1602.02282). Sub-images
-that know each other would leave the latents without a use, too. They are independent until the codes are kept
-(:meth:`VDVAE.keep_codes`).
-
-The latents of one block are neighbours on a grid, and the priors of the loss take them as independent. Over the
-training images they are not. After the training, the prior of each block up to 8 × 8 therefore becomes
-:math:`\mathcal{N}(\mu, S R S)` with :math:`S = \mathrm{diag}(\sigma)`. Means and standard deviations are those of
-before. :math:`R` is one correlation matrix per block, the same for all images: that of posterior samples standardised
-by their priors (:meth:`VDVAE.correlate`). New galaxies are sampled from it.
+autoencoder, Im et al. 2017, arXiv:1511.06406). Fine latents, and sub-images that know each other, would leave them
+without a use: both are added in later parts of the training (:meth:`VDVAE.anneal`, :meth:`VDVAE.keep_codes`).
 """
 
 import math
@@ -146,7 +137,8 @@ class Stochastic(nn.Module):
         for parameter in self.prior.c4.parameters():
             nn.init.zeros_(parameter)
         if resolution <= CODED:
-            self.register_buffer("factor", torch.eye(z * resolution**2))
+            count = z * resolution**2  # on a meta device torch.eye would import a second of further modules
+            self.register_buffer("factor", torch.zeros(count, count).fill_diagonal_(1))
 
     def sample(self, mean: Tensor, log_std: Tensor, temperature: float, truncation: float) -> Tensor:
         """Latents (N, z, r, r) from a prior of this mean and log-std, with its noise scaled and truncated."""
@@ -260,6 +252,8 @@ class VDVAE(nn.Module):
 
     def _scale_for_depth(self) -> None:
         """Divide the last convolution of each residual branch by √blocks, so that variance does not grow with depth."""
+        if self.gain.is_meta:  # there are no values, and torch would import more for them
+            return
         for part in (self.encoder, self.decoder):
             blocks: list[Any] = [block for level in part for block in level.children()]
             for block in blocks:
@@ -270,7 +264,10 @@ class VDVAE(nn.Module):
                     block.project.weight.data *= 0.0 if fine else 1 / math.sqrt(len(blocks))
 
     def keep_codes(self) -> None:
-        """Train from now on only what changes no code: the decoder finer than 8 × 8, and the pixels."""
+        """Train from now on only what changes no code: the decoder finer than 8 × 8, and the pixels.
+
+        Until then, sub-images are independent.
+        """
         self.codes_kept = True
         self.requires_grad_(False)
         finer = [k for k, (resolution, _) in enumerate(self.config.decoder) if resolution > CODED]
@@ -279,7 +276,11 @@ class VDVAE(nn.Module):
             part.requires_grad_(True)
 
     def anneal(self, done: float) -> bool:
-        """Set weight and latents for this part (0 … 1) of the training; returns whether there are new latents now."""
+        """Set weight and latents for this part (0 … 1) of the training; returns whether there are new latents now.
+
+        In the first half there are no fine latents, and coarse rates weigh less than one. Then the weight rises to one
+        (warm-up, Sønderby et al. 2016, arXiv:1602.02282).
+        """
         done = 1.0 if self.codes_kept else done
         before, self.fine = self.fine, done >= COARSE_ALONE
         rise = min(1.0, max(0.0, (done - COARSE_ALONE) / (FULL_WEIGHT - COARSE_ALONE)))
@@ -391,7 +392,12 @@ class VDVAE(nn.Module):
 
     @torch.no_grad()
     def correlate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Give the priors the correlations of posterior samples of these images, pairs as for :meth:`forward`."""
+        r"""Give the priors the correlations of posterior samples of these images, pairs as for :meth:`forward`.
+
+        The loss takes the latents of a block as independent. From now on, the prior of each block up to 8 × 8 is
+        :math:`\mathcal{N}(\mu, S R S)` with :math:`S = \mathrm{diag}(\sigma)`, where :math:`R` is one matrix per block:
+        the correlations of the samples standardised by their priors.
+        """
         factors = [tensor for name, tensor in self.named_buffers() if name.endswith(".factor")]  # of the first blocks
         products = [len(factor) * torch.eye(len(factor)).to(factor) for factor in factors]  # as many independent pairs
         for images, seen in pairs:

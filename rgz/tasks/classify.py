@@ -28,8 +28,7 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from rgz import artifacts
-from rgz.data.sample import same_source
-from rgz.data.training_set import SAME_SOURCE
+from rgz.data.sample import SAME_SOURCE, same_source
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes as codefile
 
@@ -62,9 +61,7 @@ def folds(
     labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = FOLDS
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Row numbers of training and test folds: stratified, grouped, reshuffled in each repeat."""
-    from sklearn.model_selection import (
-        StratifiedGroupKFold,
-    )  # scikit-learn is slow to import, and rgz look needs none of it
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and rgz look does not need it
 
     for repeat in range(repeats):
         yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
@@ -102,32 +99,16 @@ def labelled(names: tuple[str, ...], path: Path | None = None) -> Labelled:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Class probabilities of codes; made by :func:`fit` or :meth:`from_pretrained`.
+    """Class probabilities of codes; made by :func:`fit` or :meth:`from_pretrained`."""
 
-    Parameters
-    ----------
-    classes
-        Names of the C classes.
-    first
-        The numbers of a code from this one on are used, D of them.
-    threshold
-        Smallest probability of a class in a set.
-    centre, scale
-        Mean and standard deviation of each number, (D,).
-    landmarks
-        Scaled codes of galaxies, (M, D).
-    weights, offset
-        Of the kernels, (M, C) and (C,).
-    """
-
-    classes: tuple[str, ...]
-    first: int
-    threshold: float
-    centre: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    landmarks: NDArray[np.float16]
-    weights: NDArray[np.float32]
-    offset: NDArray[np.float32]
+    classes: tuple[str, ...]  # names of the C classes
+    first: int  # the numbers of a code from this one on are used, D of them
+    threshold: float  # smallest probability of a class in a set
+    centre: NDArray[np.float32]  # mean of each number, (D,)
+    scale: NDArray[np.float32]  # standard deviation of each number, (D,)
+    landmarks: NDArray[np.float16]  # scaled codes of galaxies, (M, D)
+    weights: NDArray[np.float32]  # of the kernels, (M, C)
+    offset: NDArray[np.float32]  # (C,)
 
     @classmethod
     def from_pretrained(cls, kind: str = "host", path: Path | None = None) -> "Classifier":

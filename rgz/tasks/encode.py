@@ -19,7 +19,6 @@ from safetensors.numpy import save as to_bytes
 from rgz import artifacts
 from rgz.data import datasets
 from rgz.data.sample import Sample, usable
-from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.features import embed, metric
 from rgz.models import checkpoint
@@ -35,6 +34,7 @@ RULE = (
     "mean and the standard deviation for the image about the centroid of its emission; space: what to subtract from a "
     "code, and to multiply it with, before two codes are compared"
 )
+DIMENSIONS = 64  # latents in a code, each of which gives four numbers
 SOURCES, OBSERVATIONS = 1000, 4  # training sources for the metric, and other observations of each
 AGAIN = 2  # other observations of each galaxy of the samples, for the classifiers
 CUT = 150  # pixels, width of the fields that are observed again
@@ -48,33 +48,16 @@ CLASSIFIERS = {"host": (FIRST, 0), "centroid": (FIRST, 2), "coarse": (("frdeep-n
 SEED = 0
 
 
-def encode(weights: Path, sources: Sample, out: Path, dimensions: int = 64) -> dict[str, int]:
+def encode(weights: Path, sources: Sample, out: Path) -> dict[str, int]:
     """Write codes of all samples to an HDF5 file, and ``classifier.safetensors`` to the same folder.
 
-    Parameters
-    ----------
-    sources
-        The training set; its rows in the split ``train`` are used to rank the latents and to fit the metric.
-    dimensions
-        Number of latents in a code, each of which gives four numbers.
-
-    Returns
-    -------
-    dict
-        Number of galaxies by sample.
-
-    Raises
-    ------
-    BadInput
-        The network has fewer latents of these resolutions, or an archive is not available.
+    The rows of ``sources``, the training set, in the split ``train`` are used to rank the latents and to fit the
+    metric. Returns the number of galaxies by sample, and raises :class:`rgz.errors.BadInput` if an archive is missing.
     """
     model, recipe, _ = checkpoint.load(weights)
     seen = sources[sources.table["split"] == "train"]
-    most = int((embed.blocks_of(model, np.arange(model.dimensions)) < model.coded).sum())
-    if dimensions > most:
-        raise BadInput(f"this model has {most} latents up to 8 × 8: --dimensions {dimensions} is more")
     _, rates = embed.full_codes(model, prepare(seen.images, seen.pixel, recipe)[0], blocks=model.coded)
-    encoder = embed.Encoder(embed.Embed(model, recipe, embed.rank(rates)[:dimensions]))
+    encoder = embed.Encoder(model, recipe, embed.rank(rates)[:DIMENSIONS])
     groups = {name: _encoded(encoder, name) for name in datasets.SAMPLES}
     attributes = artifacts.describe(
         weights_sha256=artifacts.sha256(weights),

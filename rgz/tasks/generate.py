@@ -5,8 +5,8 @@ The network itself generates: the decoder runs top-down with latents sampled fro
 samples become more typical and less diverse.
 
 Mean images are smoother than real ones. Grey levels are therefore sampled from the pixel likelihood, in which
-neighbouring pixels are correlated. As in prepared images, the peak of a generated image
-has grey level 255. Blank images are replaced by new samples.
+neighbouring pixels are correlated. As in prepared images, the peak of a generated image has grey level 255. Blank
+images are replaced by new samples.
 """
 
 import math
@@ -42,19 +42,9 @@ def generate(
 ) -> NDArray[np.uint8]:
     """New galaxies, (count, size, size): prepared images in canonical orientation, square root of brightness.
 
-    Parameters
-    ----------
-    temperature, truncation
-        Factor of the noise, and the number of standard deviations at which it is truncated.
-    seed
-        The same seed gives the same galaxies.
-    model
-        A network, by default the trained one.
-
-    Raises
-    ------
-    BadInput
-        The count, the temperature or the truncation is not positive.
+    The noise is multiplied by ``temperature``, and truncated at ``truncation`` standard deviations. The same seed gives
+    the same galaxies. They are those of ``model``, by default of the trained network. Raises
+    :class:`rgz.errors.BadInput` if the count, the temperature or the truncation is not positive.
     """
     if count < 1 or not (0 < temperature < math.inf) or not truncation > 0:
         raise BadInput(

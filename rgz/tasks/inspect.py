@@ -11,11 +11,11 @@ and peak. Noise raises this ratio by up to about 6/SNR, where SNR is the peak ov
 header is taken to be three pixels wide, as in FIRST and NVSS.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
+from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from astropy.table import Row, Table
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rgz import artifacts
 from rgz.data.cutout import Cutout
 from rgz.data.detect import PEAK
 from rgz.features import codes as codefile
@@ -32,7 +33,7 @@ from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
 from rgz.transforms.fields import RADIUS
 
-__all__ = ["Inspection", "inspect", "inspect_all", "inspect_each", "pictures"]
+__all__ = ["Inspection", "inspect", "inspect_all", "pictures"]
 
 COARSE, BARELY = 5.0, 1.7  # arcsec, pixels; area: wider and barely resolved images are classified as those of NVSS
 ANOMALOUS, UNLIKE = 5.0, 1.0  # percentiles of held-out galaxies
@@ -40,7 +41,6 @@ BEAM = 3.0  # pixels, full width at half maximum, if unknown
 NARROWER = 0.6  # area over that of a point source; less contradicts the beam
 POINT, SCATTER = 0.05, 6.0  # excess of the area of a point source, and its scatter times the signal-to-noise ratio
 FAINTEST = 8.0  # rms, peak of a source that shows a shape
-CHUNK = 16  # galaxies encoded together
 REASONS = {
     "unresolved": "the source is not resolved: its area is {:.2f} times that of a point source, so it has no class",
     "faint": "the source is too faint to show a shape, so it has no class",
@@ -76,6 +76,8 @@ class Inspection:
         The most similar galaxies, as :meth:`rgz.tasks.search.SearchIndex.query` returns them.
     code
         The code of the galaxy, (D,).
+    catalogued
+        The different classes that the samples give to this galaxy; none if it is in none of them.
     """
 
     cutout: Cutout
@@ -86,6 +88,7 @@ class Inspection:
     likelihood: tuple[float, float, float]
     neighbours: Table
     code: NDArray[np.float32]
+    catalogued: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -113,9 +116,12 @@ class Inspection:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found in the image, and why the class is missing or uncertain."""
-        reason = REASONS.get(self.status)
-        return self.cutout.notes if reason is None else (*self.cutout.notes, reason.format(self.area))
+        """What was found in the image, why the class is missing or uncertain, and what catalogues say."""
+        reasons = [REASONS[self.status].format(self.area)] if self.status in REASONS else []
+        if self.catalogued:
+            says = "catalogues disagree about this galaxy" if len(self.catalogued) > 1 else "this galaxy is catalogued"
+            reasons.append(f"{says} ({', '.join(self.catalogued)}); it may be in the training set")
+        return (*self.cutout.notes, *reasons)
 
     @property
     def verdict(self) -> str:
@@ -145,11 +151,10 @@ class Inspection:
             *(f"  note: {note}" for note in self.notes),
         ]
         lines += [f"  {self.verdict}" + (f", {BASIS[self.kind]}" if self.label else ""), f"  {self.anomaly}"]
-        if known := [str(row["label"]) for row in self.neighbours if row["same"] and row["label"]]:
-            lines.append(f"  note: this galaxy is catalogued as {known[0]}; it may be in the training set")
         lines += ["", f"  {'most similar':36}{'sample':14}{'class':9}{'1 − cos':>8}"]
         for row in self.neighbours:
             same = " (the same galaxy)" if row["same"] else ""
+            same += f" (catalogues disagree: {row['disputed']})" if row["disputed"] else ""
             text = f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{same}  {row['link']}"
             lines.append(text.rstrip())
         return "\n".join(lines)
@@ -164,6 +169,7 @@ class Inspection:
             "dec": _number(cutout.place[1]),
             "status": self.status,
             "class": self.label,
+            "catalogued": list(self.catalogued),
             "probabilities": self.label and {name: _number(value) for name, value in self.probabilities.items()},
             "p_frii": _number(self.p_frii),
             "set90": list(self.set90) if self.label else [],
@@ -188,7 +194,7 @@ def _number(value: float) -> float | None:
 
 def _neighbour(row: Row) -> dict[str, Any]:
     known = {name: _number(row[name]) for name in ("ra", "dec", "separation")}
-    text = {name: str(row[name]) or None for name in ("name", "sample", "label", "link")}
+    text = {name: str(row[name]) or None for name in ("name", "sample", "label", "disputed", "link")}
     return text | known | {"same": bool(row["same"])}
 
 
@@ -196,14 +202,17 @@ def signal_to_noise(cutout: Cutout) -> float:
     """Peak of the source over the rms, or three times its peak over the faintest pixel if the rms is not known."""
     if np.isfinite(cutout.snr):
         return cutout.snr
-    lit = cutout.pixels[(_radius(cutout) <= RADIUS) & (cutout.pixels > 0)]
+    pixels, radius = _around(cutout)
+    lit = pixels[(radius <= RADIUS) & (pixels > 0)]
     return float(3 * lit.max() / lit.min())
 
 
-def _radius(cutout: Cutout) -> NDArray[np.float64]:
-    """Distance of each pixel from the middle, arcsec."""
-    y, x = np.indices(cutout.pixels.shape) - (len(cutout.pixels) - 1) / 2
-    return np.asarray(np.hypot(x, y) * cutout.pixel)
+def _around(cutout: Cutout) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The pixels of the square in which emission counts, and their distances from its middle, arcsec."""
+    edge = max(0, len(cutout.pixels) // 2 - int(np.ceil(RADIUS / cutout.pixel)))
+    pixels = cutout.pixels[edge : len(cutout.pixels) - edge, edge : len(cutout.pixels) - edge]
+    away = np.arange(len(pixels)) - (len(pixels) - 1) / 2
+    return pixels, cutout.pixel * np.hypot(away, away[:, None])
 
 
 def area(cutout: Cutout) -> float:
@@ -211,12 +220,14 @@ def area(cutout: Cutout) -> float:
 
     Islands around the middle count if they reach five times the rms.
     """
-    radius, beam = _radius(cutout), cutout.beam if cutout.beam >= cutout.pixel else BEAM * cutout.pixel  # or NaN
-    near = np.where(radius <= RADIUS, cutout.pixels / cutout.pixels.max(), 0.0)
+    pixels, radius = _around(cutout)
+    beam = cutout.beam if cutout.beam >= cutout.pixel else BEAM * cutout.pixel  # or NaN
+    near = np.where(radius <= RADIUS, pixels, 0.0)
+    near /= near.max()
     labels, count = ndimage.label(near, structure=np.ones((3, 3)))
-    peaks = ndimage.maximum(near, labels, np.arange(count + 1))
-    bright = peaks >= PEAK / max(signal_to_noise(cutout), PEAK) * near.max()
-    lit = near[bright[labels] & (near > 0)]
+    peaks = np.zeros(count + 1)
+    np.maximum.at(peaks, labels, near)
+    lit = near[(peaks >= PEAK / max(signal_to_noise(cutout), PEAK))[labels] & (near > 0)]
     point = np.exp(-4 * np.log(2) * (radius / beam) ** 2)
     point = point[(radius <= RADIUS) & (point >= min(lit.min() / lit.max(), point.max()))]
     one, other = (brightness.sum() ** 2 / (brightness**2).sum() for brightness in (lit, point))
@@ -235,21 +246,8 @@ def inspect(cutout: Cutout, k: int = 10) -> Inspection:
 
 
 def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
-    """Like :func:`inspect`, for several galaxies."""
-    return list(inspect_each(cutouts, k))
-
-
-def inspect_each(cutouts: Iterable[Cutout], k: int = 10) -> Iterator[Inspection]:
-    """Like :func:`inspect`, for any number of galaxies, in order; weights and codes are read once.
-
-    The next galaxies are taken from ``cutouts`` by another thread, so that files are read during the inspection.
-    """
-    tools, waiting = _Tools(), iter(cutouts)
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(lambda: list(islice(waiting, CHUNK)))
-        while chunk := following.result():
-            following = reader.submit(lambda: list(islice(waiting, CHUNK)))
-            yield from tools.inspect(chunk, k)
+    """Like :func:`inspect`, for several galaxies; weights and codes are read once."""
+    return _tools(artifacts.artifact("codes.h5").parent).inspect(cutouts, k)
 
 
 class _Tools:
@@ -259,32 +257,38 @@ class _Tools:
         self.encoder, self.index = Encoder.from_pretrained(), SearchIndex.from_pretrained()
         self.flows, self.classifier = FlowEnsemble.from_pretrained(), cache(Classifier.from_pretrained)
 
-    def inspect(self, cutouts: list[Cutout], k: int) -> list[Inspection]:
+    def inspect(self, cutouts: Sequence[Cutout], k: int) -> list[Inspection]:
         codes = self.encoder.transform(cutouts)
         members = self.flows.member_scores(codes)
         values = mean_density(members)
-        percentiles = self.flows.percentile(values)
+        percentiles = self.flows.percentile(values, np.array([cutout.given for cutout in cutouts]))
         with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
             errors = members.std(axis=0, ddof=1)
-        found = []
-        for number, cutout in enumerate(cutouts):
+        likelihoods = np.stack([values, errors, percentiles], axis=1).tolist()
+        return [self._one(*known, k) for known in zip(cutouts, codes, map(tuple, likelihoods), strict=True)]
+
+    def _one(
+        self, cutout: Cutout, code: NDArray[np.float32], likelihood: tuple[float, float, float], k: int
+    ) -> Inspection:
+        extent = area(cutout)
+        if extent < NARROWER and np.isfinite(cutout.beam):
+            told = f"the source is narrower than the beam in the header ({cutout.beam:.1f}″), so that beam was not used"
+            cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
             extent = area(cutout)
-            if extent < NARROWER and np.isfinite(cutout.beam):
-                given = f"the beam in the header ({cutout.beam:.1f}″)"
-                told = f"the source is narrower than {given}, so that beam was not used"
-                cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
-                extent = area(cutout)
-            coarse = cutout.pixel > COARSE and extent < BARELY
-            kind = "coarse" if coarse else "host" if cutout.given else "centroid"
-            classifier = self.classifier(kind)
-            probability = classifier.predict_proba(codes[number : number + 1])
-            (inside,) = classifier.sets(probability)
-            by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
-            kept = tuple(name for name, one in zip(classifier.classes, inside, strict=True) if one)
-            likelihood = float(values[number]), float(errors[number]), float(percentiles[number])
-            near = self.index.query(codes[number], k, cutout.place, cutout.given)
-            found.append(Inspection(cutout, kind, by_class, kept, extent, likelihood, near, codes[number]))
-        return found
+        coarse = cutout.pixel > COARSE and extent < BARELY
+        kind = "coarse" if coarse else "host" if cutout.given else "centroid"
+        classifier = self.classifier(kind)
+        probability = classifier.predict_proba(code[None])
+        by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
+        kept = tuple(compress(classifier.classes, classifier.sets(probability)[0]))
+        near, known = self.index.query(code, k, cutout.place, cutout.given), self.index.catalogued(cutout.place)
+        return Inspection(cutout, kind, by_class, kept, extent, likelihood, near, code, known)
+
+
+@cache
+def _tools(_folder: Path) -> _Tools:
+    """Those of a folder of weights and codes, read once by each process."""
+    return _Tools()
 
 
 def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any], NDArray[Any], list[list[str]]]:

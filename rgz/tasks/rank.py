@@ -31,10 +31,7 @@ def features(codes: NDArray[np.floating], plain: NDArray[np.floating]) -> NDArra
 def predict(known: NDArray[np.float64], scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Expected score (N,) of every galaxy, from features (N, K) and scores (N,), NaN where there is none yet.
 
-    Raises
-    ------
-    BadInput
-        Fewer than two different scores.
+    Raises :class:`rgz.errors.BadInput` if there are fewer than two different scores.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor  # its import takes half a second
     from sklearn.gaussian_process.kernels import RBF

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import angular_separation
 from astropy.table import MaskedColumn, Row, Table, vstack
 from numpy.typing import NDArray
 
 from rgz import artifacts
 from rgz.data import datasets
+from rgz.data.sample import SAME_SOURCE, disputed
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.features.metric import Metric
@@ -39,6 +39,7 @@ BATCH, SCORES = 1024, 1 << 22  # queries, and products of a query and a row, in 
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
+LISTED = ("name", "sample", "ra", "dec", "separation", "label", "disputed", "same", "link")
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 FORMATS |= {".fits": "fits"}
 """Ending of a file name to the format in which :func:`write` writes."""
@@ -130,8 +131,9 @@ class SearchIndex:
         Returns
         -------
         Table
-            ``name``, ``sample``, ``ra``, ``dec`` (deg), ``separation`` (as of :meth:`neighbours`), ``label``, ``same``
-            (whether it is the queried galaxy, by name or within 30″) and ``link``, the address of a sky viewer.
+            ``name``, ``sample``, ``ra``, ``dec`` (deg), ``separation`` (as of :meth:`neighbours`), ``label``,
+            ``disputed`` (:func:`for_search`), ``same`` (whether it is the queried galaxy, by name or within 30″) and
+            ``link``, the address of a sky viewer.
         """
         if isinstance(what, np.ndarray):
             codes = what[None]
@@ -160,12 +162,14 @@ class SearchIndex:
     def _listed(
         self, rows: NDArray[Any], separation: NDArray[Any], at: tuple[float, float] | None, name: str | None
     ) -> Table:
-        found = self.table["name", "sample", "ra", "dec"][rows]
-        found["separation"] = separation
-        found["label"] = self.table["label"][rows]
-        found["same"] = (np.asarray(found["name"]) == name) | _near(found, at)
-        found["link"] = [sky_link(ra, dec) for ra, dec in zip(found["ra"], found["dec"], strict=True)]
-        return found
+        found = {key: self.table[key][rows] for key in LISTED if key in self.table.colnames}
+        same = (found["name"] == name) | _near(found, at)
+        found |= {"separation": separation, "same": same, "link": list(map(sky_link, found["ra"], found["dec"]))}
+        return Table({key: found[key] for key in LISTED if key in found})
+
+    def catalogued(self, at: tuple[float, float]) -> tuple[str, ...]:
+        """The different classes that the samples give to a galaxy at a position in degrees, within 30″."""
+        return tuple(sorted(set(map(str, self.table["label"][_near(self.table, at)])) - {""}))
 
     def row(self, name: str) -> int:
         """Row of a galaxy; raises :class:`rgz.errors.BadInput` for an unknown name."""
@@ -238,7 +242,8 @@ def build(codes: NDArray[Any], table: Table, space: Metric) -> SearchIndex:
 def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
     """Table, codes (N, D) and metric of all samples of a codes file.
 
-    The table has the columns common to all samples, and ``sample``. Raises :class:`BadInput` if the file is damaged.
+    The table has the columns common to all samples, ``sample``, and ``disputed``: the classes of a source to which
+    catalogues give different ones, such as "FRI, bent". Raises :class:`BadInput` if the file is damaged.
     """
     tables, codes = [], []
     for sample in datasets.SAMPLES:
@@ -254,7 +259,9 @@ def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
     space = codefile.read_space(path)
     if {code.shape[1] for code in codes} != {len(space.centre)}:
         raise BadInput("codes and metric have different lengths: make them again with rgz encode")
-    return vstack(tables, metadata_conflicts="silent"), np.vstack(codes), space
+    table = vstack(tables, metadata_conflicts="silent")
+    table["disputed"] = disputed(table, SAME_SOURCE)
+    return table, np.vstack(codes), space
 
 
 def sky_link(ra: float, dec: float) -> str:
@@ -270,12 +277,9 @@ def sky_link(ra: float, dec: float) -> str:
 
 def _near(table: Table, at: tuple[float, float] | None) -> NDArray[np.bool_]:
     """Which rows lie within ``SAME`` of a position in degrees, if that is known."""
-    near = np.zeros(len(table), bool)
-    known = np.isfinite(np.asarray(table["ra"], float))
-    if at is not None and np.isfinite(at).all() and known.any():
-        sky = SkyCoord(np.asarray(table["ra"])[known], np.asarray(table["dec"])[known], unit="deg")
-        near[known] = sky.separation(SkyCoord(*at, unit="deg")).to_value(u.arcsec) <= SAME
-    return near
+    ra, dec = (np.radians(np.asarray(table[name], float)) for name in ("ra", "dec"))
+    separation = angular_separation(ra, dec, *np.radians((np.nan, np.nan) if at is None else at))
+    return np.asarray(np.degrees(separation) * 3600 <= SAME)  # False where one is not known
 
 
 def ending(path: Path) -> str:

@@ -71,21 +71,11 @@ class _Lit(NamedTuple):
 def _lit(fields: Tensor) -> _Lit:
     """Finite pixels above zero of fields (N, H, W) of any dtype."""
     flat, width, area = fields.flatten(), fields.shape[2], fields.shape[1] * fields.shape[2]
-    place = _nonzero(flat > 0)
+    place = torch.nonzero(flat > 0)[:, 0]
     light = flat[place].float()
     place, light = place[light < torch.inf], light[light < torch.inf]
     row, inside = place // area, place % area
     return _Lit(row, inside // width, inside % width, light)
-
-
-def _nonzero(mask: Tensor) -> Tensor:
-    """Positions (M,) of what is true in a mask, most of which is false; faster than looking at each entry."""
-    if torch.onnx.is_in_onnx_export():
-        return torch.nonzero(mask)[:, 0]
-    padded = F.pad(mask, (0, -len(mask) % 8))
-    found = torch.nonzero(padded.view(torch.int64))[:, 0]  # eight entries at once
-    inside = torch.nonzero(padded.view(-1, 8)[found])
-    return found[inside[:, 0]] * 8 + inside[:, 1]
 
 
 def _offsets(lit: _Lit, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -206,13 +196,7 @@ def gaussian(fields: Tensor, sigma: Tensor) -> Tensor:
 
 
 class Prepare(nn.Module):
-    """Brings the source of each field to its canonical orientation and size.
-
-    Parameters
-    ----------
-    recipe
-        Size of the squares and bounds of their scale.
-    """
+    """Brings the source of each field to its canonical orientation and size."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()

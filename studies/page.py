@@ -1,11 +1,14 @@
-"""The page for a galaxy of one's own: the answers of :func:`rgz.inspect` as one ONNX graph, which a browser can run.
+"""The book's pages that compute in the browser: the explorer of all samples, and a page for a galaxy of one's own.
 
-The graph takes a clipped field, as :mod:`rgz.data.cutout` makes it, and the width of its pixels. It holds the modules
-of this library, from the preparation to the decoder, so that the page gives the answers of ``rgz look``. Weights are
-stored in half precision where that represents them exactly. The page lies in the folder of the explorer
-(:mod:`rgz.app.explorer`) and runs the graph with ONNX Runtime Web, which is downloaded when the page is built.
+The answers of :func:`rgz.inspect` are exported as one ONNX graph. It takes a clipped field, as :mod:`rgz.data.cutout`
+makes it, and the width of its pixels. It holds the modules of the library, from the preparation to the decoder, so that
+the page gives the answers of ``rgz look``. Weights are stored in half precision where that represents them exactly. The
+page lies beside the explorer (:mod:`rgz.app.explorer`) and runs the graph with ONNX Runtime Web, which is downloaded
+when the page is built. Without npm or ONNX, the explorer is built alone. ``python -m studies.page --out FOLDER`` builds
+both in two minutes.
 """
 
+import argparse
 import gzip
 import io
 import json
@@ -29,9 +32,10 @@ from torch import Tensor, nn
 
 from rgz import artifacts
 from rgz.app import explorer
-from rgz.data import cutout, detect, simulate
+from rgz.data import cutout, datasets, detect, simulate
 from rgz.data.detect import FIELD
 from rgz.errors import BadInput, as_bad_input
+from rgz.features import embed
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
 from rgz.tasks import inspect, search
@@ -39,10 +43,11 @@ from rgz.tasks.classify import Classifier
 from rgz.tasks.generate import generate
 from rgz.tasks.search import SearchIndex
 from rgz.transforms import fields
+from rgz.transforms.prepare import FRAMES
+from studies import results
 
-__all__ = ["Answers", "build", "export"]
-
-LARGEST = 25_000_000  # bytes, for all that the page loads
+SOURCE = Path(__file__).resolve().parents[1] / "book" / "look"  # hand-written files of the page
+LARGEST, LARGEST_MAP = 25_000_000, 3_000_000  # bytes, for all that the page and the explorer load
 SEED = 0
 RUNTIME = "onnxruntime-web", "1.30.0"
 RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
@@ -55,15 +60,15 @@ class Answers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed = Encoder.from_pretrained().embed
+        self.embed = Encoder.from_pretrained()
         self.centroid, self.coarse = (_Classes(Classifier.from_pretrained(kind)) for kind in ("centroid", "coarse"))
         self.density = _Density(FlowEnsemble.from_pretrained())
         self.similarity = _Similarity(SearchIndex.from_pretrained().about_centroid)
 
     def forward(self, field: Tensor, pixel: Any) -> tuple[Tensor, ...]:
         """A field (1, H, W) and the width of its pixels, arcsec, to a tensor for each name of ``OUTPUTS``."""
-        code = self.embed(field, pixel, hosts=False)  # (1, 4 D)
-        square = self.embed.prepare(field, pixel)[0][0]  # (1, 1, size, size)
+        squares, poses = self.embed.prepare(field, pixel, FRAMES)  # (frames, 1, 1, size, size)
+        code, square = self.embed.encode(squares[1:], poses[1:]), squares[0]  # (1, 4 D)
         rebuilt = self.embed.model.decode(self.embed.model.encode(square)[0])
         answers = (part(code) for part in (self.centroid, self.coarse, self.density, self.similarity))
         return code[0], *answers, square[0, 0], rebuilt[0, 0]
@@ -225,26 +230,66 @@ def runtime() -> dict[str, bytes]:
         return {one: stream.read() for one, stream in files.items() if stream}
 
 
-def build(folder: Path) -> int:
-    """Write the explorer and the page into a folder, and return the size in bytes of what the page loads.
+def galaxies() -> tuple[dict[str, Any], NDArray[Any]]:
+    """The data of the explorer for all samples, and the pictures (N, H, W) of their galaxies.
 
-    Raises
-    ------
-    BadInput
-        This is not a clone of the repository, ONNX Runtime Web cannot be had, or the page is larger than 25 MB.
+    Raises :class:`BadInput` if the map and the codes contain different galaxies.
     """
-    source = explorer.pages()
-    data, pictures = explorer.gathered()
-    explorer.write(folder, source / "explorer", data | {"own": True}, pictures)
+    index, places = SearchIndex.from_pretrained(), results.read("map")
+    if list(places["name"]) != list(index.table["name"]):
+        raise BadInput("the map and the codes contain different galaxies: make the map again with rgz study map")
+    counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
+    parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
+    shown = " and ".join(dict.fromkeys(what for _, what in parts))
+    table = index.table["name", "sample", "label", "ra", "dec"]
+    for name in places.columns.drop("name"):
+        table[name] = places[name].to_numpy(float)
+    data = explorer.payload(table, index.vectors, shown) | {"book": True}
+    return data, np.concatenate([pictures for pictures, _ in parts])
+
+
+def build(folder: Path) -> None:
+    """Write the explorer and, if it can be had, the page into a folder, and print their sizes.
+
+    Raises :class:`BadInput` if one of them is larger than a reader should have to load.
+    """
+    data, pictures = galaxies()
+    try:
+        content = look(data)
+    except (BadInput, ImportError) as error:
+        print(f"the explorer is built without the page for a galaxy of your own: {error}", file=sys.stderr)
+        content = {}
+    sizes = {"explorer": explorer.write(folder, data | {"own": bool(content)}, pictures)}
+    if content:
+        explorer.save(folder, content)
+        sizes["look"] = sum(map(len, content.values())) + (folder / "sprites.webp").stat().st_size
+    for (name, size), most in zip(sizes.items(), (LARGEST_MAP, LARGEST), strict=False):
+        print(f"{name}: {size / 1e6:.2f} MB")
+        if size > most:
+            raise BadInput(f"{name} has {size / 1e6:.2f} MB: more than {most / 1e6:g} MB take too long to load")
+
+
+def look(data: dict[str, Any]) -> dict[str, bytes]:
+    """The files of the page, by name, for the data of the explorer.
+
+    Raises :class:`BadInput` if ONNX Runtime Web cannot be had, and ImportError without the packages for the export.
+    """
     code, binary = runtime().values()
-    content = {path.name: path.read_bytes() for path in sorted((source / "look").iterdir())}
+    content = {path.name: path.read_bytes() for path in sorted(SOURCE.iterdir())}
     content |= {f"example-{number}.fits": file for number, file in enumerate(examples(), 1)}
     known = {"galaxies": {name: value for name, value in data.items() if name != "codes"}, "library": library()}
     content["look.json"] = json.dumps(known, ensure_ascii=False, allow_nan=False).encode()
     content |= {RUNTIME_FILES[0]: code, "ort.wasm.gz": gzip.compress(binary, mtime=0)}
     content["galaxy.onnx.gz"] = gzip.compress(export(), mtime=0)
-    size = sum(map(len, content.values())) + (folder / "sprites.webp").stat().st_size
-    if size > LARGEST:
-        raise BadInput(f"the page loads {size / 1e6:.1f} MB: more than {LARGEST / 1e6:g} MB take too long to download")
-    explorer.save(folder, content)
-    return size
+    return content
+
+
+def main() -> None:
+    """Build both into the folder that the command line names."""
+    parser = argparse.ArgumentParser(description="Build the explorer and the page for a galaxy of your own.")
+    parser.add_argument("--out", type=Path, default=Path("_build/explorer"), help="folder to write them into")
+    build(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    results.run(main)
