@@ -42,7 +42,7 @@ def skies(rng: np.random.Generator) -> tuple[list[np.ndarray], list[bytes]]:
     files = [data for _, data in islice(archives.members(fetch.fetch(datasets.FITS_FIELDS)), IMAGES // 2)]
     found: list[np.ndarray] = []
     for data in files:
-        corner = fields.fill(archives.read_fits(data)[0][:150, :150])
+        corner = fields.fill(archives.read_plane(data)[0][:150, :150])
         median, rms = fields.noise(corner)
         if np.abs(corner - median).max() < 5 * rms:
             found.append((corner - median) / rms)
@@ -59,8 +59,8 @@ def cutouts(folder: Path, count: int) -> Table:
         path, kind, snr = folder / f"{number}.fits", "", 0.0
         if number % 2 and files:
             path.write_bytes(files[number // 2 % len(files)])
-            wcs, shape = archives.read_fits(path)[1], archives.read_fits(path)[0].shape
-            sky = wcs.pixel_to_world((shape[1] - 1) / 2, (shape[0] - 1) / 2).icrs
+            pixels, wcs, *_ = archives.read_plane(path)
+            sky = wcs.pixel_to_world(*(np.array(pixels.shape[::-1]) - 1) / 2).icrs
             ra, dec = sky.ra.deg, sky.dec.deg
         else:
             kind, snr = ("FRI", "FRII")[number // 2 % 2], float(np.exp(rng.uniform(*np.log([SNR[0], SNR[-1]]))))

@@ -111,9 +111,11 @@ class SearchIndex:
             found = self.graph.search(queries, k)  # which drops an axis of length one
             rows, apart = (np.reshape(one, (len(queries), k)) for one in (found.keys, found.distances))
             return rows.astype(np.intp), np.maximum(apart, 0.0)
-        parts = [_nearest(self, queries[start : start + BATCH], k) for start in range(0, len(queries), BATCH)]
-        rows, squares = (np.concatenate([part[one] for part in parts or [np.empty((2, 0, k))]]) for one in (0, 1))
-        return rows.astype(np.intp), squares / 2 if self.space.cosine else np.sqrt(squares)
+        rows, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
+        for start in range(0, len(queries), BATCH):
+            part = slice(start, start + BATCH)
+            rows[part], squares[part] = _nearest(self, queries[part], k)
+        return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
 
     def query(
         self, what: "Cutout | NDArray[Any]", k: int = 10, at: tuple[float, float] | None = None, hosts: bool = True

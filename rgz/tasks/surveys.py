@@ -65,15 +65,17 @@ def _graph(parts: Any, folder: Path, done: Path, count: int) -> Any:
     """The graph over all vectors, read from the disk as it is needed; built first if it is older than the survey."""
     from usearch.index import Index
 
-    path, made = folder / "search.usearch", None
+    path = folder / "search.usearch"
+    made: Any = None
     if not path.is_file() or path.stat().st_mtime < done.stat().st_mtime:
         with artifacts.atomic(path) as partial, progress(None, "building the index", count, unit="code") as bar:
             for vectors in parts:
-                options = {"connectivity": LINKS, "expansion_add": ADDING}
-                made = made or Index(ndim=vectors.shape[1], metric="ip", dtype="f16", **options)
+                if made is None:
+                    size: dict[str, Any] = {"connectivity": LINKS, "expansion_add": ADDING}
+                    made = Index(ndim=vectors.shape[1], metric="ip", dtype="f16", **size)
                 made.add(np.arange(len(made), len(made) + len(vectors)), vectors)
                 bar.update(len(vectors))
             made.save(str(partial))
-    graph = Index.restore(str(path), view=True)
+    graph: Any = Index.restore(str(path), view=True)
     graph.expansion_search = SEARCHING
     return graph
