@@ -50,8 +50,7 @@ def survey(
         str | None, typer.Option(help="Address of a Dask scheduler; by default one worker a core of this machine.")
     ] = None,
 ) -> None:
-    """Encode and classify all sources of a catalogue into a Parquet dataset that LSDB opens; about 25 sources a second
-    and core.
+    """Encode and classify all sources of a catalogue into a Parquet dataset that LSDB opens.
 
     The catalogue is CSV, ECSV, VOTable, FITS or Parquet. With a column file, images are cut-outs in the folder, or
     members of uncompressed tar files; without, FITS mosaics, of which only the surroundings of each source are read.
