@@ -65,7 +65,7 @@ STEPS = {
     ),
     "plain": Step("studies.vae", SOURCES, makes=(PLAIN,), run="runs/plain"),
     "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
-    "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,)),
+    "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,), version=2),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
     "classification": Step(
         "studies.classification",
@@ -94,6 +94,7 @@ STEPS = {
         (*SAMPLES, datasets.POSITIONS, "first_unseen.h5"),
         (NETWORK, CODES, CLASSIFIER),
         tables("validity", "strangers"),
+        version=2,
     ),
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
@@ -141,7 +142,7 @@ class Lines(JSONCodec):
         try:
             data = json.loads(text)
             return {str(name): entry | {} for name, entry in data.items()}
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             sys.exit("results/steps.json is damaged: restore it with git checkout results/steps.json")
 
 

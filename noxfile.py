@@ -3,8 +3,10 @@
 All of them install into ``.venv`` and run from there, so that ``.venv/bin/rgz`` works afterwards.
 """
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,8 @@ nox.needs_version = ">=2025.2.9"
 HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-STAGE = HERE / "_build" / "source"  # the book's sources, with notebooks that have outputs
+STAGE = HERE / "_build" / "source"  # the book's sources
+RUN = STAGE / "notebooks"  # with outputs
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads of several processes wait for each other
 LOCATE = """
 from rgz.app.explorer import TITLES
@@ -41,6 +44,12 @@ if importlib.util.find_spec("rgz") is None:
     !git clone --quiet --depth 1 {} companion
     !{{sys.executable}} -m pip install --quiet -e companion myst-nb doit
     sys.path.insert(0, "companion")"""  # loose bounds: numpy and torch of Colab stay
+BADGES = """\
+[![tests]({0}/actions/workflows/tests.yml/badge.svg)]({0}/actions/workflows/tests.yml)
+[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{1}/main?urlpath=lab/tree/notebooks)
+[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{1})
+"""
+NUMBER = re.compile(r"[\w.,−]*<!--([\w-]+)(?::([^ >]+))?-->")  # a number in prose and the name of its result
 HTML = HERE / "_build" / "_build" / "html" / "index.html"
 
 
@@ -89,11 +98,14 @@ def execute(session):
     _stage()
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
+        running = {pool.submit(_explorer): "explorer"}  # takes the longest
+        running |= {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
         for done, ended in enumerate(as_completed(running), 1):
             if ended.result().returncode:
                 session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
-            print(f"{done} of {len(notebooks)} notebooks have run: {running[ended]}", flush=True)
+            print(f"{done} of {len(running)} parts of the book are ready: {running[ended]}", flush=True)
+    for notebook in notebooks:
+        _fill(RUN / notebook.name, RUN / notebook.name)
     _build(session)
 
 
@@ -107,17 +119,59 @@ def book(session):
 
 
 @nox.session
-def colab(session):
-    """Write the cell that installs a chapter in Colab into every notebook, or remove it if no repository is known."""
+def numbers(session):
+    """Write the numbers that ``nox -s execute`` has computed into the prose of the notebooks in the repository."""
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        _fill(path, RUN / path.name)
+
+
+@nox.session
+def links(session):
+    """Write the cell that installs a chapter in Colab into every notebook, and badges into README.md.
+
+    Both are removed if the repository is unknown.
+    """
     address = _address()
+    readme, hosted = HERE / "README.md", "https://github.com/"
+    title, text = readme.read_text(encoding="utf-8").split("\n\n", 1)
+    text = re.sub(r"\A(\[!.*\n)+\n", "", text)
+    badges = BADGES.format(address, address.removeprefix(hosted)) + "\n" if address.startswith(hosted) else ""
+    readme.write_text(f"{title}\n\n{badges}{text}", encoding="utf-8")
     cell = {"cell_type": "code", "execution_count": None, "id": "colab", "outputs": []}
     cell |= {"metadata": {"tags": ["remove-cell"]}, "source": COLAB.format(address).splitlines(keepends=True)}
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = _read(path)
         cells = [one for one in notebook["cells"] if one["id"] != "colab"]
         notebook["cells"] = [cells[0], *[cell] * bool(address), *cells[1:]]
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write(path, notebook)
     session.log(f"the repository is {address or 'unknown: set Repository in [project.urls] of pyproject.toml'}")
+
+
+def _read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path, notebook):
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fill(path, run):
+    """Put the numbers that the notebook ``run`` has glued into prose, before comments such as <!--accuracy:.3f-->."""
+    notebook, known = _read(path), {}
+    for output in (one for cell in _read(run)["cells"] for one in cell.get("outputs", [])):
+        if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
+            known[name] = next("".join(text) for kind, text in output["data"].items() if kind.endswith("text/plain"))
+
+    def number(found):
+        key, digits = found.groups()
+        if key not in known:
+            sys.exit(f"{path.name} writes a number {key}, but glues none of this name")
+        return f"{ast.literal_eval(known[key]):{digits or ''}}".replace("-", "−") + found[0][found[0].index("<!--") :]
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = NUMBER.sub(number, "".join(cell["source"])).splitlines(keepends=True)
+    _write(path, notebook)
 
 
 def _stage():
@@ -127,7 +181,7 @@ def _stage():
     shutil.copy(HERE / "_toc.yml", STAGE)
     (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
     shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("look"))
-    (STAGE / "notebooks").mkdir()
+    RUN.mkdir()
 
 
 def _address():
@@ -156,26 +210,27 @@ def _config(address):
 
 
 def _papermill(notebook):
-    """Execute one notebook on one thread; several run in parallel."""
-    folder = STAGE / "notebooks"
-    command = [
-        str(BIN / "papermill"),
-        "--no-progress-bar",
-        "--cwd",
-        str(folder),
-        str(notebook),
-        str(folder / notebook.name),
-    ]
-    print(f"running {notebook.name}", flush=True)
-    return subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True)
+    """Execute one notebook."""
+    command = ("papermill", "--no-progress-bar", "--cwd", RUN, notebook, RUN / notebook.name)
+    return _quietly(*command, MATPLOTLIBRC=str(HERE / "book" / "matplotlibrc"), TQDM_DISABLE="1")
+
+
+def _explorer():
+    """Build the explorer, with the page for a galaxy of one's own if npm is there, which it needs once."""
+    return _quietly("python", "-m", "studies.page", "--out", STAGE / "extra" / "explorer")
+
+
+def _quietly(program, *arguments, **environment):
+    """Run a program of .venv on one thread, since several run in parallel."""
+    command = [str(BIN / program), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | ONE_THREAD | environment, capture_output=True, text=True)
 
 
 def _build(session):
-    _run(session, "python", "-m", "studies.claims", str(STAGE / "book" / "_made"))
-    _run(session, "python", "-m", "studies.page", "--out", str(STAGE / "extra" / "explorer"))
+    claims = session.run(str(BIN / "python"), "-m", "studies.claims", str(STAGE / "book" / "_made"), silent=True)
     options = ("--quiet", "-n", "-W", "--keep-going", "--path-output", str(HERE / "_build"))
     _run(session, "jupyter-book", "build", *options, str(STAGE))
-    _run(session, "python", "-m", "studies.claims")
+    print(claims)
     session.log(f"the book: {HTML.as_uri()}")
 
 
@@ -197,9 +252,10 @@ def bench(session):
 
 @nox.session
 def robustness(session):
-    """Try damaged and hostile files on every reader, 2,000 in two to three minutes; more with ``-- --files 20000``."""
+    """Try damaged files on every reader, 2,000 in three minutes, and kill commands; more with ``-- --files 20000``."""
     _install(session)
     _run(session, "python", "benchmarks/robustness.py", *session.posargs)
+    _run(session, "python", "benchmarks/kills.py")
 
 
 @nox.session

@@ -224,7 +224,8 @@ def _tables(folder: Path) -> dict[str, Kind]:
     ]  # fmt: skip
     files = np.array(["0.fits", "1.fits", "2.fits"])
     made = {}
-    for form, ending in {"ascii.csv": ".csv", "ascii.ecsv": ".ecsv", "votable": ".vot", "fits": ".fits"}.items():
+    forms = {"ascii.csv": ".csv", "ascii.ecsv": ".ecsv", "votable": ".vot", "fits": ".fits", "parquet": ".parquet"}
+    for form, ending in forms.items():
         sources.write(folder / f"valid{ending}", format=form, overwrite=True)
         edit = "cards" if form == "fits" else "numbers"
         made[f"table {ending}"] = Kind(ending, (folder / f"valid{ending}").read_bytes(), tables.items, edit=edit)

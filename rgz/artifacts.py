@@ -16,8 +16,10 @@ import hashlib
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,7 @@ def atomic(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, f"{escape(path.name)}.*.partial")
         yield partial
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
@@ -92,6 +95,14 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove temporary files of processes that were killed: those that have not changed for an hour."""
+    for old in folder.glob(pattern):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > 3600:
+                old.unlink()
 
 
 def describe(**further: Any) -> dict[str, Any]:

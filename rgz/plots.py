@@ -1,15 +1,17 @@
-"""Figures for the command line and the chapters. Each function returns its axes; none shows or saves a figure."""
+"""Colours of classes and images, and the figure of ``rgz look --plot``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 COLOURS = {"FRI": "#0072B2", "FRII": "#D55E00", "hybrid": "#009E73", "compact": "#999999", "bent": "#CC79A7"}
 """Colour of each label, from the palette of Okabe & Ito, which is safe for colour-blind readers."""
+
+MARKERS = {"FRI": "o", "FRII": "^", "hybrid": "s", "compact": ".", "bent": "v"}
+"""Marker of each label, so that a class is known without its colour."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 """Colours of lines and markers, from the same palette."""
@@ -19,50 +21,6 @@ def colours(picture: NDArray[Any]) -> NDArray[np.uint8]:
     """Brightness 0 … 1 (H, W) in the colours of the galleries, (H, W, 3)."""
     coloured: NDArray[np.uint8] = plt.get_cmap("inferno")(picture, bytes=True)[..., :3]
     return coloured
-
-
-def gallery(
-    rows: Mapping[str, NDArray[Any]], titles: Sequence[str] | None = None, cell: float = 0.95
-) -> NDArray[np.object_]:
-    """A grid of images (N, H, W), one row per name, each image scaled to its own peak; ``titles`` are those of the
-    columns."""
-    columns = max(len(pictures) for pictures in rows.values())
-    size = (cell * columns + 1, cell * len(rows) + (0.3 if titles is not None else 0))
-    _, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
-    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        for column, ax in enumerate(line):
-            ax.set(xticks=[], yticks=[], frame_on=False)
-            if column < len(pictures):
-                ax.imshow(pictures[column], origin="lower", cmap="inferno", vmin=0)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax, title in zip(axes[0], [] if titles is None else titles, strict=False):
-        ax.set_title(title, fontsize=9)
-    return axes
-
-
-def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Axes:
-    """Scores with error bars: one line per item from top to bottom, one colour and marker per group.
-
-    ``groups`` maps a group to its items, each ``[value, half width of the bar]``. Raises ``ValueError`` for more than
-    seven groups, since there are only seven distinct colours.
-    """
-    if len(groups) > len(PALETTE):
-        raise ValueError(
-            f"{len(groups)} groups need more than the {len(PALETTE)} distinct colours: choose some of them"
-        )
-    items = list(dict.fromkeys(item for group in groups.values() for item in group))
-    height = 0.6 + len(items) * (0.16 + 0.09 * len(groups))
-    ax: Axes = plt.subplots(figsize=(7.5, height), layout="constrained")[1]
-    for k, ((name, group), colour, marker) in enumerate(zip(groups.items(), PALETTE, "oDsv^<>", strict=False)):
-        y = [items.index(item) + (k - (len(groups) - 1) / 2) * 0.7 / len(groups) for item in group]
-        value, bar = np.array(list(group.values())).T
-        ax.errorbar(value, y, xerr=bar, fmt=marker, color=colour, label=name, ms=4.5, lw=1, ls="none")
-    ax.set_yticks(range(len(items)), items)
-    ax.set(xlabel=xlabel, ylim=(len(items) - 0.5, -0.5))
-    ax.grid(axis="x", alpha=0.3)
-    if len(groups) > 1:
-        ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
-    return ax
 
 
 def lookalikes(

@@ -1,7 +1,7 @@
 """The paper's claims beside our numbers and those of the baselines, and the comparisons that a baseline wins.
 
-Every number is read from ``results/``. Run as a program, this module prints the claims; with a folder, it writes the
-tables of the book's pages there, as Markdown.
+Every number is read from ``results/``. Run as a program, this module prints the claims; with a folder, it also writes
+the tables of the book's pages there, as Markdown.
 """
 
 import subprocess
@@ -153,15 +153,14 @@ def attempts() -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print the claims, or write all tables as Markdown into the folder given."""
+    """Print the claims, and write all tables as Markdown into a folder if one is given."""
     for folder in map(Path, sys.argv[1:]):
         folder.mkdir(parents=True, exist_ok=True)
         for make in (claims, comparisons, attempts, record):
             with artifacts.atomic(folder / f"{make.__name__}.md") as partial:
                 partial.write_text(make().to_markdown(index=False) + "\n", encoding="utf-8")
-    if len(sys.argv) == 1:
-        for row in claims().to_dict("records"):
-            print("\n" + "\n".join(f"{name:>22}  {value}" for name, value in row.items()))
+    for row in claims().to_dict("records"):
+        print("\n" + "\n".join(f"{name:>22}  {value}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

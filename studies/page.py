@@ -110,7 +110,7 @@ class _Density(_Part):
     """:meth:`rgz.models.flow.FlowEnsemble.score_samples`, its standard deviation (nats) and its percentile, (3,)."""
 
     def __init__(self, known: FlowEnsemble):
-        super().__init__(centre=known.centre, matrix=known.matrix, calibration=known.calibration)
+        super().__init__(centre=known.centre, matrix=known.matrix, calibration=known.about_centroid)
         self.flows = nn.ModuleList(known.flows)
 
     def forward(self, code: Tensor) -> Tensor:
@@ -179,7 +179,8 @@ def halved(model: Any) -> bytes:
 def library() -> dict[str, Any]:
     """Numbers and sentences of the library that the page needs, by their names."""
     names = {
-        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY CLIPPED BLANK FAINT WIDEST FIRST_PIXEL",
+        cutout: "ARTEFACTS LARGEST COARSEST NARROWEST SENTINEL CENTRED NOISY NOISY_MARGIN CLIPPED BLANK FAINT WIDEST "
+        "FIRST_PIXEL",
         inspect: "COARSE BARELY ANOMALOUS UNLIKE BEAM NARROWER POINT SCATTER FAINTEST REASONS BASIS PEAK RADIUS",
         detect: "FIELD",
         fields: "SMALLEST_ISLAND",

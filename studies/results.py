@@ -3,6 +3,7 @@
 The first line of a file is a comment with the version of rgz and the files from which the numbers were computed.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
@@ -66,8 +67,11 @@ def read(name: str) -> pd.DataFrame:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a study as a program; an unusable input gives one line on stderr and exit status 1."""
+    """Run a study as a program; an unusable input gives one line on stderr and exit status 1, Ctrl-C 130."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which removes temporary files
     try:
         main()
     except BadInput as error:
         sys.exit(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rgz import artifacts
@@ -43,8 +44,12 @@ def _together(words: list[str], folder: Path, environment: dict[str, str]) -> in
         try:
             return running.wait()
         except KeyboardInterrupt:
-            if hasattr(os, "killpg"):
-                os.killpg(running.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):  # not on Windows
+                os.killpg(running.pid, signal.SIGTERM)  # at which they remove their temporary files
+                with suppress(subprocess.TimeoutExpired):
+                    running.wait(5)
+                with suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
             running.kill()
             raise
 

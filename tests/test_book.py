@@ -1,12 +1,18 @@
 """The built book in a real browser, from its files and without a network; skipped where no book has been built."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 
-HTML = Path(__file__).parents[1] / "_build" / "_build" / "html"
+import noxfile
+
+HOUSE = Path(__file__).parents[1]
+HTML, RUN = HOUSE / "_build" / "_build" / "html", HOUSE / "_build" / "source" / "notebooks"
+MATHJAX = "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5"
 PAGES = sorted(
     page.relative_to(HTML).as_posix() for part in ("book", "notebooks") for page in (HTML / part).glob("*.html")
 )
@@ -37,6 +43,33 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PAGES, reason="no book has been built: nox -s execute"),
 ]
+
+
+def test_formulas_are_set_by_a_known_script():
+    script = (HTML / "_static" / "mathjax" / "tex-chtml.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == MATHJAX, "another MathJax than that of constraints.txt"
+
+
+def test_the_prose_of_the_notebooks_has_the_numbers_of_this_run():
+    def numbers(path):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        return [found[0] for found in noxfile.NUMBER.finditer(prose)]
+
+    names = [path.name for path in (HOUSE / "notebooks").glob("*.ipynb")]
+    stale = [name for name in names if numbers(HOUSE / "notebooks" / name) != numbers(RUN / name)]
+    assert stale == [], "nox -s numbers writes the numbers of the run into the notebooks"
+
+
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_a_numbered_caption():
+    wrong = []
+    for path in RUN.glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+                about = cell["metadata"].get("mystnb", {})
+                captioned = "figure" in about or "hide-cell" in cell["metadata"].get("tags", [])  # of a solution
+                wrong += [] if about.get("image", {}).get("alt") and captioned else [f"{path.name}: {cell['id']}"]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)

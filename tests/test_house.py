@@ -55,7 +55,7 @@ def test_notebooks_are_stored_without_outputs_and_readable(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_figures_in_notebooks_have_alt_text(path):
-    draws = re.compile(r"plots\.(gallery|dots|lookalikes)\(|plt\.subplots\(")
+    draws = re.compile(r"(?:plots|figures)\.(gallery|dots|lookalikes)\(|plt\.subplots\(")
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and draws.search(source):

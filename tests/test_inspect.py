@@ -201,7 +201,7 @@ def test_what_catalogues_say_is_noted():
     said = found.to_dict()
     assert said["catalogued"] == ["FRI", "bent"]
     assert said["neighbours"][0]["disputed"] == "FRI, bent"
-    assert of(blank, catalogued=("FRI",)).notes[-1].startswith("this galaxy is catalogued (FRI)")
+    assert of(blank, catalogued=("FRI",)).notes[-1].startswith("this galaxy is catalogued as FRI;")
 
 
 @pytest.mark.slow

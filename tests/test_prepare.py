@@ -158,6 +158,13 @@ def test_scale_follows_the_length_within_bounds_and_magnifies_no_more_than_twice
     torch.testing.assert_close(module.scale(arcsec / 15, 15.0) * 15, torch.full((3,), 7.5))
 
 
+@pytest.mark.parametrize("pixel", [PIXEL, 15.0])
+def test_the_width_of_a_recipe_is_that_of_the_square(pixel):
+    lengths = np.array([0.5, 5, 50])  # pixels
+    scale = prepare.Prepare(RECIPE).scale(torch.from_numpy(lengths), pixel).numpy()
+    assert RECIPE.width(lengths * pixel, pixel) == pytest.approx(scale * RECIPE.size * pixel)
+
+
 def test_between_two_distant_lobes_the_square_shows_both():
     lobes = np.zeros((150, 150))
     lobes[73:77, 50:54] = lobes[73:77, 96:100] = np.arange(1, 17).reshape(4, 4)

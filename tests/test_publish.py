@@ -26,13 +26,14 @@ class Session:
 def clone(tmp_path, monkeypatch):
     """The files that tell of the address, copied, and nox running in them."""
     shutil.copy(HOUSE / "_config.yml", tmp_path)
+    shutil.copy(HOUSE / "README.md", tmp_path)
     project = (HOUSE / "pyproject.toml").read_text()
     (tmp_path / "pyproject.toml").write_text(re.sub(r"(?m)^Repository = .*\n", "", project))
     shutil.copytree(HOUSE / "notebooks", tmp_path / "notebooks")
     monkeypatch.setattr(noxfile, "HERE", tmp_path)
     monkeypatch.setattr(noxfile, "BIN", Path(sys.executable).parent)
     monkeypatch.delenv("RGZ_REPOSITORY", raising=False)
-    noxfile.colab.func(Session())  # removes what may have been written
+    noxfile.links.func(Session())  # removes what may have been written
     return tmp_path
 
 
@@ -49,7 +50,7 @@ def test_the_address_gives_buttons_and_without_it_there_are_none(clone, monkeypa
     assert found["html"]["use_edit_page_button"] is True
     assert "binderhub_url" in found["launch_buttons"]
     assert "colab_url" not in found["launch_buttons"]  # the notebooks do not install themselves yet
-    noxfile.colab.func(Session())
+    noxfile.links.func(Session())
     assert "colab_url" in config()["launch_buttons"]
 
 
@@ -63,15 +64,55 @@ def test_the_cell_for_colab_is_written_once_and_removed(clone, monkeypatch):
     before = {path.name: path.read_text() for path in (clone / "notebooks").glob("*.ipynb")}
     monkeypatch.setenv("RGZ_REPOSITORY", ADDRESS)
     for _ in range(2):
-        noxfile.colab.func(Session())
+        noxfile.links.func(Session())
         for path in (clone / "notebooks").glob("*.ipynb"):
             notebook = nbformat.read(path, as_version=4)
             nbformat.validate(notebook)
             assert [place for place, cell in enumerate(notebook.cells) if ADDRESS in cell.source] == [1]
             assert max(map(len, notebook.cells[1].source.splitlines())) <= 100
     monkeypatch.delenv("RGZ_REPOSITORY")
-    noxfile.colab.func(Session())
+    noxfile.links.func(Session())
     assert {path.name: path.read_text() for path in (clone / "notebooks").glob("*.ipynb")} == before
+
+
+def test_badges_are_written_once_and_removed(clone, monkeypatch):
+    readme = clone / "README.md"
+    before = readme.read_text()
+    assert "[![" not in before
+    monkeypatch.setenv("RGZ_REPOSITORY", ADDRESS)
+    for _ in range(2):
+        noxfile.links.func(Session())
+        badges = readme.read_text().split("\n\n")[1].splitlines()
+        assert len(badges) == 3
+        assert all("someone/rgz" in badge for badge in badges)
+    monkeypatch.delenv("RGZ_REPOSITORY")
+    noxfile.links.func(Session())
+    assert readme.read_text() == before
+
+
+def test_numbers_of_a_run_go_into_its_prose(tmp_path):
+    hidden = "application/papermill.record/"  # as glue has it with display=False
+    glued = [
+        nbformat.v4.new_output("display_data", {f"{hidden}text/plain": value}, metadata={"scrapbook": {"name": name}})
+        for name, value in {"accuracy": "0.87654", "lead": "-0.0123", "n": "833"}.items()
+    ]
+    said = "0.9<!--accuracy:.3f--> of <!--n-->; (−0.5<!--lead:.2f-->)"
+    cells = [nbformat.v4.new_markdown_cell(said), nbformat.v4.new_code_cell("", outputs=glued)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    for _ in range(2):
+        noxfile._fill(tmp_path / "a.ipynb", tmp_path / "a.ipynb")
+    prose = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells[0].source
+    assert prose == "0.877<!--accuracy:.3f--> of 833<!--n-->; (−0.01<!--lead:.2f-->)"
+
+
+NOTEBOOKS = sorted((HOUSE / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_reads_without_the_book(path):
+    prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert "{glue" not in prose
+    assert re.findall(r"(?<![\w.,−])<!--.*?-->", prose) == [], "numbers are missing: nox -s execute, nox -s numbers"
 
 
 def test_missing_images_are_named_on_every_page(clone, monkeypatch):

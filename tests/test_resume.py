@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rgz.app import training
+from rgz.data import sample, simulate
 from rgz.errors import BadInput
 from rgz.models import train, vdvae
 
@@ -87,6 +89,19 @@ def test_steps_skipped_before_a_stop_still_count(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt")["log"][-1]["in_a_row"] == 2
     with pytest.raises(BadInput, match=r"5 steps in a row.*step 5 "):
         run(tmp_path, schedule)
+
+
+def test_killed_after_its_last_step_the_run_ends_with_the_same_weights(tmp_path):
+    built = simulate.sources(12, seed=3)
+    built.table["split"] = ["valid" if number < 2 else "train" for number in range(12)]
+    sample.write(tmp_path / "train.h5", built)
+    weights, found = tmp_path / "run" / "vdvae.safetensors", []
+    for _ in range(2):  # the second time, all steps are in the checkpoint
+        model, origin = training.network("tiny", None, 0)
+        training.run(model, origin, tmp_path / "train.h5", weights, train.Schedule(steps=2, batch=4))
+        found.append(weights.read_bytes())
+        weights.unlink()
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KINDS = (
     "FITS", "FITS with check sums", "FITS in gzip", "FITS in zip", "FITS in tiles", "FITS cube", "PNG", "JPEG",
     "batches", "codes", "sample", "network", "density", "classifier",
-    "table .csv", "table .ecsv", "table .vot", "table .fits",
+    "table .csv", "table .ecsv", "table .vot", "table .fits", "table .parquet",
     "results .jsonl", "results .csv", "scores", "steps",
 )  # fmt: skip
 

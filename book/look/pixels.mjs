@@ -39,7 +39,22 @@ export function edge(pixels, width, height) {
   return values;
 }
 
-/** NaN in place of values that stand for blank, such as -9999, 1e30 or a constant along the edges. */
+/** Whether pixels of a value are a margin around a noisy image; a source in a clipped image touches its box in a few pixels. */
+function isMargin(pixels, width, height, value) {
+  let left = width, right = -1, top = height, bottom = -1;
+  pixels.forEach((v, i) => {
+    if (v === value) return;
+    left = Math.min(left, i % width), right = Math.max(right, i % width);
+    top = Math.min(top, Math.floor(i / width)), bottom = Math.max(bottom, Math.floor(i / width));
+  });
+  const across = right - left + 1, down = bottom - top + 1, inside = new Float64Array(across * down);
+  if (Math.min(across, down) < C.NARROWEST || inside.length === pixels.length) return false;
+  inside.forEach((_, i) => (inside[i] = pixels[(top + Math.floor(i / across)) * width + left + (i % across)] !== value));
+  const along = edge(inside, across, down);
+  return along.reduce((sum, v) => sum + v, 0) / along.length > C.NOISY_MARGIN;
+}
+
+/** NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin. */
 export function withoutSentinels(pixels, width, height, notes) {
   pixels = pixels.map((v) => (Math.abs(v) < C.SENTINEL ? v : NaN));
   const finite = pixels.filter(Number.isFinite), counts = new Map();
@@ -54,7 +69,7 @@ export function withoutSentinels(pixels, width, height, notes) {
     const beyond = Math.max(low - value, value - high) > 10 * (high - low) && high > low;
     const scatter = Math.max(median(rest.map((v) => Math.abs(v - sky))), step);
     const unlike = Math.abs(value - sky) > 5 * 1.4826 * scatter && rest.length > C.CLIPPED * finite.length;
-    if (beyond || (repeated.includes(value) && unlike)) {
+    if (beyond || (repeated.includes(value) && (unlike || isMargin(pixels, width, height, value)))) {
       notes.push(`${same} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
       return withoutSentinels(pixels.map((v) => (v === value ? NaN : v)), width, height, notes);
     }

@@ -1,15 +1,17 @@
 """The commands that need no training: look, rank, similar, generate, explorer."""
 
 import json
+import logging
+import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import rgz
 from rgz import artifacts
 from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
@@ -64,7 +66,8 @@ def look(
 
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
     given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
-    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file.
+    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file. With
+    --output, the same command goes on where an interrupted one stopped.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
@@ -78,25 +81,31 @@ def look(
         tables.written(output, form)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
-    asked, found, refused = _listed(files or [], at), list["Inspection"](), 0
-    with tables.saved(output, form) as save:
-        for row, text, one in _answers(asked, (pixel, hdu, plane), k, codes, bool(table or plot)):
+    asked, refused = _listed(files or [], at), 0
+    near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
+    how = (pixel, hdu, plane), k, codes, bool(table or plot)
+    request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
+    with tables.saved(output, form, request) as (done, save):
+        known: Iterator[Answer] = ((row, "", None) for row in done)
+        for number, (row, text, one) in enumerate(chain(known, _answers(asked, len(done), *how))):
             if bad := row["status"] == "refused":
                 refused += 1
                 if len(asked) == 1:
-                    raise BadInput(text)
-            found += [one] if one else []
-            save(row)
+                    raise BadInput(row["notes"][0])
+            near += [(one.cutout.name, one.neighbours)] if one and table else []
+            kept += [one] if one and plot and len(kept) < PLOTTED else []
+            if number >= len(done):
+                save(row)
             if as_json:
                 typer.echo(json.dumps(row, ensure_ascii=False))
             elif bad or not output:
-                typer.echo(f"rgz: {text}" if bad else text, err=bad)
+                typer.echo(f"rgz: {row['notes'][0]}" if bad else text, err=bad)
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        search.write(_together(found), table)
+        search.write(_together(near), table)
     if plot:
-        _draw(found[:PLOTTED], plot)
+        _draw(kept, plot)
     if refused:
         typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
         if strict:
@@ -118,20 +127,28 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
     return found
 
 
-def _answers(asked: list["Item"], *how: Any) -> Iterator["Answer"]:
-    """The answers in order, as :func:`_part` gives them; many galaxies are shared out among processes."""
+def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
+    """All that the results depend on; the options include a number of this process if it is not to be resumed."""
+    files = [path.stat() if path and path.is_file() else None for path, _ in asked]
+    known = [(one.st_size, one.st_mtime_ns) if one else None for one in files]
+    made = [artifacts.sha256(artifacts.artifact(name)) for name in ("vdvae.safetensors", "codes.h5")]
+    return rgz.__version__, asked, known, options, made
+
+
+def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
+    """The answers from number ``start`` on, as :func:`_part` gives them; processes share many galaxies out."""
     from joblib import Parallel, cpu_count, delayed
 
     from rgz.progress import progress
 
     numbered = list(enumerate(asked, 1))
-    parts = [numbered[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
-    workers = min(cpu_count(), len(asked) // WORTH_A_PROCESS, MOST_PROCESSES)
+    parts = [numbered[first : first + TOGETHER] for first in range(start, len(asked), TOGETHER)]
+    workers = min(cpu_count(), (len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
     found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
     if workers > 1:
         found = Parallel(workers, return_as="generator")(delayed(_part)(part, *how) for part in parts)
     try:
-        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked), unit="galaxy")
+        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
@@ -140,56 +157,48 @@ def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, code
     """Row, text and, if ``whole``, inspection of some numbered files or positions."""
     opened = [_opened(number, item, choice) for number, item in asked]
     found: Iterator[Inspection] = iter(())
-    if cutouts := [one for one in opened if not isinstance(one, BadInput)]:
+    if cutouts := [one for one in opened if not isinstance(one, dict)]:
         from rgz.tasks import inspect  # torch, which takes a second
 
         found = iter(inspect.inspect_all(cutouts, k))
     answers: list[Answer] = []
-    for (_, item), one in zip(asked, opened, strict=True):
-        if isinstance(one, BadInput):
-            answers.append((_refused(item, str(one)), str(one), None))
+    for one in opened:
+        if isinstance(one, dict):
+            answers.append((one, one["notes"][0], None))
         else:
             seen = next(found)
             answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
     return answers
 
 
-def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | BadInput":
-    """The cut-out of a file or position, or why it cannot be used."""
+def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
+    """The cut-out of a file or position, or the row of one that cannot be used."""
     from rgz.data import cutout
 
-    path, at = item
+    (path, at), place = item, None
     try:
         if item == (None, None):
             raise BadInput(f"row {number} of the table has neither a file nor a position")
         place = cutout.parse_position(*at) if at else None
         return cutout.open_cutout(path, place, *choice) if path else cutout.download_cutout(*(place or ()))
     except BadInput as error:
-        return error
+        ra, dec = place or (None, None)
+        empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
+        lists = {"catalogued": [], "set90": [], "notes": [str(error)], "neighbours": []}
+        return {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
 
 
-def _refused(item: "Item", reason: str) -> dict[str, Any]:
-    """The row of a file or position that cannot be used."""
-    from rgz.data import cutout
-
-    path, at = item
-    known: dict[str, Any] = {"file": str(path or " ".join(at or ())), "ra": None, "dec": None, "status": "refused"}
-    with suppress(BadInput):
-        known |= dict(zip(("ra", "dec"), cutout.parse_position(*at) if at else (), strict=False))
-    empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
-    return known | empty | {"catalogued": [], "set90": [], "notes": [reason], "neighbours": []}
-
-
-def _together(found: list["Inspection"]) -> "Table":
+def _together(near: list[tuple[str, "Table"]]) -> "Table":
     """The similar galaxies of all files, with the file that each list belongs to."""
     from astropy.table import vstack
 
-    for one in found:
-        one.neighbours.add_column(one.cutout.name, name="query", index=0)
-    return vstack([one.neighbours for one in found], metadata_conflicts="silent")
+    for name, table in near:
+        table.add_column(name, name="query", index=0)
+    return vstack([table for _, table in near], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written to
     from rgz import plots
     from rgz.tasks import inspect
 

@@ -48,7 +48,7 @@ FEWEST = 10  # galaxies on a map
 
 
 def build(folder: Path, found: Table) -> int:
-    """Write the page for results of ``rgz look`` (:func:`rgz.app.tables.coded`), and return its size in bytes.
+    """Write the page for a table of results of ``rgz look`` with codes, and return its size in bytes.
 
     Raises :class:`BadInput` if there are fewer than ten galaxies, or the codes are those of another network.
     """

@@ -1,14 +1,19 @@
 """Tables of files and positions as input of ``rgz look``, and its results as a file."""
 
+import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
+from astropy.utils.xml.iterparser import get_xml_iterator
 from numpy.typing import NDArray
 
 from rgz import artifacts
@@ -16,10 +21,17 @@ from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
 from rgz.tasks import search
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where two processes that write one file are not told apart
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["LINES", "Item", "coded", "codes", "items", "numbers", "results", "saved", "scores", "written"]
 
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
+PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
+LARGEST = 1 << 26  # values in a Parquet file
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
@@ -56,19 +68,36 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 
 
 def _table(path: Path, form: str) -> Table:
-    """The table in a file; raises ValueError for a FITS header of more columns than the standard allows."""
-    if form == "fits":
-        with path.open("rb") as stream:
+    """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
+    with path.open("rb") as stream:
+        if stream.read(6).startswith(PACKED):
+            raise ValueError("it is compressed: unpack it first")
+        stream.seek(0)
+        if form == "fits":
             archives.open_fits(stream)
+    if form == "parquet":
+        from pyarrow import parquet
+
+        known = parquet.read_metadata(path)
+        if known.num_rows * known.num_columns > LARGEST:
+            raise ValueError(f"it claims {known.num_rows} rows of {known.num_columns} columns")
+    if form == "votable":
+        with get_xml_iterator(str(path)) as events:
+            if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
+                raise ValueError("its data are in another file, which is not read")
     return Table.read(path, format=form)
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it cannot be read, which is then said of the image."""
+    """Whether a FITS file has an image; True if it is compressed, or cannot be read, which is then
+    said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
-        with problem, path.open("rb") as stream, archives.open_fits(stream) as units:
-            return any(unit.is_image and len(unit.shape) > 1 for unit in units)
+        with problem, path.open("rb") as stream:
+            if stream.read(6).startswith(PACKED):
+                return True
+            stream.seek(0)
+            return any(unit.is_image and len(unit.shape) > 1 for unit in archives.open_fits(stream))
     except BadInput:
         return True
 
@@ -82,21 +111,66 @@ def _text(column: Column) -> list[str]:
 
 
 @contextmanager
-def saved(path: Path | None, form: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that takes results one by one; ``path`` then has them all, as JSON lines or as a table.
+def saved(
+    path: Path | None, form: str | None, request: Any = ""
+) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
+    """The results that an interrupted run of the same ``request`` left, and a function that takes further ones.
 
+    ``path`` then has all of them, as JSON lines or as a table; until then they are in a file beside it, line by line.
     In a table, probabilities and numbers of codes are columns, and lists are text. Raises :class:`BadInput` if the file
-    cannot be written.
+    cannot be written, or another process writes the same one.
     """
     if path is None:
-        yield lambda row: None
-    elif (ending := written(path, form)) in LINES:
-        with artifacts.atomic(path) as partial, partial.open("w", encoding="utf-8") as stream:
-            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=stream)
-    else:
-        rows: list[dict[str, Any]] = []
-        yield lambda row: rows.append(_flat(row))
-        search.write(Table(rows), path, search.FORMATS[ending])
+        yield [], lambda row: None
+        return
+    ending = written(path, form)
+    unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
+    with _opened(unfinished, path) as stream:
+        rows = _whole(stream)
+        if rows:
+            print(f"going on after {len(rows)} galaxies of an interrupted run", file=sys.stderr)
+
+        def save(row: dict[str, Any]) -> None:
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            while line:  # a full disk takes a part, and then raises
+                line = line[stream.write(line) :]
+
+        try:
+            yield rows, save
+        except BadInput:
+            unfinished.unlink()
+            raise
+        if ending in LINES:
+            with artifacts.atomic(path) as copy:
+                shutil.copyfile(unfinished, copy)
+        else:
+            search.write(Table([_flat(row) for row in _whole(stream)]), path, search.FORMATS[ending])
+    unfinished.unlink(missing_ok=True)
+
+
+def _opened(unfinished: Path, path: Path) -> FileIO:
+    """The file of incomplete results, locked while this process runs."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = unfinished.open("a+b", buffering=0)
+    except OSError as error:
+        raise BadInput(f"cannot write {path} ({error.strerror or error}): choose another folder") from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise BadInput(f"{path} is being written by another process: wait for it, or choose another name") from error
+    return stream
+
+
+def _whole(stream: FileIO) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; an incomplete line at its end is cut off."""
+    stream.seek(0)
+    data = stream.read()
+    stream.truncate(data.rfind(b"\n") + 1)
+    with as_bad_input(f"{stream.name} is damaged", "remove it"):
+        return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
 def coded(path: Path) -> Table:

@@ -53,6 +53,7 @@ def run(
     model = train.fit(model, batch, schedule, weights.parent, validation=pixels, device=device, inputs=inputs)
     if isinstance(model, VDVAE):
         further = range(schedule.steps, schedule.steps + min(schedule.steps, math.ceil(PRIOR / schedule.batch)))
+        torch.manual_seed(schedule.seed)  # the noise is the same if the run was killed and resumed after its last step
         model.correlate(map(batch, progress(further, desc="measuring the prior", unit="batch")))
     validation = train.describe(model.to("cpu"), pixels)
     about |= {"steps": schedule.steps, "schedule": asdict(schedule), "validation": validation}

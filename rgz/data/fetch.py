@@ -12,6 +12,7 @@ import pooch
 
 from rgz import artifacts
 from rgz.errors import BadInput, first_line
+from rgz.progress import progress
 
 
 class PublicFile(NamedTuple):
@@ -72,8 +73,12 @@ def fetch(name: str) -> Path:
     if file.url is None:
         raise BadInput(f"{name} is not published as one file ({file.source}): {hint}")
     known = {"registry": {name: f"sha256:{file.sha256}"}, "urls": {name: file.url}}
+    import requests  # noqa: F401, it takes a while, in which pooch would have a temporary file
+
+    artifacts.sweep(folder, "tmp*")  # which pooch downloads to
     try:
-        return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=True))
+        with progress(desc=name, total=1, unit="B", unit_scale=True) as bar:  # pooch knows the total
+            return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=bar))
     except (OSError, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive
         reason = f"{name} cannot be downloaded to {folder} ({first_line(error)})"
         raise BadInput(f"{reason}: try again later, set RGZ_CACHE to another folder, or {hint}") from error

@@ -34,7 +34,6 @@ CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffl
 SAME_SOURCE = 10.0  # arcsec, between rows that are one source
 LARGEST = 1 << 30  # bytes of the data sets of a file together
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
-SAME_SOURCE = 10.0  # arcsec
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,16 @@ def read_columns(group: h5py.Group, names: Iterable[str]) -> Table:
 
 
 def check_size(file: h5py.File) -> None:
-    """Raise ValueError if the data sets of an HDF5 file claim more memory than a gigabyte; few bytes can do that."""
+    """Raise ValueError if the data sets of an HDF5 file claim over a gigabyte, or lie in other files; few bytes can."""
     sizes = [0]
-    file.visititems(lambda _, one: sizes.append(one.nbytes) if isinstance(one, h5py.Dataset) else None)
+
+    def outside(name: str, one: h5py.HLObject) -> str | None:
+        sizes.append(one.nbytes if isinstance(one, h5py.Dataset) else 0)
+        return name if isinstance(one, h5py.Dataset) and (one.external or one.is_virtual) else None
+
+    linked = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+    if elsewhere := linked or file.visititems(outside):
+        raise ValueError(f"its {elsewhere} is a link or lies in another file, which is not read")
     if sum(sizes) > LARGEST:
         raise ValueError(f"it claims {sum(sizes)} bytes, over 1 GiB")
 

@@ -47,7 +47,7 @@ class Schedule:
 
 @torch.no_grad()
 def describe(model: Any, pixels: Tensor) -> dict[str, Any]:
-    """Bits per dimension, distortion and rate at each resolution (nats per image) over held-out images (N, 1, H, W).
+    """Loss, bits per dimension, distortion and rate at each resolution (nats per image) over images (N, 1, H, W).
 
     The latent noise is the same at each call.
     """
@@ -57,6 +57,7 @@ def describe(model: Any, pixels: Tensor) -> dict[str, Any]:
     means = _means({name: torch.cat([part[name] for part in parts]) for name in ("distortion", "rate")}, model.levels)
     bits = (means["distortion"] + means["rate"]).item() / (pixels[0].numel() * math.log(2))
     return {
+        "loss": sum(part["loss"].item() * len(part["rate"]) for part in parts) / len(pixels),
         "bits_per_dimension": round(bits, 4),
         "distortion_nats": round(means["distortion"].item(), 2),
         "rate_nats": {name[5:]: round(mean.item(), 3) for name, mean in means.items() if name.startswith("rate_")},
@@ -129,7 +130,7 @@ class _Run:
                     held_out = math.nan
                     if validation is not None:
                         with self.autocast():
-                            held_out = describe(self.ema, validation.to(self.device))["bits_per_dimension"]
+                            held_out = describe(self.ema, validation.to(self.device))["loss"]
                     speed = self.schedule.batch * (self.step - logged) / (time.monotonic() - since)
                     self.record(figures, held_out, speed)
                     logged, since = self.step, time.monotonic()

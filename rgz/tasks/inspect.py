@@ -119,8 +119,10 @@ class Inspection:
         """What was found in the image, why the class is missing or uncertain, and what catalogues say."""
         reasons = [REASONS[self.status].format(self.area)] if self.status in REASONS else []
         if self.catalogued:
-            says = "catalogues disagree about this galaxy" if len(self.catalogued) > 1 else "this galaxy is catalogued"
-            reasons.append(f"{says} ({', '.join(self.catalogued)}); it may be in the training set")
+            says = f"this galaxy is catalogued as {self.catalogued[0]}"
+            if len(self.catalogued) > 1:
+                says = f"catalogues disagree about this galaxy ({', '.join(self.catalogued)})"
+            reasons.append(f"{says}; it may be in the training set")
         return (*self.cutout.notes, *reasons)
 
     @property

@@ -49,6 +49,10 @@ class Recipe:
     widest: float = 230.4  # arcsec, largest width
     radius: float = RADIUS  # arcsec, around the centre: where emission counts for the orientation
 
+    def width(self, length: NDArray[Any], pixel: float = 0) -> NDArray[np.float64]:
+        """Widths, arcsec, of the squares of sources with these lengths, in fields with pixels of ``pixel`` arcsec."""
+        return np.maximum(np.clip(2 * self.reach * length, self.narrowest, self.widest), self.size * pixel / 2)
+
 
 class Pose(NamedTuple):
     """Orientation, length and centre of the source of each field, (N,) each but ``shift``; lengths in input pixels."""
