@@ -62,11 +62,13 @@ def survey(
     try:
         import distributed
         from hats.io import paths
-        from hats.pixel_math import HealpixPixel
+        from hats.pixel_math.healpix_pixel import HealpixPixel
     except ImportError as error:
         raise BadInput(f"a survey needs {error.name}: pip install 'rgz[survey]'") from error
     plan, partitions, way = _plan(catalogue, images, out, hosts, rows)
-    files = {number: Path(paths.pixel_catalog_file(out, HealpixPixel(*one))) for number, one in enumerate(partitions)}
+    files = {
+        number: Path(str(paths.pixel_catalog_file(out, HealpixPixel(*one)))) for number, one in enumerate(partitions)
+    }
     failed = _run(distributed, scheduler, plan, {n: file for n, file in files.items() if not file.exists()}, hosts, way)
     if failed:
         raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
@@ -85,7 +87,10 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
     from hats.pixel_math.spatial_index import compute_spatial_index
 
     path = out / "plan.parquet"
-    about = {"catalogue": artifacts.sha256(catalogue) if catalogue.is_file() else "", "images": str(images.resolve())}
+    about: dict[str, Any] = {
+        "catalogue": artifacts.sha256(catalogue) if catalogue.is_file() else "",
+        "images": str(images.resolve()),
+    }
     about |= {"hosts": hosts, "rows": rows, "weights": artifacts.sha256(artifacts.artifact("vdvae.safetensors"))}
     if path.is_file():
         with as_bad_input(f"{path} is damaged", "choose another folder"):
@@ -145,7 +150,7 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
 
 def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
     """A column of angles in degrees, NaN where it has no value."""
-    values = np.ma.filled(np.ma.asarray(table[name], float), np.nan)
+    values: NDArray[np.float64] = np.ma.filled(np.ma.asarray(table[name], float), np.nan)
     return np.asarray(values * (table[name].unit.to("deg") if table[name].unit else 1))
 
 
@@ -161,7 +166,7 @@ def _located(
     inside = [one for one in sorted(images.iterdir()) if one.is_file()] if images.is_dir() else [images]
     tars = [one for one in inside if one.suffix == ".tar"]
     if tars and files is not None:
-        members = {}
+        members: dict[str, tuple[str, int, int]] = {}
         for tar in tars:
             with as_bad_input(f"{tar} is damaged", "make it again"), tarfile.open(tar, "r:") as archive:
                 members |= {one.name: (str(tar), one.offset_data, one.size) for one in archive if one.isfile()}
@@ -295,7 +300,11 @@ def _run(
 
     if not files:
         return []
-    local = {"n_workers": min(CPU_COUNT, len(files)), "threads_per_worker": 1, "dashboard_address": None}
+    local: dict[str, Any] = {
+        "n_workers": min(CPU_COUNT, len(files)),
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+    }
     local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
     known = pq.read_metadata(plan)
     failed, total = [], sum(known.row_group(number).num_rows for number in files)
@@ -316,17 +325,17 @@ def _run(
 def _finish(out: Path, partitions: list[tuple[int, int]]) -> Counter[str]:
     """Write what HATS says of the whole dataset; the number of sources of each status."""
     import pyarrow.parquet as pq
-    from hats.catalog import PartitionInfo, TableProperties
+    from hats.catalog.dataset.table_properties import TableProperties
+    from hats.catalog.partition_info import PartitionInfo
     from hats.io.parquet_metadata import write_parquet_metadata
-    from hats.pixel_math import HealpixPixel
+    from hats.pixel_math.healpix_pixel import HealpixPixel
 
     for left in (out / "dataset").rglob("*.partial"):  # of a run that was killed
         left.unlink()
     rows = write_parquet_metadata(out)
     PartitionInfo([HealpixPixel(*one) for one in partitions]).write_to_file(catalog_path=out)
-    columns = {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}
-    TableProperties(
-        catalog_name=out.resolve().name, catalog_type="object", total_rows=rows, **columns
-    ).to_properties_file(out)
+    known: dict[str, Any] = {"catalog_name": out.resolve().name, "catalog_type": "object", "total_rows": rows}
+    known |= {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}
+    TableProperties(**known).to_properties_file(out)
     status = pq.read_table(out / "dataset", columns=["status"])["status"]
     return Counter({one["values"].as_py(): one["counts"].as_py() for one in status.value_counts()})
