@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 from rgz.errors import BadInput
 from rgz.features import metric
@@ -100,6 +100,22 @@ def test_many_queries_are_answered_as_single_ones_are(galaxies):
         own, separation = index.neighbours(codes[query : query + 1], k=3)
         np.testing.assert_array_equal(rows[query], own[0])
         np.testing.assert_array_equal(far[query], separation[0])
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_blocks_of_rows_and_queries_do_not_change_the_answer(galaxies, monkeypatch, cosine):
+    codes, table = galaxies
+    index = search.build(np.vstack([codes, codes[:50]]), vstack([table, table[:50]]), metric.plain(codes, cosine))
+    whole = index.neighbours(codes[:90], k=7)
+    monkeypatch.setattr(search, "BATCH", 40)
+    monkeypatch.setattr(search, "SCORES", 40 * 64)
+    monkeypatch.setattr(search, "FIRST", (8, 8))
+    for one, other in zip(index.neighbours(codes[:90], k=7), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows, far = index.neighbours(codes[:1], k=6000)  # more than there are
+    assert sorted(rows[0]) == list(range(5050))
+    assert (np.diff(far[0]) >= 0).all()
+    assert index.neighbours(codes[:0])[0].shape == (0, 10)
 
 
 def test_a_cutout_is_found_where_it_is(simulated, monkeypatch):

@@ -1,6 +1,7 @@
 """The ``rgz`` command. ``rgz COMMAND --help`` explains each command and gives an example.
 
 rgz look, rank, similar, generate          inspect, rank, compare and generate galaxies
+rgz survey                                 all sources of a catalogue, on many cores
 rgz explorer                               a web page with a map of your own galaxies
 rgz data fetch                             the public archives
 rgz train, encode, fit                     the network, its codes, and the flows fitted to them
@@ -18,7 +19,7 @@ import typer
 
 import rgz
 from rgz import artifacts
-from rgz.app import cli_data, cli_look
+from rgz.app import cli_data, cli_look, survey
 from rgz.app.cli_data import TRAINING_SET, TrainingSet, Weights
 from rgz.errors import BadInput
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer):
     app.command()(verb)
+app.command()(survey.survey)
 app.add_typer(cli_data.app, name="data")
 
 

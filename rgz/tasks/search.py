@@ -7,7 +7,9 @@ maximise
 
 .. math:: x \cdot q - \tfrac{1}{2} \lVert x \rVert^2 .
 
-The search is exact: candidates found by this product in single precision are compared again in double precision.
+The search is exact: candidates found by this product in single precision are compared again in double precision. Among
+more than a million sources of a survey it is approximate: a graph on disk (HNSW, Malkov & Yashunin 2020,
+doi:10.1109/TPAMI.2018.2889473) leads to nearly all of them.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from rgz.features.embed import Encoder
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
-BATCH = 64  # queries in one matrix product
+BATCH, SCORES = 1024, 1 << 22  # queries, and products of a query and a row, in one matrix product
+FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
 LISTED = ("name", "sample", "ra", "dec", "separation", "label", "disputed", "same", "link")
@@ -54,11 +57,14 @@ class SearchIndex:
         One row per vector: ``name``, ``sample``, ``ra``, ``dec`` (deg, NaN where unknown), ``label`` and any others.
     space
         The metric.
+    graph
+        An index of usearch over the rows of the table, if there are too many vectors for memory.
     """
 
     vectors: NDArray[np.float32]
     table: Table
     space: Metric
+    graph: Any = None
 
     @classmethod
     def from_pretrained(cls, path: Path | None = None) -> "SearchIndex":
@@ -66,13 +72,23 @@ class SearchIndex:
         table, codes, space = for_search(path)
         return build(codes, table, space)
 
-    def __len__(self) -> int:
-        return len(self.vectors)
+    @classmethod
+    def from_survey(cls, folder: Path, where: Any = None) -> "SearchIndex":
+        """The index over a dataset of ``rgz survey``, or over its rows for which an expression of pyarrow is true.
 
-    @cached_property
-    def _half_squares(self) -> NDArray[np.float32] | np.float32:
-        """Half of the squared length of each vector, (N,); one number if all have unit length."""
-        return np.float32(0.5) if self.space.cosine else 0.5 * np.einsum("nd,nd->n", self.vectors, self.vectors)
+        Codes are compared about the centroid of the emission. Up to a million are held in memory. For more, a file
+        ``search.usearch`` is built in the folder, once. Raises :class:`BadInput` if the survey is not complete, or if
+        more than a million sources remain after a filter.
+
+        Example: ``SearchIndex.from_survey(folder, (field("class") == "FRII") & (field("peak_over_noise") > 20))`` with
+        ``field`` of :mod:`pyarrow.compute`.
+        """
+        from rgz.tasks import surveys
+
+        return surveys.index(Path(folder), where)
+
+    def __len__(self) -> int:
+        return len(self.table)
 
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of codes (Q, D).
@@ -91,16 +107,14 @@ class SearchIndex:
     def nearest(self, queries: NDArray[np.float32], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Like :meth:`neighbours`, for vectors (Q, K) already mapped by the metric."""
         k = min(k, len(self))
-        rows, squares = np.empty((len(queries), k), dtype=np.intp), np.empty((len(queries), k))
+        if self.graph is not None:
+            found = self.graph.search(queries, k)  # which drops an axis of length one
+            rows, apart = (np.reshape(one, (len(queries), k)) for one in (found.keys, found.distances))
+            return rows.astype(np.intp), np.maximum(apart, 0.0)
+        rows, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
         for start in range(0, len(queries), BATCH):
-            scores = queries[start : start + BATCH] @ self.vectors.T  # (BATCH, N)
-            scores -= self._half_squares
-            for number, score in enumerate(scores, start):
-                rounding = 1e-5 * max(1.0, float(np.abs(score).max()))
-                found = np.flatnonzero(score >= np.partition(score, -k)[-k] - rounding)
-                squared = ((self.vectors[found].astype(float) - queries[number]) ** 2).sum(1)
-                order = np.lexsort((found, squared))[:k]
-                rows[number], squares[number] = found[order], squared[order]
+            part = slice(start, start + BATCH)
+            rows[part], squares[part] = _nearest(self, queries[part], k)
         return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
 
     def query(
@@ -134,7 +148,7 @@ class SearchIndex:
     @cached_property
     def about_centroid(self) -> "SearchIndex":
         """The same galaxies by the second half of their codes, or by the whole codes if the metric has no parts."""
-        if self.space.parts == 1:
+        if self.space.parts < 4:  # the codes of a survey have the second half alone
             return self
         numbers, half = len(self.space.centre) // 2, self.vectors.shape[1] // 2
         vectors = self.vectors[:, half:] * np.float32(np.sqrt(2) if self.space.cosine else 1)
@@ -170,6 +184,40 @@ class SearchIndex:
         """The part of the index that contains the given samples."""
         rows = np.isin(self.table["sample"], samples)
         return SearchIndex(self.vectors[rows], self.table[rows], self.space)
+
+
+def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Rows of the ``k`` nearest vectors and their squared distances, (Q, k) each; rows in blocks that fit the cache.
+
+    Rows that can be among the nearest are compared again in double precision whenever there are twice too many.
+    """
+    vectors = index.vectors
+    step = min(max(SCORES // len(queries), k), len(vectors))
+    room, mask = np.empty(step * len(queries), np.float32), np.empty(step * len(queries), bool)
+    number, rows, score, least = np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32), None
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step]
+        shape, size = (len(queries), len(block)), len(queries) * len(block)
+        product = np.matmul(queries, block.T, out=room[:size].reshape(shape))
+        if not index.space.cosine:
+            product -= 0.5 * np.einsum("nd,nd->n", block, block)
+        if least is None:
+            some = product[:, : max(k, FIRST[0], FIRST[1] // len(queries))]
+            rounding = 1e-5 * np.maximum(1, np.abs(some).max(1))
+            least = np.partition(some, -k, axis=1)[:, -k] - rounding
+        near = np.flatnonzero(np.greater_equal(product, least[:, None], out=mask[:size].reshape(shape)))
+        number, rows = np.append(number, near // len(block)), np.append(rows, near % len(block) + start)
+        score = np.append(score, room[near])
+        if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
+            order = np.lexsort((-score, number))
+            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])  # among those of its query
+            least = score[order[place == k - 1]] - rounding
+            number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
+            apart = ((vectors[rows].astype(float) - queries[number]) ** 2).sum(1)
+            order = np.lexsort((rows, apart, number))
+            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])
+            number, rows, score, apart = (one[order[place < k]] for one in (number, rows, score, apart))
+    return rows.reshape(-1, k), apart.reshape(-1, k)
 
 
 @cache

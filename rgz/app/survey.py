@@ -1,0 +1,341 @@
+"""``rgz survey``: codes, classes and anomaly percentiles of all sources of a catalogue, as a Parquet dataset.
+
+Sources are grouped by their position, in HEALPix pixels of at most a few thousand sources each. A pixel is one task of
+Dask, which runs on the cores of this machine or on those of a cluster, and one file of the dataset. The layout is HATS
+(Hierarchical Adaptive Tiling Scheme), which LSDB reads. A run that was interrupted goes on with the files that are
+missing. A source that cannot be used is a row as well, with the reason.
+"""
+
+import io
+import json
+import logging
+import tarfile
+from collections import Counter
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from rgz import artifacts
+from rgz.errors import BadInput, as_bad_input, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from astropy.io import fits
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+    from rgz.data.cutout import Cutout
+
+__all__ = ["survey"]
+
+INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its order
+DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
+IDS = "id", "name", "source_id", "source_name", "file"
+CHUNK = 16  # sources inspected together
+PICTURES = ".png", ".jpg", ".jpeg"
+NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
+
+
+def survey(
+    catalogue: Annotated[Path, typer.Argument(help="Table with ra and dec (degrees) and, if known, id and file.")],
+    images: Annotated[Path, typer.Option(help="Folder of cut-outs, mosaics or tar files, or one of these files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset; a run that was interrupted goes on.")],
+    hosts: Annotated[bool, typer.Option(help="The positions are those of host galaxies.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Largest number of sources in a file.")] = 2000,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler; by default one worker a core of this machine.")
+    ] = None,
+) -> None:
+    """Encode and classify all sources of a catalogue into a Parquet dataset that LSDB opens.
+
+    The catalogue is CSV, ECSV, VOTable, FITS or Parquet. With a column file, images are cut-outs in the folder, or
+    members of uncompressed tar files; without, FITS mosaics, of which only the surroundings of each source are read.
+    Workers of a cluster must see the same folders.
+
+    Examples: rgz survey sources.csv --images cutouts --out survey;
+    rgz survey dr2.fits --images mosaics --out survey --scheduler tcp://10.0.0.1:8786
+    """
+    try:
+        import distributed
+        from hats.io import paths
+        from hats.pixel_math.healpix_pixel import HealpixPixel
+    except ImportError as error:
+        raise BadInput(f"a survey needs {error.name}: pip install 'rgz[survey]'") from error
+    plan, partitions, way = _plan(catalogue, images, out, hosts, rows)
+    files = {
+        number: Path(str(paths.pixel_catalog_file(out, HealpixPixel(*one)))) for number, one in enumerate(partitions)
+    }
+    failed = _run(distributed, scheduler, plan, {n: file for n, file in files.items() if not file.exists()}, hosts, way)
+    if failed:
+        raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
+    counts = _finish(out, partitions)
+    each = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    typer.echo(f"{out}: {sum(counts.values())} sources in {len(files)} partitions; {each}")
+
+
+def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> tuple[Path, list[tuple[int, int]], str]:
+    """The file with a row group for each partition, the order and pixel of each, and how images are found.
+
+    Raises :class:`BadInput` if the folder has another survey, or the catalogue cannot be used.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from hats.pixel_math.spatial_index import compute_spatial_index
+
+    path = out / "plan.parquet"
+    about: dict[str, Any] = {
+        "catalogue": artifacts.sha256(catalogue) if catalogue.is_file() else "",
+        "images": str(images.resolve()),
+    }
+    about |= {"hosts": hosts, "rows": rows, "weights": artifacts.sha256(artifacts.artifact("vdvae.safetensors"))}
+    if path.is_file():
+        with as_bad_input(f"{path} is damaged", "choose another folder"):
+            known = json.loads(pq.read_schema(path).metadata[b"rgz"])
+        if changed := [name for name in about if known[name] != about[name]]:
+            raise BadInput(f"{out} has a survey with other {', '.join(changed)}: choose another folder")
+        return path, [(order, pixel) for order, pixel in known["partitions"]], known["way"]
+    ids, ra, dec, files = _catalogue(catalogue)
+    way, columns = _located(images, files, ra, dec)
+    index = compute_spatial_index(ra, dec)
+    order, pixel = partitioned(index, rows)
+    sorting = np.lexsort((index, pixel, order))
+    table = pa.table({INDEX: index, "id": ids, "ra": ra, "dec": dec} | columns).take(sorting)
+    steps = np.flatnonzero(np.diff(order[sorting], prepend=-1) | np.diff(pixel[sorting], prepend=-1))
+    partitions = [(int(order[row]), int(pixel[row])) for row in sorting[steps]]
+    table = table.replace_schema_metadata({"rgz": json.dumps(about | {"partitions": partitions, "way": way})})
+    with artifacts.atomic(path) as started, pq.ParquetWriter(started, table.schema) as writer:
+        for start, stop in zip(steps, [*steps[1:], len(table)], strict=True):
+            writer.write_table(table[start:stop], row_group_size=max(rows, stop - start))
+    return path, partitions, way
+
+
+def partitioned(index: NDArray[np.int64], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Order and HEALPix pixel (N,) of the partition of each source: the largest pixels with at most ``rows`` sources.
+
+    ``index`` (N,) are pixels of order 29, in the nested scheme.
+
+    >>> partitioned(np.array([0, 1, 4**29]), 2)
+    (array([0, 0, 0]), array([0, 0, 1]))
+    """
+    order = np.zeros(len(index), np.int64)
+    for deeper in range(1, DEEPEST + 1):
+        _, pixel, count = np.unique(index >> 2 * (ORDER - deeper + 1), return_inverse=True, return_counts=True)
+        order[(count[pixel] > rows) & (order == deeper - 1)] = deeper
+    return order, index >> 2 * (ORDER - order)
+
+
+def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], list[str] | None]:
+    """Identifier, RA and Dec (degrees) and, if it has them, the file of each source of a catalogue."""
+    from rgz.app import tables
+    from rgz.tasks import search
+
+    form = search.ending(path)
+    with as_bad_input(f"{path} is not a readable catalogue", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
+        table = tables._table(path, form)
+        table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+        if missing := {"ra", "dec"} - set(table.colnames):
+            raise BadInput(f"{path} has no column {' and '.join(sorted(missing))}: it needs ra and dec in degrees")
+        ra, dec = (_degrees(table, name) for name in ("ra", "dec"))
+        known = next((tables._text(table[name]) for name in IDS if name in table.colnames), None)
+        files = next((tables._text(table[name]) for name in tables.FILE if name in table.colnames), None)
+    lost = ~(np.isfinite(ra) & (np.abs(dec) <= 90))
+    if lost.any() or not len(table):
+        raise BadInput(f"{path} has {lost.sum()} of {len(table)} sources without a position: leave them out")
+    return known or [str(row) for row in range(len(table))], ra % 360, dec, files
+
+
+def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
+    """A column of angles in degrees, NaN where it has no value."""
+    values: NDArray[np.float64] = np.ma.filled(np.ma.asarray(table[name], float), np.nan)
+    return np.asarray(values * (table[name].unit.to("deg") if table[name].unit else 1))
+
+
+def _located(
+    images: Path, files: list[str] | None, ra: NDArray[Any], dec: NDArray[Any]
+) -> tuple[str, dict[str, list[Any]]]:
+    """How images are found (file, member or mosaic), and the columns file and, for members, offset and size.
+
+    The mosaic of a source is the one whose middle is nearest.
+    """
+    if not images.exists():
+        raise BadInput(f"{images} does not exist: name a folder of cut-outs, mosaics or tar files")
+    inside = [one for one in sorted(images.iterdir()) if one.is_file()] if images.is_dir() else [images]
+    tars = [one for one in inside if one.suffix == ".tar"]
+    if tars and files is not None:
+        members: dict[str, tuple[str, int, int]] = {}
+        for tar in tars:
+            with as_bad_input(f"{tar} is damaged", "make it again"), tarfile.open(tar, "r:") as archive:
+                members |= {one.name: (str(tar), one.offset_data, one.size) for one in archive if one.isfile()}
+        found = [members.get(name, (name, 0, -1)) for name in files]
+        return "member", {name: [one[axis] for one in found] for axis, name in enumerate(("file", "offset", "size"))}
+    if files is not None:
+        return "file", {"file": [str(images / name) for name in files]}
+    from astropy.coordinates import SkyCoord
+
+    wide = [one for one in inside if ".fits" in one.name.lower()]
+    if not wide:
+        raise BadInput(f"{images} has no FITS mosaics: name their folder, or give the catalogue a column file")
+    middles = SkyCoord([_middle(one) for one in wide], unit="deg")
+    nearest = SkyCoord(ra, dec, unit="deg").match_to_catalog_sky(middles)[0]
+    return "mosaic", {"file": [str(wide[number]) for number in nearest]}
+
+
+@lru_cache(8)
+def _mosaic(path: Path) -> tuple["fits.ImageHDU", "WCS"]:
+    """The first image of a FITS file, open, and its celestial coordinates."""
+    from astropy.wcs import WCS
+
+    from rgz.data import archives
+
+    with as_bad_input(f"{path} is not a readable FITS mosaic", "fetch it again, or leave it out"):
+        unit = next(one for one in archives.open_fits(path.open("rb")) if one.is_image and len(one.shape) > 1)
+        return unit, WCS(unit.header).celestial
+
+
+def _middle(path: Path) -> tuple[float, float]:
+    """RA and Dec of the middle of a mosaic, degrees."""
+    unit, wcs = _mosaic(path)
+    sky = wcs.pixel_to_world((unit.shape[-1] - 1) / 2, (unit.shape[-2] - 1) / 2).icrs
+    return float(sky.ra.deg), float(sky.dec.deg)
+
+
+def _section(path: str, at: tuple[float, float]) -> bytes:
+    """The surroundings of a position in a mosaic, as a FITS file."""
+    from astropy.coordinates import SkyCoord
+    from astropy.io import fits
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    from rgz.data import cutout, detect
+
+    unit, wcs = _mosaic(Path(path))
+    with as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"):
+        pixel = 3600 * float(proj_plane_pixel_scales(wcs).mean())  # arcsec
+        reach = 1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 2
+        middle = np.array(wcs.world_to_pixel(SkyCoord(*at, unit="deg")), float)[::-1]
+        if not ((middle > -0.5) & (middle < np.array(unit.shape[-2:]) - 0.5)).all():
+            raise BadInput(f"{path} does not show {at[0]:.5f} {at[1]:+.5f}, and its middle is the nearest one")
+        window = tuple(slice(max(0, int(one - reach)), int(one + reach) + 1) for one in middle)
+        pixels = np.asarray(unit.section[(0,) * (len(unit.shape) - 2) + window])
+        header = wcs[window].to_header()
+        header.update({name: unit.header[name] for name in ("BMAJ", "BMIN") if name in unit.header})
+        fits.PrimaryHDU(pixels, header).writeto(stream := io.BytesIO())
+        return stream.getvalue()
+
+
+def _opened(row: dict[str, Any], way: str, hosts: bool) -> "Cutout":
+    """The cut-out of a source; raises :class:`BadInput` if it cannot be used."""
+    from dataclasses import replace
+
+    from rgz.data import cutout
+
+    path, at = row["file"], (row["ra"], row["dec"])
+    if way == "member":
+        if row["size"] < 0:
+            raise BadInput(f"no tar file has a member {path}: name members as the tar files do")
+        with as_bad_input(f"{path} cannot be read", "check the tar file"), open(path, "rb") as stream:
+            stream.seek(row["offset"])
+            content = stream.read(row["size"])
+        found = cutout.read_cutout(content, row["id"], at if content.startswith(b"SIMPLE") else None)
+    elif way == "mosaic":
+        found = cutout.read_cutout(_section(path, at), row["id"], at)
+    else:
+        found = cutout.open_cutout(path, None if path.lower().endswith(PICTURES) else at)
+    return found if hosts else replace(found, given=False)
+
+
+def schema(classes: tuple[str, ...], length: int) -> "pa.Schema":
+    """Columns of the dataset, for codes of some length."""
+    import pyarrow as pa
+
+    columns = [(INDEX, pa.int64()), ("id", pa.string()), ("ra", pa.float64()), ("dec", pa.float64())]
+    columns += [("status", pa.string()), ("class", pa.string()), ("notes", pa.string())]
+    columns += [(f"probabilities_{name}", pa.float32()) for name in classes]
+    columns += [(name, pa.float32()) for name in NUMBERS]
+    return pa.schema([*columns, ("code", pa.list_(pa.float32(), length))])
+
+
+def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int:
+    """Inspect the sources of one partition of the plan, write its file, and return their number: a task of Dask."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    from rgz.features import codes as codefile
+    from rgz.features.embed import PARTS
+    from rgz.tasks import classify, inspect
+
+    torch.set_num_threads(1)
+    rows = pq.ParquetFile(plan).read_row_group(number).to_pylist()
+    for start in range(0, len(rows), CHUNK):
+        opened = []
+        for row in rows[start : start + CHUNK]:
+            try:
+                opened.append((row, _opened(row, way, hosts)))
+            except BadInput as error:
+                row.update(status="refused", notes=str(error))
+        inspected = inspect.inspect_all([found for _, found in opened], 1) if opened else []
+        for (row, _), one in zip(opened, inspected, strict=True):
+            told = one.to_dict()
+            row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)
+            row.update({f"probabilities_{name}": value for name, value in (told["probabilities"] or {}).items()})
+            row["notes"] = "; ".join(told["notes"])
+    columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
+    with artifacts.atomic(path) as started:
+        pq.write_table(pa.Table.from_pylist(rows, columns), started)
+    return len(rows)
+
+
+def _run(
+    distributed: Any, scheduler: str | None, plan: Path, files: dict[int, Path], hosts: bool, way: str
+) -> list[str]:
+    """Run the partitions that have no file yet; what went wrong with each that failed."""
+    import pyarrow.parquet as pq
+    from dask.system import CPU_COUNT  # those that this process may use
+
+    from rgz.progress import progress
+
+    if not files:
+        return []
+    local: dict[str, Any] = {
+        "n_workers": min(CPU_COUNT, len(files)),
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+    }
+    local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
+    known = pq.read_metadata(plan)
+    failed, total = [], sum(known.row_group(number).num_rows for number in files)
+    with as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"):
+        client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
+    with client, progress(total=total, desc="survey", unit="source") as bar:
+        where = [file.resolve() for file in files.values()]
+        same = {"hosts": hosts, "way": way, "pure": False, "key": "partition"}
+        tasks = client.map(partial(partition, plan.resolve()), list(files), where, **same)
+        for task in distributed.as_completed(tasks):
+            if task.status == "finished":
+                bar.update(task.result())
+            else:
+                failed.append(first_line(task.exception()))
+    return failed
+
+
+def _finish(out: Path, partitions: list[tuple[int, int]]) -> Counter[str]:
+    """Write what HATS says of the whole dataset; the number of sources of each status."""
+    import pyarrow.parquet as pq
+    from hats.catalog.dataset.table_properties import TableProperties
+    from hats.catalog.partition_info import PartitionInfo
+    from hats.io.parquet_metadata import write_parquet_metadata
+    from hats.pixel_math.healpix_pixel import HealpixPixel
+
+    for left in (out / "dataset").rglob("*.partial"):  # of a run that was killed
+        left.unlink()
+    rows = write_parquet_metadata(out)
+    PartitionInfo([HealpixPixel(*one) for one in partitions]).write_to_file(catalog_path=out)
+    known: dict[str, Any] = {"catalog_name": out.resolve().name, "catalog_type": "object", "total_rows": rows}
+    known |= {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}
+    TableProperties(**known).to_properties_file(out)
+    status = pq.read_table(out / "dataset", columns=["status"])["status"]
+    return Counter({one["values"].as_py(): one["counts"].as_py() for one in status.value_counts()})

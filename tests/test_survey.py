@@ -1,0 +1,236 @@
+"""A survey is complete, each source once, whatever was killed on the way; LSDB opens it, and it can be searched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from rgz.app import survey
+from rgz.data import detect, simulate
+from rgz.errors import BadInput
+from rgz.features import codes as codefile
+from rgz.tasks import surveys
+from rgz.tasks.search import SearchIndex
+
+pytest.importorskip("hats")
+pytest.importorskip("distributed")
+pa, pq, pc = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def image(path, pixels, ra, dec):
+    header = detect.north_up(pixels.shape, simulate.PIXEL, ra, dec).to_header()
+    fits.PrimaryHDU(pixels.astype(np.float32), header).writeto(path)
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory):
+    """Ten cut-outs, one of them noise, one file that is missing, and their catalogue; sources in two places."""
+    folder, rng = tmp_path_factory.mktemp("sky"), np.random.default_rng(0)
+    (folder / "cutouts").mkdir()
+    ra, dec = np.where(np.arange(11) < 6, 10.0, 200.0) + 0.3 * np.arange(11), np.linspace(-20, 30, 11)
+    for number in range(10):
+        pixels = rng.normal(size=(150, 150)) if number == 3 else simulate.source("FRII", rng)
+        image(folder / "cutouts" / f"s{number}.fits", pixels, ra[number], dec[number])
+    rows = {"ID": [f"s{n}" for n in range(11)], "RA": ra, "DEC": dec, "file": [f"s{n}.fits" for n in range(11)]}
+    Table(rows).write(folder / "sources.csv")
+    return folder
+
+
+def command(folder, out, *options):
+    words = ["survey", folder / "sources.csv", "--images", folder / "cutouts", "--out", out, "--rows", 3, *options]
+    return [sys.executable, "-m", "rgz", *map(str, words)]
+
+
+def table(out):
+    return pq.read_table(out / "dataset").to_pandas().sort_values("id", ignore_index=True)
+
+
+def check(out):
+    """Each source of the catalogue once, and only the two that cannot be used refused, with a reason."""
+    found = table(out)
+    assert found["id"].tolist() == sorted(f"s{n}" for n in range(11))
+    refused = found.set_index("id")["status"] == "refused"
+    assert refused[refused].index.tolist() == ["s10", "s3"]
+    assert found["notes"][refused.to_numpy()].str.len().gt(20).all()
+    assert found["code"][~refused.to_numpy()].str.len().eq(256).all()
+    return found
+
+
+def test_partitions_are_as_large_as_they_may_be_and_none_lies_in_another():
+    index = np.random.default_rng(0).integers(0, 12 * 4**29, 3000)
+    index[:1000] //= 4**12  # crowded
+    order, pixel = survey.partitioned(index, 50)
+    assert (index >> 2 * (29 - order) == pixel).all()
+    (depth, _), counts = np.unique(np.stack((order, pixel)), axis=1, return_counts=True)
+    assert (counts[depth < survey.DEEPEST] <= 50).all()
+    for other in range(1, survey.DEEPEST + 1):  # what is split has more than fits
+        above, size = np.unique(index >> 2 * (30 - other), return_counts=True)
+        split = np.unique((index >> 2 * (30 - other))[order >= other])
+        assert (size[np.isin(above, split)] > 50).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"ra": [1.0]}, "no column dec"),
+        ({"ra": [1.0, np.nan], "dec": [0.0, 0.0], "file": ["a", "b"]}, "1 of 2 sources without a position"),
+        ({"ra": [1.0], "dec": [95.0], "file": ["a"]}, "1 of 1 sources without a position"),
+        ({"ra": [1.0], "dec": [5.0]}, "no FITS mosaics"),
+    ],
+)
+def test_unusable_catalogues_are_refused(tmp_path, columns, message):
+    Table(columns).write(tmp_path / "c.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=message):
+        survey._plan(tmp_path / "c.csv", tmp_path / "empty", tmp_path / "out", False, 10)
+    assert not (tmp_path / "out" / "plan.parquet").exists()
+
+
+def test_a_folder_keeps_one_survey(sky, tmp_path):
+    first = survey._plan(sky / "sources.csv", sky / "cutouts", tmp_path, False, 3)
+    assert survey._plan(sky / "sources.csv", sky / "cutouts", tmp_path, False, 3) == first
+    with pytest.raises(BadInput, match="other hosts, rows"):
+        survey._plan(sky / "sources.csv", sky / "cutouts", tmp_path, True, 4)
+    with pytest.raises(BadInput, match="no complete survey"):
+        SearchIndex.from_survey(tmp_path)
+
+
+@pytest.mark.slow
+def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path):
+    """The same three sources as cut-outs, as members of a tar file, and in a mosaic that is larger than they are."""
+    rng, wide = np.random.default_rng(1), np.random.default_rng(2).normal(size=(900, 1100))
+    middle = detect.north_up(wide.shape, simulate.PIXEL, 50.0, 0.0)
+    places = [(200, 200), (600, 300), (800, 700)]
+    for x, y in places:
+        wide[y - 75 : y + 75, x - 75 : x + 75] = simulate.source("FRII", rng)
+    for folder in ("cutouts", "tars", "mosaics"):
+        (tmp_path / folder).mkdir()
+    image(tmp_path / "mosaics" / "m.fits", wide, 50.0, 0.0)
+    sky = middle.pixel_to_world(*np.transpose(places) - 0.5).icrs
+    for number, (x, y) in enumerate(places):
+        part = (slice(y - 240, y + 240), slice(x - 240, x + 240))
+        part = tuple(slice(max(one.start, 0), one.stop) for one in part)
+        unit = fits.PrimaryHDU(wide[part].astype(np.float32), middle[part].to_header())
+        unit.writeto(tmp_path / "cutouts" / f"{number}.fits")
+    with tarfile.open(tmp_path / "tars" / "one.tar", "w") as archive:
+        archive.add(tmp_path / "cutouts", "shard")
+    known = {"id": ["a", "b", "c"], "ra": sky.ra.deg, "dec": sky.dec.deg}
+    files = {"cutouts": "{}.fits", "tars": "shard/{}.fits", "mosaics": None}
+    found = {}
+    for folder, name in files.items():
+        catalogue, out = tmp_path / f"{folder}.csv", tmp_path / f"of-{folder}"
+        Table(known | ({"file": [name.format(n) for n in range(3)]} if name else {})).write(catalogue)
+        plan, _, way = survey._plan(catalogue, tmp_path / folder, out, False, 10)
+        assert way == {"cutouts": "file", "tars": "member", "mosaics": "mosaic"}[folder]
+        assert survey.partition(plan, 0, out / "dataset" / "p.parquet", False, way) == 3
+        found[folder] = table(out)
+        assert (found[folder]["status"] != "refused").all(), found[folder]["notes"].tolist()
+    codes = {folder: np.stack(one["code"]) for folder, one in found.items()}
+    np.testing.assert_array_equal(codes["cutouts"], codes["tars"])
+    np.testing.assert_allclose(codes["cutouts"], codes["mosaics"], atol=0.3)  # of other surroundings, other noise
+
+
+@pytest.mark.slow
+def test_a_killed_survey_goes_on_and_is_opened_by_lsdb_and_searched(sky, tmp_path):
+    out = tmp_path / "out"
+    running = subprocess.Popen(command(sky, out), env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
+    while running.poll() is None and not list(out.rglob("Npix=*.parquet")):
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("Npix=*.parquet")}
+    assert before
+    done = subprocess.run(command(sky, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "11 sources" in done.stdout
+    assert "2 refused" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    found = check(out)
+    index = SearchIndex.from_survey(out)
+    assert len(index) == 9
+    code = found.set_index("id")["code"]["s5"]
+    assert index.query(code, 3)["name"][0] == "s5"
+    lsdb = pytest.importorskip("lsdb")  # in a process of its own: its libraries warn
+    words = f"import lsdb; print(*lsdb.open_catalog({str(out)!r}).cone_search(10.6, -10, 60).compute()['id'])"
+    shown = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert shown.stdout.split() == ["s2"], (lsdb, shown.stderr)
+
+
+@pytest.mark.slow
+def test_a_survey_is_complete_though_a_worker_is_killed(sky, tmp_path):
+    """Two workers of a scheduler, as on two machines; one is killed as soon as the first partition is written."""
+    file, out = tmp_path / "scheduler.json", tmp_path / "out"
+    dask = [sys.executable, "-m", "dask"]
+    options = {"env": ENVIRONMENT, "stderr": subprocess.DEVNULL}
+    started = [
+        subprocess.Popen([*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file], **options)
+    ]
+    try:
+        work = [*dask, "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--scheduler-file", file]
+        started += [subprocess.Popen(work, cwd=tmp_path, **options) for _ in range(2)]
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        running = subprocess.Popen(command(sky, out, "--scheduler", address), **options, stdout=subprocess.PIPE)
+        while running.poll() is None and not list(out.rglob("Npix=*.parquet")):
+            time.sleep(0.05)
+        started[-1].kill()
+        told, _ = running.communicate(timeout=600)
+        assert running.returncode == 0
+        assert b"11 sources" in told
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+    check(out)
+
+
+def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, monkeypatch):
+    """A survey of the codes of a sample; the graph is built once, and a filter makes the search exact again."""
+    pytest.importorskip("usearch")
+    known, codes, _ = codefile.read_codes(None, "mirabest")
+    columns = {name: np.asarray(known[name]).astype(float) for name in ("ra", "dec")}
+    columns |= {"id": known["name"].tolist(), "class": known["label"].tolist(), "code": list(codes)}
+    columns["status"] = ["refused" if row == 7 else "ok" for row in range(len(codes))]
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "dataset" / "Npix=0.parquet")
+    (tmp_path / "hats.properties").touch()
+    exact = SearchIndex.from_survey(tmp_path)
+    assert len(exact) == len(codes) - 1
+    monkeypatch.setattr(surveys, "EXACT", 400)
+    graph = SearchIndex.from_survey(tmp_path)
+    assert len(graph) == len(exact)
+    expected, apart = exact.nearest(exact.vectors[:50], 10)
+    found, separation = graph.nearest(exact.vectors[:50], 10)
+    assert np.mean([np.isin(*pair).mean() for pair in zip(found, expected, strict=True)]) > 0.97
+    np.testing.assert_allclose(separation, apart, atol=0.002)  # half precision
+    code = codes[3]
+    assert graph.query(code, 5)["name"][0] == exact.query(code, 5)["name"][0] == known["name"][3]
+    built = (tmp_path / "search.usearch").stat().st_mtime_ns
+    SearchIndex.from_survey(tmp_path)
+    assert (tmp_path / "search.usearch").stat().st_mtime_ns == built
+    hybrids = SearchIndex.from_survey(tmp_path, pc.field("class") == "hybrid")
+    assert set(hybrids.table["label"]) == {"hybrid"}
+    with pytest.raises(BadInput, match="the filter leaves"):
+        SearchIndex.from_survey(tmp_path, pc.field("class") != "hybrid")
+    with pytest.raises(BadInput, match="no source"):
+        SearchIndex.from_survey(tmp_path, pc.field("class") == "spiral")
+
+
+def test_without_the_extra_the_command_says_what_to_install(sky, tmp_path):
+    hidden = "import sys; sys.modules['distributed'] = None; from rgz.app.cli import main; sys.argv[0] = 'rgz'; main()"
+    words = command(sky, tmp_path)[3:]
+    done = subprocess.run([sys.executable, "-c", hidden, *words], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "rgz: a survey needs distributed: pip install 'rgz[survey]'"
+    assert list(Path(tmp_path).iterdir()) == []
