@@ -81,7 +81,7 @@ def install(session):
 def tests(session):
     """Run the tests; those that need survey images run where RGZ_DATA_MIRROR or the cache has them."""
     _install(session)
-    session.env |= ONE_THREAD  # a worker on each core
+    session.env.update(ONE_THREAD)  # a worker on each core
     _run(session, "pytest", "-n", "auto", "--dist", "loadscope", "--no-loadscope-reorder", *session.posargs)
 
 
