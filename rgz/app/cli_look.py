@@ -154,7 +154,7 @@ def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
     workers = min(cpu_count(), (len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
     found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
     if workers > 1:
-        found = Parallel(workers, return_as="generator")(delayed(_part)(part, *how) for part in parts)
+        found = Parallel(workers, return_as="generator")(delayed(_part_of_many)(part, *how) for part in parts)
     try:
         yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
     except BrokenProcessPool as error:
@@ -177,6 +177,14 @@ def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, code
             seen = next(found)
             answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
     return answers
+
+
+def _part_of_many(part: list[tuple[int, "Item"]], *how: Any) -> list["Answer"]:
+    """:func:`_part`, with the network loaded in any case: joblib ends a process that grows after its first part."""
+    from rgz.tasks import inspect
+
+    inspect.inspect_all([])
+    return _part(part, *how)
 
 
 def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
