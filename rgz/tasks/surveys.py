@@ -73,7 +73,8 @@ def _graph(parts: Any, folder: Path, done: Path, count: int) -> Any:
                 if made is None:
                     size: dict[str, Any] = {"connectivity": LINKS, "expansion_add": ADDING}
                     made = Index(ndim=vectors.shape[1], metric="ip", dtype="f16", **size)
-                made.add(np.arange(len(made), len(made) + len(vectors)), vectors)
+                rows = np.arange(len(made), len(made) + len(vectors))
+                made.add(rows, vectors, threads=1)  # several threads lose some links, other ones each time
                 bar.update(len(vectors))
             made.save(str(partial))
     graph: Any = Index.restore(str(path), view=True)
