@@ -81,7 +81,7 @@ class SearchIndex:
         more than a million sources remain after a filter.
 
         Example: ``SearchIndex.from_survey(folder, (field("class") == "FRII") & (field("peak_over_noise") > 20))`` with
-        ``field`` of :mod:`pyarrow.compute`.
+        ``field`` of ``pyarrow.compute``.
         """
         from rgz.tasks import surveys
 
