@@ -181,6 +181,7 @@ def environment(clone: Path, name: str) -> dict[str, str]:
 
 def started(clone: Path, name: str) -> subprocess.Popen:
     """A command in a session of its own, as at a terminal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background, children inherit it
     return subprocess.Popen(
         [sys.executable, *COMMANDS[name].words], cwd=clone, env=environment(clone, name), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -24,6 +24,7 @@ SIMILAR = "similar", "rgd-0001"
 
 def start(*arguments, **options):
     """``rgz`` in a process of its own, as at a terminal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background, children inherit it
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     command = [sys.executable, "-m", "rgz", *map(str, arguments)]
     return subprocess.Popen(command, **{"env": KEPT} | told | options)
