@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,18 +144,24 @@ def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
 
 def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
     """The answers from number ``start`` on, as :func:`_part` gives them; processes share many galaxies out."""
-    from joblib import Parallel, cpu_count, delayed
-
     from rgz.progress import progress
 
     numbered = list(enumerate(asked, 1))
     parts = [numbered[first : first + TOGETHER] for first in range(start, len(asked), TOGETHER)]
-    workers = min(cpu_count(), (len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
-    found: Iterator[list[Answer]] = (_part(part, *how) for part in parts)
-    if workers > 1:
-        found = Parallel(workers, return_as="generator")(delayed(_part_of_many)(part, *how) for part in parts)
+    workers = min((len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
+    found = _shared(workers, parts, *how) if workers > 1 else (_part(part, *how) for part in parts)
+    yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
+
+
+def _shared(workers: int, parts: list[list[tuple[int, "Item"]]], *how: Any) -> Iterator[list["Answer"]]:
+    """The answers of :func:`_part` for each part, in order, from at most ``workers`` processes, one a core."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, cpu_count, delayed  # a fifth of a second, which few files need not wait for
+
+    pool = Parallel(min(cpu_count(), workers), return_as="generator")
     try:
-        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
+        yield from pool(delayed(_part_of_many)(part, *how) for part in parts)
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 

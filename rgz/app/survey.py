@@ -20,6 +20,7 @@ import typer
 from numpy.typing import NDArray
 
 from rgz import artifacts
+from rgz.app.cli_look import TOGETHER
 from rgz.errors import BadInput, as_bad_input, first_line
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ __all__ = ["survey"]
 INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its order
 DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
 IDS = "id", "name", "source_id", "source_name", "file"
-CHUNK = 16  # sources inspected together
 PICTURES = ".png", ".jpg", ".jpeg"
 NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
 
@@ -135,13 +135,12 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
 
     form = search.ending(path)
     with as_bad_input(f"{path} is not a readable catalogue", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
-        table = tables._table(path, form)
-        table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+        table = tables.catalogue(path, form)
         if missing := {"ra", "dec"} - set(table.colnames):
             raise BadInput(f"{path} has no column {' and '.join(sorted(missing))}: it needs ra and dec in degrees")
         ra, dec = (_degrees(table, name) for name in ("ra", "dec"))
-        known = next((tables._text(table[name]) for name in IDS if name in table.colnames), None)
-        files = next((tables._text(table[name]) for name in tables.FILE if name in table.colnames), None)
+        known = next((tables.text(table[name]) for name in IDS if name in table.colnames), None)
+        files = next((tables.text(table[name]) for name in tables.FILE if name in table.colnames), None)
     lost = ~(np.isfinite(ra) & (np.abs(dec) <= 90))
     if lost.any() or not len(table):
         raise BadInput(f"{path} has {lost.sum()} of {len(table)} sources without a position: leave them out")
@@ -150,8 +149,9 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
 
 def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
     """A column of angles in degrees, NaN where it has no value."""
-    values: NDArray[np.float64] = np.ma.filled(np.ma.asarray(table[name], float), np.nan)
-    return np.asarray(values * (table[name].unit.to("deg") if table[name].unit else 1))
+    from rgz.app import tables
+
+    return np.asarray(tables.numbers(table, name)[:, 0] * (table[name].unit.to("deg") if table[name].unit else 1))
 
 
 def _located(
@@ -270,9 +270,9 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
 
     torch.set_num_threads(1)
     rows = pq.ParquetFile(plan).read_row_group(number).to_pylist()
-    for start in range(0, len(rows), CHUNK):
+    for start in range(0, len(rows), TOGETHER):
         opened = []
-        for row in rows[start : start + CHUNK]:
+        for row in rows[start : start + TOGETHER]:
             try:
                 opened.append((row, _opened(row, way, hosts)))
             except BadInput as error:

@@ -26,7 +26,8 @@ try:
 except ImportError:  # on Windows, where two processes that write one file are not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LINES", "Item", "coded", "codes", "items", "numbers", "results", "saved", "scores", "written"]
+__all__ = ["FILE", "LINES", "Item", "catalogue", "coded", "codes", "items", "numbers", "results", "saved", "scores"]
+__all__ += ["text", "written"]
 
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
@@ -54,17 +55,26 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
         return None
     with as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
-        table = _table(path, form)
-        table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-        known = [_text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
+        table = catalogue(path, form)
+        known = [text(table[name]) if name in table.colnames else [""] * len(table) for name in ("ra", "dec")]
         file = next((name for name in FILE if name in table.colnames), None)
-        files = _text(table[file]) if file else [""] * len(table)
+        files = text(table[file]) if file else [""] * len(table)
     if file is None and not any(ra and dec for ra, dec in zip(*known, strict=True)):
         raise BadInput(
             f"{path} has the columns {', '.join(table.colnames)}: it needs ra and dec, or file, or all three"
         )
     rows = zip(files, *known, strict=True)
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
+
+
+def catalogue(path: Path, form: str) -> Table:
+    """The table in a file, with the names of its columns in lower case.
+
+    Raises ValueError if it takes more memory than the file has bytes, or reads other files.
+    """
+    table = _table(path, form)
+    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    return table
 
 
 def _table(path: Path, form: str) -> Table:
@@ -102,7 +112,7 @@ def _has_image(path: Path) -> bool:
         return True
 
 
-def _text(column: Column) -> list[str]:
+def text(column: Column) -> list[str]:
     """The values as text, empty where there is none; angles in degrees."""
     if column.dtype.kind in "iuf" and column.unit not in (None, u.deg):
         column = MaskedColumn(column.quantity.to_value(u.deg), mask=getattr(column, "mask", False))
@@ -215,7 +225,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
         table = _table(path, search.ending(path))
-        given = dict(zip(_text(table["file"]), map(float, _text(table["score"])), strict=True))
+        given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")
     return np.array([given.get(file, np.nan) for file in files])

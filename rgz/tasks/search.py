@@ -209,15 +209,19 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
         number, rows = np.append(number, near // len(block)), np.append(rows, near % len(block) + start)
         score = np.append(score, room[near])
         if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
-            order = np.lexsort((-score, number))
-            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])  # among those of its query
+            order, place = _ranked(number, -score)
             least = score[order[place == k - 1]] - rounding
             number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
             apart = ((vectors[rows].astype(float) - queries[number]) ** 2).sum(1)
-            order = np.lexsort((rows, apart, number))
-            place = np.arange(len(order)) - np.searchsorted(number[order], number[order])
+            order, place = _ranked(number, apart, rows)
             number, rows, score, apart = (one[order[place < k]] for one in (number, rows, score, apart))
     return rows.reshape(-1, k), apart.reshape(-1, k)
+
+
+def _ranked(number: NDArray[Any], *keys: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The order (M,) of candidates by their query, then by keys, and the place of each among those of its query."""
+    order = np.lexsort((*keys[::-1], number))
+    return order, np.arange(len(order)) - np.searchsorted(number[order], number[order])
 
 
 @cache
