@@ -216,8 +216,12 @@ def read_plane(
 
 def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
     """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
-    if any(unit.header.get("TFIELDS", 0) > 999 for unit in fits.open(stream, disable_image_compression=True)):
+    units = fits.open(stream, disable_image_compression=True)
+    headers = [unit.header for unit in units]
+    if any(header.get("TFIELDS", 0) > 999 for header in headers):
         raise ValueError("it claims more than 999 columns")
+    if not any(name in header for header in headers for name in ("ZIMAGE", "CHECKSUM", "DATASUM")):
+        return units
     stream.seek(0)
     return fits.open(stream, **options)
 
@@ -264,7 +268,8 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     """The celestial WCS of a header, and its axes (y, x) as numpy counts those of the image; None if not usable."""
     with suppress(Exception):  # wcslib and astropy raise almost anything
         whole = WCS(header)
-        wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        sky, kind = (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        wcs = whole if whole.naxis == 2 and sky == (0, 1) else whole.celestial
         frame = wcs.wcs.radesys.strip().upper()
         wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
         wcs_to_celestial_frame(wcs)  # which astropy may not know
