@@ -15,6 +15,7 @@ from studies import claims
 
 HOUSE = Path(__file__).parents[1]
 ADDRESS = "https://github.com/someone/rgz"
+LOCATE = noxfile.LOCATE
 
 
 class Session:
@@ -32,6 +33,7 @@ def clone(tmp_path, monkeypatch):
     shutil.copytree(HOUSE / "notebooks", tmp_path / "notebooks")
     monkeypatch.setattr(noxfile, "HERE", tmp_path)
     monkeypatch.setattr(noxfile, "BIN", Path(sys.executable).parent)
+    monkeypatch.setattr(noxfile, "LOCATE", "")  # which takes a second
     monkeypatch.delenv("RGZ_REPOSITORY", raising=False)
     noxfile.links.func(Session())  # removes what may have been written
     return tmp_path
@@ -116,6 +118,7 @@ def test_a_notebook_reads_without_the_book(path):
 
 
 def test_missing_images_are_named_on_every_page(clone, monkeypatch):
+    monkeypatch.setattr(noxfile, "LOCATE", LOCATE)
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))
     monkeypatch.delenv("RGZ_DATA_MIRROR", raising=False)
     monkeypatch.setenv("RGZ_CACHE", str(clone / "nothing"))

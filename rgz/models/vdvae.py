@@ -392,6 +392,12 @@ class VDVAE(nn.Module):
         )
 
     @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images (N, 1, H, W) decoded from the posterior means of all latents of images, in one top-down pass."""
+        reconstructed: Tensor = self.pixels(self._posterior(images, means=True)[0], lambda one, _: mixture_mean(one))[0]
+        return reconstructed
+
+    @torch.no_grad()
     def correlate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         r"""Give the priors the correlations of posterior samples of these images, pairs as for :meth:`forward`.
 
