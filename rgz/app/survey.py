@@ -12,6 +12,7 @@ import logging
 import tarfile
 from collections import Counter
 from functools import lru_cache, partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,16 +197,24 @@ def _located(
     return "mosaic", {"file": [str(wide[number]) for number in nearest]}
 
 
+class _Mapped(mmap):
+    """A file mapped into memory; a place after its end can be sought, because the last padding may be missing."""
+
+    def seek(self, place: int, whence: Any = 0) -> None:
+        """Move to a place, at most the end."""
+        super().seek(place if whence else min(place, len(self)), whence)
+
+
 @lru_cache(8)
 def _mosaic(path: Path) -> tuple["archives.Image", "WCS", int]:
-    """The first celestial image of a FITS file, open or unpacked, its WCS, and the length of the file in bytes."""
+    """The first celestial image of a FITS file, mapped or unpacked, its WCS, and the length of the file in bytes."""
     from rgz.data import archives
 
     with as_bad_input(f"{path} is not a readable FITS mosaic", "fetch it again, or leave it out"):
         data = archives.content(path, str(path))
-        stream, length = (
-            (io.BytesIO(data), len(data)) if isinstance(data, bytes) else (data.open("rb"), path.stat().st_size)
-        )
+        with path.open("rb") as file:  # which the map of it outlives
+            stream: Any = io.BytesIO(data) if isinstance(data, bytes) else _Mapped(file.fileno(), 0, access=ACCESS_READ)
+        length = len(data) if isinstance(data, bytes) else len(stream)
         image = next(iter(archives.read_images(stream, length).values()), None)
         if image is None or image.wcs is None:
             raise BadInput(f"{path} has no image with celestial coordinates: leave it out")
