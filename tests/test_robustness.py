@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -27,8 +28,9 @@ from rgz.transforms.prepare import Recipe
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KINDS = (
     "FITS", "FITS with check sums", "FITS in gzip", "FITS in zip", "FITS in tiles", "FITS cube", "PNG", "JPEG",
-    "batches", "codes", "sample", "network", "density", "classifier",
+    "mosaic", "mosaic in gzip", "tar of cut-outs", "batches", "codes", "sample", "network", "density", "classifier",
     "table .csv", "table .ecsv", "table .vot", "table .fits", "table .parquet",
+    "catalogue .csv", "catalogue .ecsv", "catalogue .vot", "catalogue .fits", "catalogue .parquet",
     "results .jsonl", "results .csv", "scores", "steps",
 )  # fmt: skip
 
@@ -59,6 +61,48 @@ def test_damaged_files_are_answered_or_refused(robustness, kinds, tmp_path, name
         path.write_bytes(data)
         outcome, message = robustness._outcome(kinds[name].read, path)
         assert outcome != "wrong", message
+
+
+@pytest.fixture(scope="module")
+def page(robustness, browser, tmp_path_factory):
+    """Drop a file into the page, whose network is replaced: what is answered."""
+    import robustness_page
+
+    with robustness_page.served(tmp_path_factory.mktemp("page")) as address:
+        shown = browser.new_page()
+        shown.goto(address)
+        yield lambda name, data: robustness_page.dropped(shown, name, data)
+
+
+@pytest.mark.slow
+def test_damaged_files_in_the_page_are_answered_or_refused(robustness, kinds, page):
+    for draw in range(12):
+        kind = kinds[("FITS", "FITS in gzip", "PNG")[draw % 3]]
+        data = robustness.mutated(kind, np.random.default_rng([9, draw])) if draw > 2 else kind.pack(kind.inner)
+        found, text, _ = page(f"a{kind.ending}", data)
+        assert found != "wrong", text
+        assert draw > 2 or found == "answered"
+
+
+@pytest.mark.slow
+def test_the_page_takes_no_more_memory_than_an_image_needs(kinds, page):
+    summed = bytearray(kinds["FITS with check sums"].inner)
+    summed[-50_000] ^= 1
+    png = bytearray(kinds["PNG"].inner)
+    png[16:24] = struct.pack(">II", 20_000, 20_000)
+    jpeg = kinds["JPEG"].inner
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg = jpeg[: frame + 5] + struct.pack(">HH", 60_000, 60_000) + jpeg[frame + 9 :]
+    begun = gzip.compress(kinds["FITS"].inner[:2880] + bytes(300 << 20), 1)
+    for data, message in {
+        bytes(summed): "check sum",
+        bytes(png): "20000×20000",
+        jpeg: "60000",
+        begun: "256 MiB",
+    }.items():
+        found, text, seconds = page("a", data)
+        assert (found, message in text) == ("refused", True), text
+        assert seconds < 10
 
 
 def test_what_goes_wrong_is_counted_as_wrong(robustness):
