@@ -3,6 +3,7 @@ meets them: one line that says what is wrong, and the right exit status."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,3 +223,61 @@ def test_two_processes_with_one_cache(tmp_path):
 
 def test_everything_that_is_fetched_has_a_hash():
     assert all(len(bytes.fromhex(file.sha256)) == 32 for file in fetch.REGISTRY.values())
+
+
+PROGRAM = """#!/bin/sh
+case "$0 $*" in
+*/papermill*) cp "$4" "$5"; test -e wait && touch begun && sleep 60 ;;
+*studies.claims*) echo the claims ;;
+esac
+exit 0
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone with one empty notebook, whose programs do nothing, and wait in the notebook if there is a file wait."""
+    pytest.importorskip("nox")
+    for name in ("noxfile.py", "pyproject.toml", "setup.py", "constraints.txt", "_toc.yml", "_config.yml"):
+        shutil.copy(HOUSE / name, tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("rgz", "papermill", "python", "jupyter-book"):
+        (programs / name).write_text(PROGRAM)
+        (programs / name).chmod(0o755)
+    wanted = "".join((tmp_path / name).read_text() for name in ("pyproject.toml", "setup.py", "constraints.txt"))
+    (programs.parent / "installed.txt").write_text(wanted)
+    for name in ("book", "notebooks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notebooks" / "01-data.ipynb").write_text('{"cells": []}')
+    return tmp_path
+
+
+def nox(clone, session):
+    words = [sys.executable, "-m", "nox", "-s", session]
+    return subprocess.Popen(words, cwd=clone, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def told(process):
+    """Exit status, and the error of nox, without its own lines."""
+    _, err = process.communicate()
+    return process.returncode, [line for line in err.splitlines() if "nox session" in line or "complete run" in line]
+
+
+def test_a_book_is_not_built_from_a_run_that_was_killed(clone):
+    status, (line,) = told(nox(clone, "book"))
+    assert (status, "nox -s execute makes it" in line) == (1, True)
+    (clone / "wait").touch()
+    first = nox(clone, "execute")
+    until(first, (clone / "begun").exists)
+    for session in ("execute", "book"):  # in the same clone, at once
+        status, (line,) = told(nox(clone, session))
+        assert (status, "wait for its end" in line) == (1, True)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    status, (line,) = told(nox(clone, "book"))
+    assert (status, "nox -s execute makes it" in line) == (1, True)
+    (clone / "wait").unlink()
+    assert told(nox(clone, "execute")) == (0, [])
+    assert told(nox(clone, "book")) == (0, [])
+    assert sorted(path.name for path in (clone / "_build").iterdir()) == ["lock", "source"]

@@ -121,7 +121,9 @@ function peakOf(pixels, blank, { name, width, height, pixel }, [x0, y0], notes) 
 
 /** Distance, arcsec, of two sources [x, y, flux] that may be the lobes of one too wide to be classified, or 0. */
 function lobes(centres, { width, height, pixel }) {
-  const arms = centres.map(({ x, y }) => [pixel * (x - (width - 1) / 2) + 1e-6, pixel * (y - (height - 1) / 2)]);
+  const arm = ({ x, y }) => [pixel * (x - (width - 1) / 2) + 1e-6, pixel * (y - (height - 1) / 2)];
+  centres = centres.filter((one) => Math.hypot(...arm(one)) <= C.WIDEST); // others are farther apart than that
+  const arms = centres.map(arm);
   const within = (ratio, factor) => ratio <= factor && ratio >= 1 / factor;
   let widest = 0;
   arms.forEach((a, i) => arms.forEach((b, j) => {

@@ -101,15 +101,26 @@ export function islands(pixels, width, height) {
 
 /** For each place [x, y] the first one of its group; neighbours in a group are at most `reach` apart. */
 export function linked(places, reach) {
-  const group = places.map((_, i) => i);
-  for (let changed = true; changed; ) {
-    changed = false;
-    places.forEach((a, i) => places.forEach((b, j) => {
-      if (group[j] >= group[i] || Math.hypot(a[0] - b[0], a[1] - b[1]) > reach) return;
-      group[i] = group[j];
-      changed = true;
-    }));
-  }
+  const group = places.map(() => -1), cells = new Map(), cell = ([x, y]) => [Math.floor(x / reach), Math.floor(y / reach)];
+  places.forEach((place, i) => {
+    const key = cell(place).join();
+    cells.has(key) ? cells.get(key).push(i) : cells.set(key, [i]);
+  });
+  places.forEach((_, first) => {
+    if (group[first] >= 0) return;
+    group[first] = first;
+    for (const queue = [first]; queue.length; ) {
+      const place = places[queue.pop()], [u, v] = cell(place);
+      for (let near = 0; near < 9; near++) {
+        const key = `${u - 1 + (near % 3)},${v - 1 + Math.floor(near / 3)}`, left = [];
+        for (const j of cells.get(key) ?? []) {
+          if (Math.hypot(place[0] - places[j][0], place[1] - places[j][1]) > reach) left.push(j);
+          else if (group[j] < 0) queue.push(j), (group[j] = first);
+        }
+        if (cells.has(key)) cells.set(key, left); // those within reach have their group
+      }
+    }
+  });
   return group;
 }
 

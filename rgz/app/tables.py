@@ -63,6 +63,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
         raise BadInput(
             f"{path} has the columns {', '.join(table.colnames)}: it needs ra and dec, or file, or all three"
         )
+    if not len(table):
+        raise BadInput(f"{path} has no rows: give a table of files or positions")
     rows = zip(files, *known, strict=True)
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
 
@@ -74,13 +76,18 @@ def catalogue(path: Path, form: str) -> Table:
     """
     table = _table(path, form)
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for column in table.itercols():
+        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
+            column.unit = u.deg
     return table
 
 
 def _table(path: Path, form: str) -> Table:
     """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
     with path.open("rb") as stream:
-        if stream.read(6).startswith(PACKED):
+        if not (start := stream.read(6)):
+            raise ValueError("it is empty")
+        if start.startswith(PACKED):
             raise ValueError("it is compressed: unpack it first")
         stream.seek(0)
         if form == "fits":
@@ -95,11 +102,12 @@ def _table(path: Path, form: str) -> Table:
         with get_xml_iterator(str(path)) as events:
             if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
                 raise ValueError("its data are in another file, which is not read")
-    return Table.read(path, format=form)
+    options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
+    return Table.read(path, format=form, **options)
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it is compressed, or cannot be read, which is then
+    """Whether a FITS file has an image; True if it has no table, is compressed, or cannot be read, which is then
     said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
@@ -107,7 +115,9 @@ def _has_image(path: Path) -> bool:
             if stream.read(6).startswith(PACKED):
                 return True
             stream.seek(0)
-            return any(unit.is_image and len(unit.shape) > 1 for unit in archives.open_fits(stream))
+            units = archives.open_fits(stream)
+            tables = any(unit.header.get("XTENSION") in ("TABLE", "BINTABLE") for unit in units)
+            return not tables or any(unit.is_image and len(unit.shape) > 1 for unit in units)
     except BadInput:
         return True
 

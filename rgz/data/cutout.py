@@ -286,7 +286,8 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     clipped, rms = _clip(pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
-        raise BadInput(_no_source(image.name, fields.fill(pixels), rms))
+        read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
+        raise BadInput(_no_source(image.name, fields.fill(pixels), rms) + read)
     groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
     x, y = _middle(emission, islands, groups, pixel, target, notes)
