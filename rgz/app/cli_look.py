@@ -319,17 +319,19 @@ def generate(
 
 
 def explorer(
-    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    results: Annotated[Path, typer.Argument(help="Results of rgz look --codes (.jsonl, .csv, …), or a rgz survey.")],
     out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("explorer"),
 ) -> None:
     """Build a web page with a map of your own galaxies and the most similar ones of each; it needs no server.
 
-    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. Half a minute for 5,000.
+    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. It takes half a minute for
+    5,000 galaxies, some minutes for 50,000. Of more than 50,000, the map shows the anomalous ones (at most 25,000),
+    then those with a class, then others at random.
 
     Example: rgz look folder --output results.jsonl --codes;  rgz explorer results.jsonl
     """
     from rgz.app import explorer as explorers
-    from rgz.app import tables
 
-    size = explorers.build(out, tables.coded(results))
-    typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
+    size, shown, count = explorers.build(out, results)
+    part = f"a sample of {shown:,} of {count:,}" if shown < count else f"{shown:,}"
+    typer.echo(f"{out / 'index.html'}: {part} galaxies, {size / 1e6:.2f} MB")
