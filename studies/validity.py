@@ -240,7 +240,7 @@ def by_length(about: Row, truth: NDArray[Any], probability: NDArray[Any], length
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; eight minutes on one core."""
+    """Compute and write the tables of this chapter; twelve minutes on one core."""
     files = [artifacts.artifact(name) for name in ("codes.h5", "classifier.safetensors")]
     known = classify.labelled(encode.FIRST)
     images, shown = components(known), pictures(known)
