@@ -94,7 +94,7 @@ STEPS = {
         (*SAMPLES, datasets.POSITIONS, "first_unseen.h5"),
         (NETWORK, CODES, CLASSIFIER),
         tables("validity", "strangers"),
-        version=2,
+        version=3,
     ),
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
