@@ -86,9 +86,7 @@ def held_out(table):
 
 @pytest.mark.slow
 def test_tables_have_codes_baselines_and_the_cnn_and_twice_the_same(codes):
-    found, again = (
-        {name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()} for _ in range(2)
-    )
+    found, again = ({name: pd.DataFrame(rows) for name, rows in classification.study(codes).items()} for _ in range(2))
     for name, table in found.items():
         pd.testing.assert_frame_equal(table, again[name])
     rows = found["classification"]
