@@ -385,3 +385,18 @@ def test_a_hundred_trillion_columns_are_refused(kinds, tmp_path):
     assert tables.items(table) is None  # it is read as an image, and then refused
     with pytest.raises(BadInput, match="not a table of scores"):
         tables.scores(table, np.array(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": None}, "it has no file"), ({"ra": "x"}, "could not convert"), ({"peak_over_noise": "x"}, "could not"),
+        ({"code": []}, "it has no codes"), ({"status": None}, "it has no status"),
+    ],
+)  # fmt: skip
+def test_results_that_lack_what_a_map_needs(kinds, tmp_path, change, message):
+    path = tmp_path / "a.jsonl"
+    rows = [json.loads(line) | change for line in kinds["results .jsonl"].inner.splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match=message):
+        tables.coded(path)

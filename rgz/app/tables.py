@@ -33,6 +33,7 @@ LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
 PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
 LARGEST = 1 << 26  # values in a Parquet file
+NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile", "log_likelihood_nats"  # of results
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
@@ -203,9 +204,13 @@ def coded(path: Path) -> Table:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
             table = _table(path, search.ending(path))
+        if missing := {"file", "status"} - set(table.colnames):
+            raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
-        if not np.isfinite(numbers(table, *codes(table))).all():
+        if not codes(table) or not np.isfinite(numbers(table, *codes(table))).all():
             raise ValueError("it has no codes")
+        for name in set(NUMBERS) & set(table.colnames):
+            numbers(table, name)  # raises for a column of words
         return table
 
 
