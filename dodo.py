@@ -99,7 +99,7 @@ STEPS = {
     "interest": Step(
         "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
     ),
-    "map": Step("studies.map", SAMPLES, (CODES, DENSITY), tables("map"), version=2),
+    "map": Step("studies.map", (*SAMPLES, datasets.FITS_FIELDS), (CODES, DENSITY), tables("map"), version=3),
 }
 
 

@@ -294,6 +294,7 @@ def test_opened_as_a_file_the_page_says_that_it_needs_a_server(browser, built):
     page = browser.new_page()
     page.goto((built / "look.html").as_uri())
     page.locator("#status", has_text="needs a web server").wait_for(timeout=10_000)
+    assert not page.is_visible("#drop")  # which would not answer
     page.close()
 
 
