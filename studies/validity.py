@@ -108,7 +108,7 @@ def supervised(known: Labelled, asked: NDArray[Any]) -> NDArray[np.float64]:
         sample = datasets.load_dataset(name).named(table["name"][table["sample"] == name])
         images.append(fields.crop(sample.images, cnn.SIZE))
     epochs = round(STEPS * cnn.BATCH / len(table))
-    return np.asarray(cnn.predict(cnn.train(np.concatenate(images), classify.is_frii(table), epochs), asked), float)
+    return np.asarray(cnn.predict(cnn.train(np.concatenate(images), metrics.is_frii(table), epochs), asked), float)
 
 
 def odds(probability: NDArray[Any]) -> NDArray[np.float64]:
