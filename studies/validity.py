@@ -114,7 +114,7 @@ def supervised(table: Table, images: NDArray[Any], asked: NDArray[Any]) -> NDArr
     """Probabilities of FRII, (M,), of images (M, 150, 150) from a CNN trained on the FRI and FRII of others (N, …)."""
     two = np.isin(table["label"], CLASSES[:2])
     epochs = round(STEPS * cnn.BATCH / two.sum())
-    return np.asarray(cnn.predict(cnn.train(images[two], classify.is_frii(table[two]), epochs), asked), float)
+    return np.asarray(cnn.predict(cnn.train(images[two], metrics.is_frii(table[two]), epochs), asked), float)
 
 
 def odds(probability: NDArray[Any]) -> NDArray[np.float64]:

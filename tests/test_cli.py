@@ -72,14 +72,15 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     built.table["split"] = ["valid" if i % 8 == 0 else "train" for i in range(40)]
     sample.write(tmp_path / "train.h5", built)
     status, out, err = run(
-        "train", "--preset", "tiny", "--steps", "3", "--data", tmp_path / "train.h5", "--out", tmp_path / "run"
+        *("train", "--preset", "tiny", "--steps", "3", "--batch", "8"),
+        *("--data", tmp_path / "train.h5", "--out", tmp_path / "run"),
     )
     assert status == 0, err
     assert "3 steps" in out
     first, _, about = checkpoint.load(tmp_path / "run" / "vdvae.safetensors")
     assert about["steps"] == 3
     options = "--start", tmp_path / "run" / "vdvae.safetensors", "--out", tmp_path / "further"
-    status, out, err = run("train", "--steps", "2", "--data", tmp_path / "train.h5", *options)
+    status, out, err = run("train", "--steps", "2", "--batch", "8", "--data", tmp_path / "train.h5", *options)
     assert status == 0, err
     further, _, about = checkpoint.load(tmp_path / "further" / "vdvae.safetensors")
     assert (about["steps"], about["start"]["steps"]) == (2, 3)

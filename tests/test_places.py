@@ -179,9 +179,9 @@ def test_a_killed_batch_goes_on_where_it_stopped(images, tmp_path):
 
 def test_of_two_processes_with_one_output_the_second_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
-    with tables.saved(path, None) as (_, save):
+    with tables.saved(path) as (_, save):
         save({"file": "a"})
-        with pytest.raises(BadInput, match="another process"), tables.saved(path, None):
+        with pytest.raises(BadInput, match="another process"), tables.saved(path):
             pass
     assert path.read_text() == '{"file": "a"}\n'
     assert list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 from rgz.data import datasets, sample, simulate
 from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import baselines, classification, results
+from studies import baselines, classification, metrics, results
 from studies.classifiers import Features
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}
@@ -34,7 +34,7 @@ def catalogue(count=120, seed=0):
 
 def features(table, signal, dimensions=6, seed=1):
     values = np.random.default_rng(seed).normal(size=(len(table), dimensions))
-    values[:, 0] += signal * classify.is_frii(table)
+    values[:, 0] += signal * metrics.is_frii(table)
     return Features("test features", values)
 
 
@@ -74,7 +74,7 @@ def codes(tmp_path, monkeypatch):
 
 def held_out(table):
     """Rows of a CNN that is right about nine in ten galaxies, for every round."""
-    labels, test = classify.is_frii(table), np.asarray(table["split"]) == "test"
+    labels, test = metrics.is_frii(table), np.asarray(table["split"]) == "test"
     parts = {f"fold {k}": rows for k, (_, rows) in enumerate(classify.folds(labels, classify.groups(table), 1))}
     probability = np.where(np.arange(len(labels)) % 10 == 0, 1 - labels, labels)
     return [

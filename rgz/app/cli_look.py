@@ -57,7 +57,6 @@ def look(
     plot: Annotated[Path | None, typer.Option(help="Plot the first 50 galaxies: .png, .pdf or .svg.")] = None,
     table: TableFile = None,
     output: Output = None,
-    form: Annotated[str | None, typer.Option("--format", help="Format of the results, if not by the ending.")] = None,
     codes: Annotated[bool, typer.Option("--codes", help="Add the code of each galaxy to the results.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with status 1 if any file cannot be used.")] = False,
 ) -> None:
@@ -74,12 +73,12 @@ def look(
     from rgz.app import tables
     from rgz.tasks import search
 
-    _check_endings(table, output, form, plot)
+    _check_endings(table, output, plot)
     asked, refused = _listed(files or [], at), 0
     near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
     request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
-    with tables.saved(output, form, request) as (done, save):
+    with tables.saved(output, request) as (done, save):
         known: Iterator[Answer] = ((row, "", None) for row in done)
         for number, (row, text, one) in enumerate(chain(known, _answers(asked, len(done), *how))):
             if bad := row["status"] == "refused":
@@ -106,7 +105,7 @@ def look(
             raise typer.Exit(1)
 
 
-def _check_endings(table: Path | None, output: Path | None, form: str | None, plot: Path | None) -> None:
+def _check_endings(table: Path | None, output: Path | None, plot: Path | None) -> None:
     """Raise :class:`BadInput` if a file could not be written, before anything is computed."""
     from rgz.app import tables
     from rgz.tasks import search
@@ -114,7 +113,7 @@ def _check_endings(table: Path | None, output: Path | None, form: str | None, pl
     if table:
         search.ending(table)
     if output:
-        tables.written(output, form)
+        tables.written(output)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
 
