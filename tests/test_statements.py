@@ -443,6 +443,16 @@ STATEMENTS = [
     ),
     (
         "09-strangers",
+        "For each catalogue, the ROC-AUC with codes is higher than with either baseline",
+        lambda: all(outside(lead, "roc_auc", one)["low"] > 0 for lead in LEADS for one in CATALOGUES),
+    ),
+    (
+        "09-strangers",
+        "higher than with the CNN only for MiraBest",
+        lambda: [one for one in CATALOGUES if outside(LEADS[1], "accuracy", one)["low"] > 0] == ["mirabest"],
+    ),
+    (
+        "09-strangers",
         "the ROC-AUC with codes is higher than with principal components",
         lambda: outside(LEADS[0], "roc_auc")["low"] > 0,
     ),
