@@ -8,6 +8,7 @@ Each picture shows the box around one source, stretched to one width and saturat
 such that the beam is as wide as that of FIRST, or to the width of the circle that a code covers, if that is less, and
 clipped at three times the rms of the sky. After the scores had been seen once, this clipping replaced a lower one that
 left noise in most pictures, and the mean rank was added; the regression with the width was added after the second look.
+At the third, a ridge regression chosen on FIRST galaxies was worse than the Gaussian process, which was kept.
 
 *Unsupervised* rankings use no scores; in the *active* mode (:mod:`rgz.tasks.rank`) some are given, drawn at random or
 as proposed, and the other galaxies are ranked. *Interesting* is a score of 4 or 5.
