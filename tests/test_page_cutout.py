@@ -114,7 +114,7 @@ def written(pixels, pixel=simulate.PIXEL, **cards):
 def field(seed):
     """A FITS file with some sources of any brightness and size, blank, clipped or quantised, in pixels of any width."""
     rng = np.random.default_rng(seed)
-    size = int(rng.integers(60, 240))
+    size = int(rng.integers(60, 180))
     image = np.zeros((size, size))
     for number in range(rng.integers(1, 4)):
         one = simulate.source(rng.choice(["FRI", "FRII"]), rng, size=size, snr=float(rng.lognormal(3, 1)))
