@@ -1,7 +1,7 @@
 // From an image to a clipped field with its source in the middle, step by step as rgz.data.cutout does it.
 import { position } from "./fits.mjs";
 import { C, Refused } from "./library.mjs";
-import { clippedStatistics, count, edge, greatest, islands, least, linked, median, resampled, rounded } from "./pixels.mjs";
+import { clippedStatistics, edge, greatest, islands, kept, least, linked, median, resampled, rounded } from "./pixels.mjs";
 
 /** The image with square pixels not finer than those of FIRST, and their width; `given` is for files that have none. */
 function squarePixels(image, given, notes) {
@@ -45,10 +45,10 @@ function despeckled(pixels, width, height) {
 /** The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before. */
 function clipped({ pixels, width, height }, notes) {
   const exact = pixels instanceof Float32Array ? Math.fround : Number; // Python computes in the file's precision
-  const finite = pixels.filter(Number.isFinite), lowest = least(finite);
-  if (count(pixels, (v) => v === lowest) > C.CLIPPED * pixels.length) {
+  const finite = kept(pixels, Number.isFinite), lowest = least(finite);
+  if (kept(pixels, (v) => v === lowest).length > C.CLIPPED * pixels.length) {
     const rest = pixels.map((v) => v - lowest), border = edge(pixels, width, height);
-    if (count(border, (v) => v > lowest) > C.NOISY * border.length) { // only the darker half of the sky was cut off
+    if (border.filter((v) => v > lowest).length > C.NOISY * border.length) { // only the darker half of the sky was cut off
       const above = rest.filter((v) => v > 0), [, rms] = clippedStatistics([...above, ...above.map((v) => -v)]);
       notes.push("the darker half of the sky is black: what is left of the noise was clipped");
       return [despeckled(rest.map((v) => (v >= exact(3 * rms) ? v : 0)), width, height), NaN];
@@ -56,8 +56,8 @@ function clipped({ pixels, width, height }, notes) {
     notes.push("the image had been clipped before: its rms and the S/N of the source are not known");
     return [despeckled(rest.map((v) => (Number.isFinite(v) ? v : 0)), width, height), NaN];
   }
-  let [middle, rms] = clippedStatistics(finite.filter((v) => v !== 0));
-  rms ||= (least(finite.filter((v) => v > middle)) - middle) / 2; // less than a grey level
+  let [middle, rms] = clippedStatistics(kept(finite, (v) => v !== 0));
+  rms ||= (least(kept(finite, (v) => v > middle)) - middle) / 2; // less than a grey level
   const above = pixels.map((v) => v - exact(middle));
   return [despeckled(above.map((v) => (v >= exact(3 * rms) ? v : 0)), width, height), rms];
 }
@@ -78,9 +78,9 @@ function centroid(places) {
 }
 
 /** The middle of the image if it is on a source, or else the middle of the nearest source, and its pixel. */
-function middleOf(emission, { width, height, pixel }, centres, notes) {
+function middleOf(sources, pixels, { width, height, pixel }, centres, notes) {
   const target = [(width - 1) / 2, (height - 1) / 2], far = (x, y) => Math.hypot(x - target[0], y - target[1]);
-  const lit = [...emission.keys()].filter((i) => emission[i] > 0).map((i) => [i % width, Math.floor(i / width), emission[i]]);
+  const lit = sources.flatMap(({ island }) => island).sort((a, b) => a - b).map((i) => [i % width, Math.floor(i / width), pixels[i]]);
   const within = (x, y) => lit.filter(([u, v]) => Math.hypot(u - x, v - y) <= C.RADIUS / pixel);
   const away = centres.map(({ x, y }) => far(x, y) * pixel), nearest = away.indexOf(Math.min(...away)), near = within(...target);
   if (near.length) {
@@ -102,7 +102,7 @@ function middleOf(emission, { width, height, pixel }, centres, notes) {
 function peakOf(pixels, blank, { name, width, height, pixel }, [x0, y0], notes) {
   const reach = C.RADIUS / pixel, isBlank = (x, y) => x < 0 || y < 0 || x >= width || y >= height || blank[y * width + x];
   let seen = 0, peak = 0, atEnd = 0;
-  for (let i = 0; i < pixels.length; i++) {
+  for (let i = Math.max(0, Math.floor(y0 - reach)) * width; i < Math.min(height, y0 + reach + 1) * width; i++) {
     const x = i % width, y = Math.floor(i / width);
     if (Math.hypot(x - x0, y - y0) > reach) continue;
     seen += !blank[i];
@@ -140,15 +140,13 @@ export function centre(image, given) {
   const notes = [...image.notes];
   if (image.sky?.unscaled && given) notes.push(`pixels of ${given}″, as given, with east to the left of north`);
   const square = squarePixels(image, given, notes), { width, height, pixel } = square;
-  const blank = Array.from(square.pixels, (v) => !Number.isFinite(v)), [clear, rms] = clipped(square, notes);
+  const blank = square.pixels.map((v) => !Number.isFinite(v)), [clear, rms] = clipped(square, notes);
   const found = islands(clear, width, height), sources = bright(clear, width, found, rms);
   if (!sources.length) throw new Refused(noSource(square, rms));
   const group = linked(sources.map(({ x, y }) => [x * pixel, y * pixel]), C.RADIUS), names = [...new Set(group)].sort((a, b) => a - b);
-  const emission = new Float64Array(clear.length);
-  for (const { island } of sources) for (const i of island) emission[i] = clear[i];
   const parts = names.map((one) => sources.filter((_, i) => group[i] === one));
   const centres = parts.map((part) => centroid(part.map((one) => [one.x, one.y, one.flux])));
-  const [x, y] = middleOf(emission, square, centres, notes), apart = lobes(centres, square);
+  const [x, y] = middleOf(sources, clear, square, centres, notes), apart = lobes(centres, square);
   const [peak, ended] = peakOf(clear, blank, square, [x, y], notes), partial = ended || apart > 0;
   if (apart) {
     notes.push(`two sources of similar brightness, ${rounded(apart)}″ apart, on opposite sides of the requested position may be `

@@ -1,6 +1,6 @@
 // Reads the grey levels of a PNG or JPEG picture, as the browser decodes it.
 import { C, Refused } from "./library.mjs";
-import { greatest, least, median, withoutSentinels } from "./pixels.mjs";
+import { greatest, kept, least, median, withoutSentinels } from "./pixels.mjs";
 
 const PNG = [0x89, 0x50, 0x4e, 0x47], JPEG = [0xff, 0xd8, 0xff];
 
@@ -26,7 +26,7 @@ export async function readPicture(bytes, name, pixel) {
     pixels[i] = alpha ? red : NaN;
   }
   pixels = withoutSentinels(pixels, width, height, notes);
-  const finite = pixels.filter(Number.isFinite), sky = median(finite);
+  const finite = kept(pixels, Number.isFinite), sky = median(finite);
   let lowest = least(finite);
   if (finite.reduce((sum, v) => sum + (v - sky) ** 3, 0) < 0) { // sources stand out of the sky
     const highest = greatest(finite);
@@ -34,7 +34,7 @@ export async function readPicture(bytes, name, pixel) {
     lowest = 0;
     notes.push("the picture is black on white: it was inverted");
   }
-  if (jpeg && median(pixels.filter(Number.isFinite)) - lowest < C.ARTEFACTS / 3) { // the sky is black
+  if (jpeg && median(kept(pixels, Number.isFinite)) - lowest < C.ARTEFACTS / 3) { // the sky is black
     pixels = pixels.map((v) => (v - lowest < C.ARTEFACTS ? lowest : v));
     notes.push(`what is fainter than ${C.ARTEFACTS} of 255 grey levels was taken for traces of the compression as JPEG`);
   }

@@ -5,21 +5,22 @@ import { C } from "./library.mjs";
 export const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
 export const greatest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
-/** How many of some values pass a test. */
-export function count(values, passes) {
-  let found = 0;
-  for (const v of values) if (passes(v)) found++;
-  return found;
+/** The values that pass a test, as the filter of a typed array, which takes ten times as long. */
+export function kept(values, passes) {
+  const found = new values.constructor(values.length);
+  let count = 0;
+  for (let i = 0; i < values.length; i++) if (passes(values[i])) found[count++] = values[i];
+  return found.slice(0, count);
 }
 
 /** Middle value of finite numbers. */
-export const median = (values) => ofSorted(Float64Array.from(values).sort(), 0, values.length);
+export const median = (values) => ofSorted(new Float64Array(values).sort(), 0, values.length);
 
 const ofSorted = (sorted, from, to) => (sorted[(from + to - 1) >> 1] + sorted[(from + to) >> 1]) / 2;
 
 /** Median and rms after iterative clipping at 3σ, at most five times; zeros for no values. */
 export function clippedStatistics(values) {
-  const sorted = Float64Array.from(values).sort();
+  const sorted = new Float64Array(values).sort();
   if (!sorted.length) return [0, 0];
   let from = 0, to = sorted.length;
   for (let round = 0; round < 5; round++) {
@@ -33,9 +34,9 @@ export function clippedStatistics(values) {
 
 function spread(values) {
   let sum = 0, squares = 0;
-  for (const v of values) sum += v;
+  for (let i = 0; i < values.length; i++) sum += values[i];
   const mean = sum / values.length;
-  for (const v of values) squares += (v - mean) * (v - mean);
+  for (let i = 0; i < values.length; i++) squares += (values[i] - mean) ** 2;
   return Math.sqrt(squares / values.length);
 }
 
@@ -70,15 +71,15 @@ function isMargin(pixels, width, height, value) {
 /** NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin. */
 export function withoutSentinels(pixels, width, height, notes) {
   pixels = pixels.map((v) => (Math.abs(v) < C.SENTINEL ? v : NaN));
-  const finite = pixels.filter(Number.isFinite), counts = new Map();
+  const finite = kept(pixels, Number.isFinite), counts = new Map();
   for (const v of edge(pixels, width, height)) if (Number.isFinite(v)) counts.set(v, (counts.get(v) ?? 0) + 1);
   const levels = [...counts.keys()].sort((a, b) => a - b), most = levels.reduce((a, b) => (counts.get(b) > (counts.get(a) ?? 0) ? b : a), NaN);
   const repeated = counts.get(most) >= 8 ? [most] : [];
   const step = levels.length > 1 ? least(levels.slice(1).map((v, i) => v - levels[i])) : 0;
   for (const value of finite.length ? [least(finite), greatest(finite), ...repeated] : []) {
-    const same = count(finite, (v) => v === value);
+    const same = kept(finite, (v) => v === value).length;
     if (same <= 1 || same === finite.length) continue;
-    const rest = finite.filter((v) => v !== value);
+    const rest = kept(finite, (v) => v !== value);
     const sky = median(rest), [low, high] = [least(rest), greatest(rest)];
     const beyond = Math.max(low - value, value - high) > 10 * (high - low) && high > low;
     const scatter = Math.max(median(rest.map((v) => Math.abs(v - sky))), step);
@@ -166,7 +167,7 @@ function interpolated(pixels, width, height, x, y, beyond) {
 /** The image on square pixels of `pixel` arcsec, north up and east left; `matrix` has arcsec for the old ones. */
 export function resampled(image, matrix, widths, pixel) {
   const { pixels, width, height } = image, size = [width, height].map((n, i) => Math.max(16, rounded((n * widths[i]) / pixel)));
-  const blank = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? 0 : 1)), finite = pixels.filter(Number.isFinite);
+  const blank = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? 0 : 1)), finite = kept(pixels, Number.isFinite);
   const level = finite.length ? median(finite) : 0, sigma = widths.map((w) => (pixel > 1.01 * w ? 0.42 * pixel : 0));
   const filled = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? v : level));
   const down = smoothed(filled, width, height, sigma[1] / widths[1], false);

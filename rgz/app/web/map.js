@@ -15,6 +15,7 @@ const UNKNOWN = "#777777", EDGE = 20, DIM = 40, OPAQUE = 205; // pixels; opacity
 const MANY = 20000, PATIENCE = 150; // galaxies that get smaller symbols; ms at rest before the map is drawn finely
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let view = { x: 0.5, y: 0.5, scale: 1 };
+let wide = canvas.clientWidth, high = canvas.clientHeight; // kept, because asking the page for each galaxy is slow
 let chosen = 0, nearest = [], selected = new Set(), loop = [];
 let frame = null, waiting = false, rest = 0;
 
@@ -118,23 +119,23 @@ function swatch(name, colour) {
 
 // ---- places ----
 
-const side = () => Math.min(canvas.clientWidth, canvas.clientHeight) * 0.94 * view.scale;
+const side = () => Math.min(wide, high) * 0.94 * view.scale;
 
 function place(i) {
   const size = side();
-  return [canvas.clientWidth / 2 + (across[i] - view.x) * size, canvas.clientHeight / 2 + (down[i] - view.y) * size];
+  return [wide / 2 + (across[i] - view.x) * size, high / 2 + (down[i] - view.y) * size];
 }
 
 /** Moves the map so that a galaxy is on it. */
 function bring(i) {
   const [x, y] = place(i);
-  if (x < EDGE || y < EDGE || x > canvas.clientWidth - EDGE || y > canvas.clientHeight - EDGE) [view.x, view.y] = [across[i], down[i]];
+  if (x < EDGE || y < EDGE || x > wide - EDGE || y > high - EDGE) [view.x, view.y] = [across[i], down[i]];
 }
 
-function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
+function zoom(factor, x = wide / 2, y = high / 2) {
   const before = side(), scale = Math.max(1, Math.min(40, view.scale * factor)), after = (before / view.scale) * scale;
-  view.x += (x - canvas.clientWidth / 2) * (1 / before - 1 / after);
-  view.y += (y - canvas.clientHeight / 2) * (1 / before - 1 / after);
+  view.x += (x - wide / 2) * (1 / before - 1 / after);
+  view.y += (y - high / 2) * (1 / before - 1 / after);
   view.scale = scale;
   if (scale === 1) view = { x: 0.5, y: 0.5, scale: 1 };
   redraw();
@@ -142,7 +143,7 @@ function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
 
 /** The visible galaxy nearest to a place on the canvas, or −1 if none is within reach. */
 function under(x, y, reach) {
-  const size = side(), u = view.x + (x - canvas.clientWidth / 2) / size, v = view.y + (y - canvas.clientHeight / 2) / size;
+  const size = side(), u = view.x + (x - wide / 2) / size, v = view.y + (y - high / 2) / size;
   let best = -1, least = (reach / size) ** 2;
   for (let i = 0; i < count; i++) {
     const far = (across[i] - u) ** 2 + (down[i] - v) ** 2;
@@ -179,8 +180,9 @@ function redraw() {
 }
 
 function draw(fine) {
+  [wide, high] = [canvas.clientWidth, canvas.clientHeight];
   const ratio = fine ? window.devicePixelRatio || 1 : Math.min(window.devicePixelRatio || 1, 1);
-  const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+  const width = Math.round(wide * ratio), height = Math.round(high * ratio);
   if (!width || !height) return;
   if (canvas.width !== width || canvas.height !== height || !frame) {
     [canvas.width, canvas.height] = [width, height];
@@ -221,8 +223,8 @@ function lines(radius) {
   const taken = [];
   for (const [row, text] of data.islands) {
     const [x, v] = place(row), half = paint.measureText(text).width / 2 + 4;
-    if (x < 0 || x > canvas.clientWidth) continue;
-    const u = Math.max(half, Math.min(canvas.clientWidth - half, x));
+    if (x < 0 || x > wide) continue;
+    const u = Math.max(half, Math.min(wide - half, x));
     if (taken.some(([a, b, c]) => Math.abs(a - u) < c + half && Math.abs(b - v) < 18)) continue; // zooming in makes room
     taken.push([u, v, half]);
     paint.strokeStyle = styleOf("--paper");
