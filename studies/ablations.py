@@ -26,10 +26,11 @@ from rgz.features import embed
 from rgz.models import checkpoint, train
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import generate
-from rgz.tasks.classify import confident, folds, groups, is_frii
+from rgz.tasks.classify import confident, folds, groups
 from rgz.transforms.prepare import Recipe, prepare
 from studies import realism, results
 from studies.generation import COUNT, TRAINING
+from studies.metrics import is_frii
 from studies.results import Row
 
 RANKED, REPEATS = 500, 3  # training sources by whose rates latents are ranked; repeats of the cross-validation

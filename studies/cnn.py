@@ -139,7 +139,7 @@ def main() -> None:
     for name in SAMPLES:
         sample = datasets.load_dataset(name)
         sample = sample[usable(sample) & classify.confident(sample.table)]  # same rows and order as for the codes
-        table, labels = sample.table, classify.is_frii(sample.table)
+        table, labels = sample.table, metrics.is_frii(sample.table)
         test = np.asarray(table["split"]) == "test"
         rounds = {f"fold {k}": rows for k, rows in enumerate(classify.folds(labels, classify.groups(table), repeats=1))}
         rounds["official"] = np.flatnonzero(~test), np.flatnonzero(test)

@@ -34,6 +34,7 @@ from rgz.tasks import classify, generate
 from rgz.transforms import prepare
 from studies import realism, results
 from studies.classifiers import CLASSIFIERS
+from studies.metrics import is_frii
 from studies.reconstruction import flat
 from studies.results import Row
 from studies.vae import PlainVAE
@@ -96,7 +97,7 @@ def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np
     grey = prepare.prepare(known.images, known.pixel, recipe)[0]
     pca = PCA(32, svd_solver="randomized", random_state=0)
     codes = pca.fit_transform(flat(grey) / 255)
-    machine = clone(CLASSIFIERS["support vector machine"]).fit(codes, classify.is_frii(known.table))
+    machine = clone(CLASSIFIERS["support vector machine"]).fit(codes, is_frii(known.table))
     return lambda grey: np.asarray(machine.predict_proba(pca.transform(flat(grey) / 255))[:, 1])
 
 

@@ -9,12 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "auc", "bootstrap", "difference", "interval", "scores"]
+from rgz.errors import BadInput
+
+__all__ = ["METRICS", "auc", "bootstrap", "difference", "interval", "is_frii", "scores"]
 
 METRICS = ("accuracy", "roc_auc", "specificity", "recall", "brier")
 SEED, DRAWS = 0, 1000
+
+
+def is_frii(table: Table) -> NDArray[np.int64]:
+    """Labels as integers, 1 for FRII and 0 for FRI; raises :class:`rgz.errors.BadInput` for any other label."""
+    labels = np.asarray(table["label"])
+    if others := sorted(set(labels) - {"FRI", "FRII"}):
+        raise BadInput(f"labels must be FRI or FRII; there are also: {', '.join(map(repr, others))}")
+    return np.asarray(labels == "FRII", dtype=int)
 
 
 def scores(truth: NDArray[Any], probability: NDArray[Any]) -> dict[str, float]:

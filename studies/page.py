@@ -69,7 +69,7 @@ class Answers(nn.Module):
         """A field (1, H, W) and the width of its pixels, arcsec, to a tensor for each name of ``OUTPUTS``."""
         squares, poses = self.embed.prepare(field, pixel, FRAMES)  # (frames, 1, 1, size, size)
         code, square = self.embed.encode(squares[1:], poses[1:]), squares[0]  # (1, 4 D)
-        rebuilt = self.embed.model.decode(self.embed.model.encode(square)[0])
+        rebuilt = self.embed.model.reconstruct(square)
         answers = (part(code) for part in (self.centroid, self.coarse, self.density, self.similarity))
         return code[0], *answers, square[0, 0], rebuilt[0, 0]
 

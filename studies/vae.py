@@ -97,6 +97,10 @@ class PlainVAE(nn.Module):
         """
         return (mixture_sample if drawn else mixture_mean)(self.decoder(torch.nan_to_num(code))).float()
 
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images (N, 1, H, W) decoded from the posterior means of images."""
+        return self.decode(self.encode(images)[0])
+
 
 def _rate(mean: Tensor, log_std: Tensor) -> Tensor:
     """Rate of each latent, (N, dimensions), in nats, against the standard normal prior."""

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from functools import cache
 
 import matplotlib
 import numpy as np
@@ -56,6 +57,7 @@ def tiny():
 def survey():
     """Read a survey sample, or skip the test if its archive is not on this machine."""
 
+    @cache  # a quarter of a gigabyte; a skip is not kept
     def load(name):
         if fetch.locate(datasets.SAMPLES[name][0]) is None:
             pytest.skip(f"the images of {name} are not here: set RGZ_DATA_MIRROR or run rgz data fetch")

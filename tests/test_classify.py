@@ -13,6 +13,7 @@ from rgz.data.sample import source_table
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.tasks import classify
+from studies import metrics
 
 
 def test_folds_keep_a_source_on_one_side():
@@ -23,7 +24,7 @@ def test_folds_keep_a_source_on_one_side():
         table["ra"][row + 1], table["dec"][row + 1] = table["ra"][row], table["dec"][row] + 0.001
     group = classify.groups(table)
     assert len(set(group)) == 90
-    labels, seen = classify.is_frii(table), np.zeros(len(table), int)
+    labels, seen = metrics.is_frii(table), np.zeros(len(table), int)
     for train, held_out in classify.folds(labels, group, repeats=2):
         assert not set(group[train]) & set(group[held_out])
         seen[held_out] += 1
@@ -32,13 +33,13 @@ def test_folds_keep_a_source_on_one_side():
 
 def test_labels_other_than_fri_and_frii_are_refused():
     with pytest.raises(BadInput, match="hybrid"):
-        classify.is_frii(Table({"label": ["FRI", "hybrid"]}))
+        metrics.is_frii(Table({"label": ["FRI", "hybrid"]}))
 
 
 def test_confident_galaxies_are_certain_fri_and_frii():
     table = Table({"label": ["FRI", "FRII", "hybrid", "FRI"], "confident": [True, True, True, False]})
     assert classify.confident(table).tolist() == [True, True, False, False]
-    assert classify.is_frii(table[:2]).tolist() == [0, 1]
+    assert metrics.is_frii(table[:2]).tolist() == [0, 1]
 
 
 def known(count=240, features=6, seed=0):

@@ -80,10 +80,8 @@ def test_radio_galaxy_dataset(survey):
 
 
 @pytest.fixture(scope="module")
-def built(survey):
-    for name in datasets.SAMPLES:
-        survey(name)
-    for name in (datasets.FITS_FIELDS, datasets.ZOO):
+def built():
+    for name in (*(archive for archive, _ in datasets.SAMPLES.values()), datasets.FITS_FIELDS, datasets.ZOO):
         if fetch.locate(name) is None:
             pytest.skip(f"{name} is not here")
     subprocess.run(

@@ -15,6 +15,7 @@ from studies import claims
 
 HOUSE = Path(__file__).parents[1]
 ADDRESS = "https://github.com/someone/rgz"
+LOCATE = noxfile.LOCATE
 
 
 class Session:
@@ -32,6 +33,7 @@ def clone(tmp_path, monkeypatch):
     shutil.copytree(HOUSE / "notebooks", tmp_path / "notebooks")
     monkeypatch.setattr(noxfile, "HERE", tmp_path)
     monkeypatch.setattr(noxfile, "BIN", Path(sys.executable).parent)
+    monkeypatch.setattr(noxfile, "LOCATE", "")  # which takes a second
     monkeypatch.delenv("RGZ_REPOSITORY", raising=False)
     noxfile.links.func(Session())  # removes what may have been written
     return tmp_path
@@ -111,11 +113,14 @@ NOTEBOOKS = sorted((HOUSE / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_a_notebook_reads_without_the_book(path):
     prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
-    assert "{glue" not in prose
+    assert re.findall(r"\{[\w:-]+\}`|^:::|^```\{", prose, re.MULTILINE) == [], "Jupyter shows roles of the book as text"
+    links = re.findall(r"\]\(([^)#]+)", prose)
+    assert [one for one in links if ":" not in one and not (path.parent / one).is_file()] == []
     assert re.findall(r"(?<![\w.,−])<!--.*?-->", prose) == [], "numbers are missing: nox -s execute, nox -s numbers"
 
 
 def test_missing_images_are_named_on_every_page(clone, monkeypatch):
+    monkeypatch.setattr(noxfile, "LOCATE", LOCATE)
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))
     monkeypatch.delenv("RGZ_DATA_MIRROR", raising=False)
     monkeypatch.setenv("RGZ_CACHE", str(clone / "nothing"))

@@ -269,6 +269,8 @@ def test_every_way_makes_as_many_galaxies_as_are_judged(tiny, galaxies, plain):
 def test_the_study_has_a_row_for_every_way_and_metric(tiny, plain, monkeypatch):
     sources = simulate.sources(48, seed=3)
     monkeypatch.setattr(generation, "fr_classifier", lambda _: lambda grey: np.arange(len(grey)) % 2)
+    for function, default in ((generation.ks_by_chance, 40), (realism.by_forest, 20), (realism.two_sample_test, 2)):
+        monkeypatch.setattr(function, "__defaults__", (default,))  # draws, trees and epochs
     tables = generation.study(tiny.eval(), plain, RECIPE, sources[:40], sources[40:])
     found = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     rows = found["generation"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import dodo
 from rgz.errors import BadInput
 from studies import steps
 
@@ -24,9 +25,14 @@ def test_the_committed_results_are_of_the_committed_files():
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", '{"map": 3}', "{"])
-def test_a_damaged_record_is_one_line(tmp_path, text):
+def test_a_record_is_damaged_in_many_ways(text):
+    with pytest.raises(SystemExit, match="restore it with git checkout"):
+        dodo.Lines().decode(text)
+
+
+def test_a_damaged_record_is_one_line(tmp_path):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "steps.json").write_text(text)
+    (tmp_path / "results" / "steps.json").write_text("{")
     command = [sys.executable, "-m", "doit", "-f", str(HOUSE / "dodo.py"), "-d", str(tmp_path), "list", "--status"]
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
     assert done.returncode == 1

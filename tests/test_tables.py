@@ -64,9 +64,9 @@ def test_results_are_tables_in_every_format(run, folder, name):
 
 
 def test_json_lines_hold_the_codes(run, folder):
-    code, _, err = run("look", folder / "galaxy.fits", "--output", folder / "out", "--format", "jsonl", "--codes")
+    code, _, err = run("look", folder / "galaxy.fits", "--output", folder / "out.jsonl", "--codes")
     assert code == 0, err
-    (line,) = (folder / "out").read_text(encoding="utf-8").splitlines()
+    (line,) = (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert np.isfinite(json.loads(line)["code"]).all()
     assert len(json.loads(line)["code"]) == 256
 

@@ -20,7 +20,7 @@ controls = pytest.importorskip("ipywidgets")
 
 @pytest.fixture(scope="module")
 def search():
-    from rgz.app import widgets
+    from studies import widgets
 
     return widgets.browse("rgd-0100")
 
@@ -129,13 +129,13 @@ def test_place_and_pixel_width_of_an_upload_count(search):
 
 
 def test_a_page_without_a_kernel_shows_the_same(search):
-    from rgz.app import widgets
+    from studies import widgets
 
     assert widgets.still(search).data == "".join(shown(search))
 
 
 def test_scores_rank_the_rest():
-    from rgz.app import widgets
+    from studies import widgets
 
     rng = np.random.default_rng(0)
     codes, names = rng.normal(size=(60, 8)), [f"galaxy {number}" for number in range(60)]
@@ -156,7 +156,7 @@ def test_scores_rank_the_rest():
 
 
 CELLS = (
-    "import numpy as np\nfrom rgz.app import widgets\nwidgets.browse('rgd-0100')",
+    "import numpy as np\nfrom studies import widgets\nwidgets.browse('rgd-0100')",
     "rng = np.random.default_rng(0)\n"
     "box = widgets.score(rng.uniform(size=(30, 8, 8)), rng.normal(size=(30, 8)), rng.normal(size=(30, 3)),\n"
     "                    [f'galaxy {number}' for number in range(30)])\nbox",

@@ -1,1 +1,1 @@
-"""For people: the command line, the widgets, the explorer."""
+"""For people: the command line, surveys, the explorer."""

@@ -37,12 +37,9 @@ NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
-def written(path: Path, form: str | None) -> str:
-    """Ending that stands for the format of a file of results: ``form`` without its dot, or that of the name."""
-    ending = f".{form}" if form else path.suffix.lower()
-    if ending not in LINES:
-        search.ending(path.with_suffix(ending))
-    return ending
+def written(path: Path) -> str:
+    """Format in which results are written to a file of this name: ``json`` lines, or that of a table."""
+    return "json" if path.suffix.lower() in LINES else search.ending(path)
 
 
 def items(path: Path, alone: bool = True) -> list[Item] | None:
@@ -133,7 +130,7 @@ def text(column: Column) -> list[str]:
 
 @contextmanager
 def saved(
-    path: Path | None, form: str | None, request: Any = ""
+    path: Path | None, request: Any = ""
 ) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
     """The results that an interrupted run of the same ``request`` left, and a function that takes further ones.
 
@@ -144,7 +141,7 @@ def saved(
     if path is None:
         yield [], lambda row: None
         return
-    ending = written(path, form)
+    form = written(path)
     unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
     with _opened(unfinished, path) as stream:
         rows = _whole(stream)
@@ -161,11 +158,11 @@ def saved(
         except BadInput:
             unfinished.unlink()
             raise
-        if ending in LINES:
+        if form == "json":
             with artifacts.atomic(path) as copy:
                 shutil.copyfile(unfinished, copy)
         else:
-            search.write(Table([_flat(row) for row in _whole(stream)]), path, search.FORMATS[ending])
+            search.write(Table([_flat(row) for row in _whole(stream)]), path)
     unfinished.unlink(missing_ok=True)
 
 
@@ -225,12 +222,11 @@ def numbers(table: Table, *names: str) -> NDArray[np.float64]:
 
 
 def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
+    """Files (N,), codes (N, D) and log-likelihoods (N,), nats, of :func:`coded` results."""
     table = coded(path)
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
-        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
-        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
+        nats = np.nan_to_num(numbers(table, "log_likelihood_nats")[:, 0], nan=-np.inf)
+        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), nats
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:

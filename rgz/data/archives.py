@@ -229,10 +229,14 @@ def read_images(stream: IO[bytes], length: int) -> dict[int, "Image"]:
 
 def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
     """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
-    headers = [unit.header for unit in fits.open(stream, disable_image_compression=True)]
+    units = fits.open(stream, disable_image_compression=True)
+    headers = [unit.header for unit in units]
     if any(header.get("TFIELDS", 0) > 999 for header in headers):
         raise ValueError("it claims more than 999 columns")
-    if any(header.get(key) == "" for header in headers for key in ("CHECKSUM", "DATASUM")):  # there is none
+    sums = [header[name] for header in headers for name in ("CHECKSUM", "DATASUM") if name in header]
+    if not sums and not any("ZIMAGE" in header for header in headers):
+        return units
+    if "" in sums:  # there is none
         options.pop("checksum", None)
     stream.seek(0)
     return fits.open(stream, **options)
@@ -280,7 +284,8 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     """The celestial WCS of a header, and its axes (y, x) as numpy counts those of the image; None if not usable."""
     with suppress(Exception):  # wcslib and astropy raise almost anything
         whole = WCS(header)
-        wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        sky, kind = (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        wcs = whole if whole.naxis == 2 and sky == (0, 1) else whole.celestial
         frame = wcs.wcs.radesys.strip().upper()
         wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
         wcs_to_celestial_frame(wcs)  # which astropy may not know

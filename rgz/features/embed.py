@@ -169,7 +169,8 @@ def full_codes(model: Any, pixels: NDArray[Any], **options: Any) -> tuple[NDArra
 
 def reconstruct(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents of prepared images (N, H, W)."""
-    return decode(model, full_codes(model, pixels)[0], np.arange(model.dimensions))
+    parts = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), BATCH)
+    return torch.cat([model.reconstruct(part) for part in parts])[:, 0].numpy()
 
 
 def rank(rates: NDArray[Any]) -> NDArray[np.intp]:

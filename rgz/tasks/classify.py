@@ -29,7 +29,7 @@ from scipy.special import softmax
 
 from rgz import artifacts
 from rgz.data.sample import SAME_SOURCE, same_source
-from rgz.errors import BadInput, as_bad_input
+from rgz.errors import as_bad_input
 from rgz.features import codes as codefile
 
 SEED = 0
@@ -42,14 +42,6 @@ LANDMARKS, STRENGTH = 1000, 30.0  # number of kernels, and inverse strength of t
 def confident(table: Table) -> NDArray[np.bool_]:
     """Mask of the FRI and FRII for which the experts were certain of the class."""
     return np.asarray(table["confident"]) & np.isin(table["label"], ("FRI", "FRII"))
-
-
-def is_frii(table: Table) -> NDArray[np.int64]:
-    """Labels as integers, 1 for FRII and 0 for FRI; raises :class:`rgz.errors.BadInput` for any other label."""
-    labels = np.asarray(table["label"])
-    if others := sorted(set(labels) - {"FRI", "FRII"}):
-        raise BadInput(f"labels must be FRI or FRII; there are also: {', '.join(map(repr, others))}")
-    return np.asarray(labels == "FRII", dtype=int)
 
 
 def groups(table: Table) -> NDArray[np.int64]:
