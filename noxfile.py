@@ -288,7 +288,7 @@ def bench(session):
 
 @nox.session
 def robustness(session):
-    """Try damaged files on every reader, 2,000 in three minutes, and kill commands; more with ``-- --files 20000``."""
+    """Try 2,000 damaged files on every reader and in the page, and kill commands; more with ``-- --files 20000``."""
     _install(session)
     _run(session, "python", "benchmarks/robustness.py", *session.posargs)
     _run(session, "python", "benchmarks/kills.py")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,10 +46,12 @@ def _together(words: list[str], folder: Path, environment: dict[str, str]) -> in
             return running.wait()
         except KeyboardInterrupt:
             if hasattr(os, "killpg"):  # not on Windows
-                os.killpg(running.pid, signal.SIGTERM)  # at which they remove their temporary files
-                with suppress(subprocess.TimeoutExpired):
-                    running.wait(5)
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):  # once all have ended, of which doit is the first
+                    os.killpg(running.pid, signal.SIGTERM)  # at which they remove their temporary files
+                    for _ in range(100):
+                        running.poll()
+                        os.killpg(running.pid, 0)
+                        time.sleep(0.1)
                     os.killpg(running.pid, signal.SIGKILL)
             running.kill()
             raise

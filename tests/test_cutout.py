@@ -538,3 +538,14 @@ def test_a_source_at_the_edge_of_an_image_is_partly_outside(tmp_path):
     whole = pixels.copy()
     whole[:, :100] = np.nan
     assert not cutout.open_cutout(fits_file(tmp_path / "whole.fits", whole, wcs_of(whole.shape, 1.8))).partial
+
+
+def test_in_a_picture_with_a_margin_the_peak_of_the_source_is_no_margin(tmp_path):
+    source = simulate.source("FRII", np.random.default_rng(4), snr=80)
+    grey = np.rint(255 * np.clip(source / source.max(), -0.03, 1) / 1.03 + 255 * 0.03 / 1.03).astype(np.uint8)
+    wide = np.pad(grey, 30, constant_values=255)
+    for name, levels in {"white": wide, "black": 255 - wide}.items():
+        Image.fromarray(levels).save(tmp_path / f"{name}.png")
+        found = cutout.open_cutout(tmp_path / f"{name}.png")
+        assert not found.partial, found.notes
+        assert any(f"{wide.size - grey.size} pixels" in note for note in found.notes)

@@ -25,7 +25,7 @@ export async function readPicture(bytes, name, pixel) {
     }
     pixels[i] = alpha ? red : NaN;
   }
-  pixels = withoutSentinels(pixels, width, height, notes);
+  pixels = withoutSentinels(pixels, width, height, notes, true);
   const finite = kept(pixels, Number.isFinite), sky = median(finite);
   let lowest = least(finite);
   if (finite.reduce((sum, v) => sum + (v - sky) ** 3, 0) < 0) { // sources stand out of the sky

@@ -69,7 +69,7 @@ function isMargin(pixels, width, height, value) {
 }
 
 /** NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin. */
-export function withoutSentinels(pixels, width, height, notes) {
+export function withoutSentinels(pixels, width, height, notes, picture = false) {
   pixels = pixels.map((v) => (Math.abs(v) < C.SENTINEL ? v : NaN));
   const finite = kept(pixels, Number.isFinite), counts = new Map();
   for (const v of edge(pixels, width, height)) if (Number.isFinite(v)) counts.set(v, (counts.get(v) ?? 0) + 1);
@@ -85,8 +85,11 @@ export function withoutSentinels(pixels, width, height, notes) {
     const scatter = Math.max(median(rest.map((v) => Math.abs(v - sky))), step);
     const unlike = Math.abs(value - sky) > 5 * 1.4826 * scatter && rest.length > C.CLIPPED * finite.length;
     if (beyond || (repeated.includes(value) && (unlike || isMargin(pixels, width, height, value)))) {
-      notes.push(`${same} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
-      return withoutSentinels(pixels.map((v) => (v === value ? NaN : v)), width, height, notes);
+      const blank = pixels.map((v) => (v === value ? 1 : 0)), { labels, members } = islands(blank, width, height);
+      const around = new Set(picture && repeated.includes(value) ? edge(labels, width, height) : members.keys());
+      blank.forEach((v, i) => (blank[i] = v && around.has(labels[i])));
+      notes.push(`${count(blank, (v) => v)} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
+      return withoutSentinels(pixels.map((v, i) => (blank[i] ? NaN : v)), width, height, notes, picture);
     }
   }
   return pixels;

@@ -146,10 +146,11 @@ def _beam(header: Mapping[str, Any]) -> float:
     return float(np.sqrt(np.prod(axes))) if 0 < min(axes) <= max(axes) < 3600 else np.nan
 
 
-def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
+def _without_sentinels(pixels: NDArray[Any], notes: list[str], picture: bool = False) -> NDArray[Any]:
     """NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin.
 
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
+    In a picture, which has few grey levels, the source may have the same value: only pixels around it are blank.
     """
     pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
     edge = _edge(pixels)
@@ -164,8 +165,9 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str]) -> NDArray[Any]:
             beyond = max(rest.min() - value, value - rest.max()) > 10 * np.ptp(rest) > 0
             unlike = abs(value - sky) > 5 * 1.4826 * max(np.median(away), step) and rest.size > CLIPPED * finite.size
             if beyond or (value in repeated and (unlike or _is_margin(pixels == value))):
-                notes.append(f"{finite.size - rest.size} pixels of the value {value:g} were treated as blank")
-                return _without_sentinels(np.where(pixels == value, np.nan, pixels), notes)  # there may be others
+                blank = _outer(pixels == value) if picture and value in repeated else pixels == value
+                notes.append(f"{blank.sum()} pixels of the value {value:g} were treated as blank")
+                return _without_sentinels(np.where(blank, np.nan, pixels), notes, picture)  # there may be others
     return pixels
 
 
@@ -174,6 +176,12 @@ def _is_margin(same: NDArray[np.bool_]) -> bool:
     rows, columns = (np.flatnonzero(~same.all(axis)) for axis in (1, 0))
     inside = ~same[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return bool(min(inside.shape) >= NARROWEST and inside.shape != same.shape and _edge(inside).mean() > NOISY_MARGIN)
+
+
+def _outer(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part of a mask that is connected with the edges of the image."""
+    labels, _ = ndimage.label(same, structure=np.ones((3, 3)))
+    return same & np.isin(labels, _edge(labels))
 
 
 def _edge(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -201,7 +209,7 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
             if (np.ptp(colours, axis=0)[alpha > 0] > (2 if picture.format == "PNG" else 16)).any():
                 raise BadInput(f"{name} is in colour, which gives no brightness: save it in shades of grey, or as FITS")
             levels = np.where(alpha > 0, colours[0], np.nan)
-    levels = _without_sentinels(levels, notes)
+    levels = _without_sentinels(levels, notes, picture=True)
     if np.nansum((levels - np.nanmedian(levels)) ** 3) < 0:  # sources stand out of the sky
         levels = np.nanmax(levels) - levels
         notes.append("the picture is black on white: it was inverted")
