@@ -94,12 +94,16 @@ STEPS = {
         (*SAMPLES, datasets.POSITIONS, "first_unseen.h5"),
         (NETWORK, CODES, CLASSIFIER),
         tables("validity", "strangers"),
-        version=2,
+        version=3,
     ),
     "interest": Step(
-        "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
+        "studies.interest",
+        ("galaxy_data_h5.zip", "meerkat_interest.h5"),
+        (NETWORK, CODES, DENSITY),
+        tables("interest"),
+        version=2,
     ),
-    "map": Step("studies.map", SAMPLES, (CODES, DENSITY), tables("map"), version=2),
+    "map": Step("studies.map", (*SAMPLES, datasets.FITS_FIELDS), (CODES, DENSITY), tables("map"), version=3),
 }
 
 

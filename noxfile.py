@@ -12,9 +12,15 @@ import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 import nox
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where two sessions at once are not told apart
+    fcntl = None
 
 nox.options.sessions = ["lint", "tests"]
 nox.options.default_venv_backend = "none"
@@ -23,7 +29,8 @@ nox.needs_version = ">=2025.2.9"
 HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-STAGE = HERE / "_build" / "source"  # the book's sources
+BUILD = HERE / "_build"
+STAGE = BUILD / "source"  # the book's sources, once all notebooks have been run
 RUN = STAGE / "notebooks"  # with outputs
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads of several processes wait for each other
 LOCATE = """
@@ -91,31 +98,38 @@ def execute(session):
 
     A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again.
     """
-    _install(session)
-    if session.posargs not in ([], ["--fresh"]):
-        session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
-    _run(session, "rgz", "study", *session.posargs)
-    _stage()
+    with _alone(session):
+        _install(session)
+        if session.posargs not in ([], ["--fresh"]):
+            session.error(f"nox -s execute takes --fresh or no option; these were given: {' '.join(session.posargs)}")
+        _run(session, "rgz", "study", *session.posargs)
+        with _stage() as folder:
+            _run_notebooks(session, folder)
+        _build(session)
+
+
+def _run_notebooks(session, folder):
+    """Run all notebooks and build the explorer, one a core, and write the numbers into the prose."""
     notebooks = sorted((HERE / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(_explorer): "explorer"}  # takes the longest
-        running |= {pool.submit(_papermill, notebook): notebook.name for notebook in notebooks}
+        running = {pool.submit(_explorer, folder): "explorer"}  # takes the longest
+        running |= {pool.submit(_papermill, notebook, folder / "notebooks"): notebook.name for notebook in notebooks}
         for done, ended in enumerate(as_completed(running), 1):
             if ended.result().returncode:
                 session.error(f"{running[ended]} failed:\n{ended.result().stderr}")
             print(f"{done} of {len(running)} parts of the book are ready: {running[ended]}", flush=True)
-    for notebook in notebooks:
-        _fill(RUN / notebook.name, RUN / notebook.name)
-    _build(session)
+    for path in sorted((folder / "notebooks").glob("*.ipynb")):
+        _fill(path, path)
 
 
 @nox.session
 def book(session):
     """Build the book from the notebooks that ``nox -s execute`` has run."""
-    _install(session)
-    if not STAGE.exists():
-        session.error("no notebook has been run yet: nox -s execute does that, and builds the book too")
-    _build(session)
+    with _alone(session):
+        _install(session)
+        if not STAGE.exists():
+            session.error("no complete run of the notebooks is here: nox -s execute makes it, and builds the book too")
+        _build(session)
 
 
 @nox.session
@@ -174,14 +188,36 @@ def _fill(path, run):
     _write(path, notebook)
 
 
+@contextmanager
+def _alone(session):
+    """Refuse a second session in this clone that runs notebooks or builds the book."""
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        try:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            session.error("another nox session runs the notebooks or builds the book in this clone: wait for its end")
+        yield
+
+
+@contextmanager
 def _stage():
-    """Copy the book's sources to a build folder, so that executed notebooks do not touch tracked files."""
+    """A new folder with the book's sources, which takes the place of the old one if no error occurs.
+
+    Executed notebooks thus do not touch tracked files, and a run that was killed leaves the last complete one.
+    """
+    for left in BUILD.glob("unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = BUILD / f"unfinished-{os.getpid()}"  # programs of a killed session may still write to theirs
+    folder.mkdir()
+    shutil.copy(HERE / "_toc.yml", folder)
+    (folder / "_config.yml").write_text(_config(_address()), encoding="utf-8")
+    shutil.copytree(HERE / "book", folder / "book", ignore=shutil.ignore_patterns("look"))
+    (folder / "notebooks").mkdir()
+    yield folder
     shutil.rmtree(STAGE, ignore_errors=True)
-    STAGE.mkdir(parents=True)
-    shutil.copy(HERE / "_toc.yml", STAGE)
-    (STAGE / "_config.yml").write_text(_config(_address()), encoding="utf-8")
-    shutil.copytree(HERE / "book", STAGE / "book", ignore=shutil.ignore_patterns("look"))
-    RUN.mkdir()
+    folder.rename(STAGE)
 
 
 def _address():
@@ -209,15 +245,15 @@ def _config(address):
     )
 
 
-def _papermill(notebook):
+def _papermill(notebook, folder):
     """Execute one notebook."""
-    command = ("papermill", "--no-progress-bar", "--cwd", RUN, notebook, RUN / notebook.name)
+    command = ("papermill", "--no-progress-bar", "--cwd", folder, notebook, folder / notebook.name)
     return _quietly(*command, MATPLOTLIBRC=str(HERE / "book" / "matplotlibrc"), TQDM_DISABLE="1")
 
 
-def _explorer():
+def _explorer(folder):
     """Build the explorer, with the page for a galaxy of one's own if npm is there, which it needs once."""
-    return _quietly("python", "-m", "studies.page", "--out", STAGE / "extra" / "explorer")
+    return _quietly("python", "-m", "studies.page", "--out", folder / "extra" / "explorer")
 
 
 def _quietly(program, *arguments, **environment):

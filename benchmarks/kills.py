@@ -1,12 +1,12 @@
 """Commands that are killed, or stopped with Ctrl-C, at random moments; the next run must go on as if nothing had been.
 
 The commands run in a small copy of the project, on simulated archives that a server on this machine hands out slowly.
-Each is killed three times, half of the times at a random moment and half of them just when a file changes, and then
+Each is killed four times, half of the times at a random moment and half of them just when a file changes, and then
 runs to its end. A file is *torn* if it is at its final path with content that no complete run writes; a run *differs*
 if its files are not those of an undisturbed run. Ctrl-C is *untidy* unless it ends in one line, status 130 and no
 temporary files. Counts are written to ``results/kills.csv``.
 
-    python benchmarks/kills.py --kills 10 --interrupts 4
+    python benchmarks/kills.py --kills 8 --interrupts 3
 """
 
 import argparse
@@ -26,6 +26,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,7 @@ from studies import results
 
 HOUSE = Path(__file__).resolve().parents[1]
 COUNT = 16  # galaxies of a sample
+TOGETHER = 4  # kills of a run before it may end
 PARTS = "rgz", "studies", "results", "dodo.py"
 BEGUN = ".partial", ".unfinished"  # endings of temporary files
 
@@ -62,15 +64,23 @@ def rgz(words: str, *makes: str, beside: tuple[str, ...] = ()) -> Command:
     return Command(("-m", "rgz", *words.split()), makes, beside)
 
 
-TINY = "runs/tiny/vdvae.safetensors"
+RECORD = "results/steps.json"
 COMMANDS = {
     "data fetch": rgz("data fetch", "cache/*"),
-    "training set": rgz("study training-set", "runs/train.h5"),
+    "training set": rgz("study training-set", "runs/train.h5", RECORD),
     "train": rgz(
-        "train --preset tiny --steps 110 --batch 4", TINY, beside=("runs/tiny/log.csv", "runs/tiny/checkpoint.pt")
+        "train --preset tiny --steps 110 --batch 4 --out artifacts",
+        "artifacts/vdvae.safetensors",
+        beside=("artifacts/log.csv", "artifacts/checkpoint.pt"),
     ),
-    "encode": rgz(f"encode --weights {TINY}", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
+    "encode": rgz("encode", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
+    "study": rgz("study cnn", "results/cnn.csv", RECORD),
     "look": rgz("look images --output found.jsonl", "found.jsonl"),
+    "survey": rgz(
+        "survey sources.csv --images images --out survey --rows 5",
+        "survey/*",
+        "survey/dataset/**/*",
+    ),
 }
 
 
@@ -163,11 +173,18 @@ def world(folder: Path) -> Path:
     Thread(target=server.serve_forever, daemon=True).start()
     registry = archives(folder / "archives", f"http://127.0.0.1:{server.server_port}")
     (clone / "rgz" / "data" / "archives.csv").write_text(registry)
-    code = clone / "rgz" / "data" / "fetch.py"
-    code.write_text(code.read_text().replace('f"doi:{self.doi}/', 'f"{self.doi}/'))  # an address, in this registry
+    for name, known, new in (
+        ("rgz/data/fetch.py", 'f"doi:{self.doi}/', 'f"{self.doi}/'),  # an address, in this registry
+        ("studies/cnn.py", "epochs: int = 60", "epochs: int = 1"),
+    ):
+        code = clone / name
+        code.write_text(code.read_text().replace(known, new))
     (clone / "images").mkdir()
+    lines = ["id,ra,dec,file"]
     for number, image in enumerate(simulate.sources(20, seed=6).images.astype(float)):
         (clone / "images" / f"{number}.fits").write_bytes(_field(255 * image / image.max(), 10 + number, 2.0))
+        lines.append(f"s{number},{10 + number},2.0,{number}.fits")
+    (clone / "sources.csv").write_text("\n".join(lines))
     return clone
 
 
@@ -175,7 +192,7 @@ def environment(clone: Path, name: str) -> dict[str, str]:
     """Variables of a command."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RGZ_")}
     given = {"PYTHONPATH": str(clone), "RGZ_CACHE": str(clone / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    given |= {"RGZ_ARTIFACTS": str(HOUSE / "artifacts")} if name.startswith("look") else {}
+    given |= {"RGZ_ARTIFACTS": str(HOUSE / "artifacts")} if name in ("look", "survey") else {}
     return kept | given | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -190,7 +207,7 @@ def started(clone: Path, name: str) -> subprocess.Popen:
 
 def made(clone: Path, patterns: tuple[str, ...]) -> list[Path]:
     """The files that are there, temporary ones left out."""
-    found = [path for pattern in patterns for path in clone.glob(pattern)]
+    found = [path for pattern in patterns for path in clone.glob(pattern) if path.is_file()]
     return [path for path in found if path.suffix not in BEGUN and not path.name.startswith("tmp")]
 
 
@@ -212,7 +229,9 @@ def torn(clone: Path, name: str, allowed: dict[Path, list[bytes]]) -> list[str]:
     """Files at their final paths that are incomplete."""
     command = COMMANDS[name]
     found = [
-        path.name for path in made(clone, command.makes) if not any(same(path, one) for one in allowed.get(path, ()))
+        path.name
+        for path in made(clone, command.makes)
+        if not any(same(path, one) for one in allowed.get(path, ())) and not part(path, allowed.get(path, ()))
     ]
     for path in (path for pattern in command.beside for path in clone.glob(pattern)):
         try:
@@ -253,11 +272,18 @@ def same(path: Path, content: bytes) -> bool:
     return found[::2] == known[::2] and np.allclose([*map(float, found[1::2])], [*map(float, known[1::2])], 0, 1e-3)
 
 
+def part(path: Path, contents: Iterable[bytes]) -> bool:
+    """Whether a table consists of whole lines of earlier and later ones, as one does that is completed in steps."""
+    known = {line for content in contents for line in content.splitlines(keepends=True)}
+    return path.suffix == ".csv" and set(path.read_bytes().splitlines(keepends=True)) <= known
+
+
 def remove(clone: Path, name: str, first: dict[Path, bytes]) -> None:
     """Put the files that a command makes back to what they were before it ran for the first time."""
     command = COMMANDS[name]
     for path in (path for pattern in command.makes + command.beside for path in clone.glob(pattern)):
-        path.unlink()
+        if path.is_file():
+            path.unlink()
     for path, content in first.items():
         path.write_bytes(content)
 
@@ -265,7 +291,7 @@ def remove(clone: Path, name: str, first: dict[Path, bytes]) -> None:
 def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Random) -> dict[str, object]:
     """Counts of one command."""
     command = COMMANDS[name]
-    first = {path: path.read_bytes() for pattern in command.makes for path in clone.glob(pattern)}
+    first = {path: path.read_bytes() for path in made(clone, command.makes)}
     seconds = finished(clone, name)
     right = {path: path.read_bytes() for path in made(clone, command.makes)}
     allowed = {path: [content, first.get(path, content)] for path, content in right.items()}
@@ -284,7 +310,7 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
                 counts["untidy"] += 1
                 print(f"{name}: untidy, status {status}, left {left}: {told[-600:]}", flush=True)
     while counts["kills"] < kills:
-        if counts["kills"] % 3 == 0:
+        if counts["kills"] % TOGETHER == 0:
             remove(clone, name, first)
         if stopped(clone, name, seconds, signal.SIGKILL, rng)[0] != -signal.SIGKILL:
             remove(clone, name, first)  # it had ended before
@@ -294,7 +320,7 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
         if broken := torn(clone, name, allowed):
             counts["torn"] += 1
             print(f"{name}: torn {broken}", flush=True)
-        if counts["kills"] % 3 == 0 or counts["kills"] == kills:
+        if counts["kills"] % TOGETHER == 0 or counts["kills"] == kills:
             finished(clone, name)
             if not all(same(path, content) for path, content in right.items()):
                 counts["differ"] += 1
@@ -307,8 +333,8 @@ def tried(clone: Path, name: str, kills: int, interrupts: int, rng: random.Rando
 def main() -> None:
     """Kill and stop all commands, and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=10, help="times that each command is killed")
-    parser.add_argument("--interrupts", type=int, default=4, help="times that each command is stopped with Ctrl-C")
+    parser.add_argument("--kills", type=int, default=8, help="times that each command is killed")
+    parser.add_argument("--interrupts", type=int, default=3, help="times that each command is stopped with Ctrl-C")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=COMMANDS, help="commands, if not all")
     chosen = parser.parse_args()

@@ -3,7 +3,8 @@
 Each kind of file starts from a small valid one. Bits are flipped, pieces moved or cut off, numbers, header cards and
 JSON values replaced; mostly before the file is packed, so that its check sums hold. A reader *goes wrong* if it raises
 anything but ``BadInput``, prints a warning, crashes, or takes more than 10 s or 1 GB. Such files are kept in
-``runs/robustness``, and the counts are written to ``results/robustness.csv``.
+``runs/robustness``, and the counts are written to ``results/robustness.csv``. A tenth as many files are dropped into
+the page for a galaxy of one's own, in headless Chromium.
 
     python benchmarks/robustness.py --files 2000 --seed 0
 """
@@ -20,6 +21,7 @@ from multiprocessing import get_context, set_forkserver_preload
 from pathlib import Path
 
 import numpy as np
+import robustness_page
 from robustness_files import kinds
 from tqdm import tqdm
 
@@ -181,6 +183,16 @@ def tried(name: str, count: int, seed: int, number: int, folder: Path) -> dict:
     return {"kind": name, "tried": count} | counts | {"seconds": max(seconds), "megabytes": max(memory), "seed": seed}
 
 
+def in_the_page(count: int, seed: int, folder: Path) -> dict:
+    """Counts of outcomes of files that are dropped into the page of the book."""
+    row, kept = robustness_page.tried(kinds(folder), mutated, count, seed, folder)
+    for number, (told, data) in enumerate(kept):
+        KEPT.mkdir(parents=True, exist_ok=True)
+        (KEPT / f"page-{seed}-{number}").write_bytes(data)
+        print(f"page {told}", flush=True)
+    return row
+
+
 def main() -> None:
     """Try all kinds and write the counts."""
     import tempfile
@@ -196,6 +208,8 @@ def main() -> None:
         names = [chosen.kind] if chosen.kind else known
         share = -(-chosen.files // len(names))
         rows = [tried(name, share, chosen.seed, known.index(name), Path(folder)) for name in names]
+        if not chosen.kind:
+            rows.append(in_the_page(chosen.files // 10, chosen.seed, Path(folder)))
     print(*rows, sep="\n")
     if not chosen.kind:
         results.write("robustness", rows)

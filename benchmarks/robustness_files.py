@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import dodo
-from rgz.app import tables
+from rgz.app import survey, tables
 from rgz.data import archives, cutout, detect, sample, simulate
 from rgz.errors import BadInput
 from rgz.features import codes
@@ -60,6 +60,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
         ),
         "PNG": Kind(".png", _picture(grey, "PNG"), _look, _png),
         "JPEG": Kind(".jpg", _picture(grey, "JPEG"), _look),
+        "mosaic": Kind(".fits", plane, _mosaic, edit="cards"),
+        "mosaic in gzip": Kind(".fits.gz", plane, _mosaic, gzip.compress, "cards"),
+        "tar of cut-outs": Kind(".tar", plane, _member, _member_of_tar, "cards"),
         "batches": Kind(".tar.gz", pickle.dumps(_batch(), protocol=2), archives.read_batches, _tarred),
         **_hdf5(),
         **_safetensors(folder),
@@ -84,6 +87,26 @@ def _look(path: Path) -> None:
                 raise AssertionError("a cut-out of nothing")
             return
     raise refused
+
+
+def _survey(images: Path, files: list[str] | None) -> None:
+    """What a survey does with a source and the folder or file that has its image."""
+    way, columns = survey._located(images, files, np.array([150.0]), np.array([2.0]))
+    source = {"id": "a", "ra": 150.0, "dec": 2.0} | {name: values[0] for name, values in columns.items()}
+    if not survey._opened(source, way, hosts=False).pixels.any():
+        raise AssertionError("a cut-out of nothing")
+
+
+def _mosaic(path: Path) -> None:
+    _survey(path, None)
+
+
+def _member(path: Path) -> None:
+    _survey(path, ["b/data_batch_1"])
+
+
+def _member_of_tar(data: bytes) -> bytes:
+    return gzip.decompress(_tarred(data))
 
 
 def _pixels() -> np.ndarray:
@@ -228,7 +251,9 @@ def _tables(folder: Path) -> dict[str, Kind]:
     for form, ending in forms.items():
         sources.write(folder / f"valid{ending}", format=form, overwrite=True)
         edit = "cards" if form == "fits" else "numbers"
-        made[f"table {ending}"] = Kind(ending, (folder / f"valid{ending}").read_bytes(), tables.items, edit=edit)
+        data = (folder / f"valid{ending}").read_bytes()
+        made[f"table {ending}"] = Kind(ending, data, tables.items, edit=edit)
+        made[f"catalogue {ending}"] = Kind(ending, data, survey._catalogue, edit=edit)
     flat = Table([tables._flat(row) for row in rows])
     flat.write(folder / "flat.csv", format="ascii.csv", overwrite=True)
     lines = "\n".join(map(json.dumps, rows)).encode()

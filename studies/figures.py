@@ -1,7 +1,9 @@
 """Figures that several chapters show. Each function draws in new or given axes; none shows or saves a figure."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,3 +70,8 @@ def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Ax
     if len(groups) > 1:
         ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
     return ax
+
+
+def linked(name: str) -> str:
+    """The name of a galaxy as a link to it in the explorer, for the tables of the chapters."""
+    return f'<a href="../explorer/index.html#{quote(name)}">{escape(name)}</a>'

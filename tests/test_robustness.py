@@ -1,8 +1,11 @@
 """Damaged and hostile files are answered or refused in one line: a short run on every reader, and what was found."""
 
+import gzip
 import json
 import pickle
+import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy.table import Table
 from safetensors.numpy import load_file, save_file
 
-from rgz.app import cli, tables
+from rgz.app import cli, survey, tables
 from rgz.data import archives, cutout, detect, sample, simulate
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
@@ -24,8 +28,9 @@ from rgz.transforms.prepare import Recipe
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KINDS = (
     "FITS", "FITS with check sums", "FITS in gzip", "FITS in zip", "FITS in tiles", "FITS cube", "PNG", "JPEG",
-    "batches", "codes", "sample", "network", "density", "classifier",
+    "mosaic", "mosaic in gzip", "tar of cut-outs", "batches", "codes", "sample", "network", "density", "classifier",
     "table .csv", "table .ecsv", "table .vot", "table .fits", "table .parquet",
+    "catalogue .csv", "catalogue .ecsv", "catalogue .vot", "catalogue .fits", "catalogue .parquet",
     "results .jsonl", "results .csv", "scores", "steps",
 )  # fmt: skip
 
@@ -56,6 +61,48 @@ def test_damaged_files_are_answered_or_refused(robustness, kinds, tmp_path, name
         path.write_bytes(data)
         outcome, message = robustness._outcome(kinds[name].read, path)
         assert outcome != "wrong", message
+
+
+@pytest.fixture(scope="module")
+def page(robustness, browser, tmp_path_factory):
+    """Drop a file into the page, whose network is replaced: what is answered."""
+    import robustness_page
+
+    with robustness_page.served(tmp_path_factory.mktemp("page")) as address:
+        shown = browser.new_page()
+        shown.goto(address)
+        yield lambda name, data: robustness_page.dropped(shown, name, data)
+
+
+@pytest.mark.slow
+def test_damaged_files_in_the_page_are_answered_or_refused(robustness, kinds, page):
+    for draw in range(12):
+        kind = kinds[("FITS", "FITS in gzip", "PNG")[draw % 3]]
+        data = robustness.mutated(kind, np.random.default_rng([9, draw])) if draw > 2 else kind.pack(kind.inner)
+        found, text, _ = page(f"a{kind.ending}", data)
+        assert found != "wrong", text
+        assert draw > 2 or found == "answered"
+
+
+@pytest.mark.slow
+def test_the_page_takes_no_more_memory_than_an_image_needs(kinds, page):
+    summed = bytearray(kinds["FITS with check sums"].inner)
+    summed[-50_000] ^= 1
+    png = bytearray(kinds["PNG"].inner)
+    png[16:24] = struct.pack(">II", 20_000, 20_000)
+    jpeg = kinds["JPEG"].inner
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg = jpeg[: frame + 5] + struct.pack(">HH", 60_000, 60_000) + jpeg[frame + 9 :]
+    begun = gzip.compress(kinds["FITS"].inner[:2880] + bytes(300 << 20), 1)
+    for data, message in {
+        bytes(summed): "check sum",
+        bytes(png): "20000×20000",
+        jpeg: "60000",
+        begun: "256 MiB",
+    }.items():
+        found, text, seconds = page("a", data)
+        assert (found, message in text) == ("refused", True), text
+        assert seconds < 10
 
 
 def test_what_goes_wrong_is_counted_as_wrong(robustness):
@@ -199,6 +246,132 @@ def test_control_c_is_one_line_and_status_130(monkeypatch, capsys):
     assert (stopped.value.code, capsys.readouterr().err) == (130, "rgz: stopped\n")
 
 
+def written(path, pixels, header=None, first=None, **checks):
+    units = [fits.PrimaryHDU() if first is None else first, fits.ImageHDU(pixels, header, name="SCI")]
+    fits.HDUList(units if first is not None else [fits.PrimaryHDU(pixels, header)]).writeto(path, **checks)
+    return path
+
+
+@pytest.fixture(scope="module")
+def field():
+    return simulate.source("FRII", np.random.default_rng(4), snr=80).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (0, 2, 1, 3)])
+def test_axes_of_one_plane_may_be_anywhere(tmp_path, field, order):
+    known = [("RA---TAN", 150.0, 75.5, -0.0005), ("DEC--TAN", 2.0, 75.5, 0.0005), ("FREQ", 1.4e9, 1, 1e6)]
+    known.append(("STOKES", 1, 1, 1))
+    header = fits.Header()
+    for number, axis in enumerate(order, 1):
+        header.update({f"{key}{number}": known[axis][n] for n, key in enumerate(("CTYPE", "CRVAL", "CRPIX", "CDELT"))})
+    path = written(tmp_path / "a.fits", np.expand_dims(field, tuple(3 - np.flatnonzero(np.array(order) > 1))), header)
+    assert cutout.open_cutout(path).place == pytest.approx((150.0, 2.0), abs=1e-3)
+    assert cutout.read_cutout(survey._section(str(path), (150.0, 2.0)), "a", (150.0, 2.0)).snr > 50
+
+
+def test_an_empty_check_sum_is_none(tmp_path, field):
+    header = detect.north_up(field.shape, 1.8, 150.0, 2.0).to_header()
+    header["DATASUM"] = ""
+    assert cutout.open_cutout(written(tmp_path / "a.fits", field, header)).snr > 50
+
+
+def test_what_was_read_is_said_of_an_image_without_a_source(tmp_path, field):
+    header = detect.north_up(field.shape, 1.8, 150.0, 2.0).to_header()
+    path = written(tmp_path / "a.fits", field, header, fits.PrimaryHDU(np.ones((50, 50), np.float32), header))
+    with pytest.raises(BadInput, match="HDU 0 was read, of 0 PRIMARY, 1 SCI; choose another one with --hdu"):
+        cutout.open_cutout(path)
+
+
+def test_what_the_finder_adds_to_a_zip_file_does_not_count(tmp_path, kinds):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("a.fits", "__MACOSX/._a.fits", ".DS_Store"):
+            archive.writestr(name, kinds["FITS"].inner)
+    assert cutout.open_cutout(tmp_path / "a.zip").snr > 50
+
+
+def mosaics(kinds, field):
+    """What is wrong with a mosaic, as bytes, and what is said of it."""
+    plain, summed = kinds["FITS"].inner, bytearray(kinds["FITS with check sums"].inner)
+    summed[-field.nbytes // 2] ^= 1
+    return {
+        "no image with celestial coordinates": plain.replace(b"CTYPE1", b"XTYPE1"),
+        "Checksum verification failed": bytes(summed),
+        "more than there are": plain[:-20_000],
+        "give one plane of it": kinds["FITS cube"].inner,
+        "not a complete gzip file": gzip.compress(plain)[:-99],
+        "outside of the sky": plain.replace(b"RA---TAN", b"RA---SIN").replace(b"DEC--TAN", b"DEC--SIN").replace(
+            b"CRPIX1  =                 75.5", b"CRPIX1  =            9999999.5"
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_of_a_mosaic_the_same_is_refused_as_of_any_image(kinds, field, tmp_path, number):
+    message, data = list(mosaics(kinds, field).items())[number]
+    path = tmp_path / "a.fits"
+    path.write_bytes(data)
+
+    def read():
+        way, columns = survey._located(path, None, np.array([150.0]), np.array([2.0]))
+        survey._opened({"id": "a", "ra": 150.0, "dec": 2.0, "file": columns["file"][0]}, way, hosts=False)
+
+    with pytest.raises(BadInput, match=message):
+        read()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: data[:-1000]], ids=["packed", "without padding"])
+def test_a_mosaic_may_be_packed_or_lack_its_padding(kinds, tmp_path, pack):
+    path = tmp_path / "a.fits.gz"
+    path.write_bytes(pack(kinds["FITS"].inner))
+    assert kinds["FITS"].inner.endswith(bytes(1000))
+    assert cutout.read_cutout(survey._section(str(path), (150.0, 2.0)), "a", (150.0, 2.0)).snr > 50
+
+
+@pytest.mark.parametrize(
+    ("ending", "ra", "dec", "unit"),
+    [
+        (".csv", "150", "2", None), (".csv", "10:00:00", "+02:00:00", None), (".vot", "10 00 00", "+02 00 00", None),
+        (".fits", 150.0, 2.0, "degrees"), (".ecsv", 10.0, 2.0, "hourangle"),
+    ],
+)  # fmt: skip
+def test_positions_of_a_catalogue_are_those_of_a_table(tmp_path, ending, ra, dec, unit):
+    path = tmp_path / f"a{ending}"
+    table = Table({"file": ["a.fits"], "ra": [ra], "dec": [dec]})
+    if unit == "degrees":
+        table["ra"].unit = "deg"
+        table.write(path)
+        path.write_bytes(path.read_bytes().replace(b"'deg     '", b"'degrees '"))
+    else:
+        table["ra"].unit = unit
+        table.write(path, format={".csv": "csv", ".vot": "votable", ".ecsv": "ascii.ecsv"}[ending])
+    ((_, place),) = tables.items(path)
+    assert cutout.parse_position(*place) == pytest.approx((150, 2))
+    assert survey._catalogue(path)[1:3] == (pytest.approx([150]), pytest.approx([2]))
+
+
+def test_the_mark_with_which_excel_begins_a_table_is_no_part_of_a_name(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufefffile,ra,dec\na.fits,150,2\n", encoding="utf-8")
+    assert tables.items(path) == [(tmp_path / "a.fits", ("150", "2"))]
+
+
+@pytest.mark.parametrize("values", [[[150.0, 1.0]], [True], [1 + 1j], ["NA"]])
+def test_columns_of_a_catalogue_that_are_no_angles(tmp_path, values):
+    path = tmp_path / "a.ecsv"
+    Table({"file": ["a"], "ra": values, "dec": values}).write(path)
+    with pytest.raises(BadInput, match="not a readable catalogue"):
+        survey._catalogue(path)
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "it is empty"), ("file,ra,dec\n", "has no rows")])
+def test_tables_of_nothing(tmp_path, text, message):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    for read in (tables.items, survey._catalogue):
+        with pytest.raises(BadInput, match=message):
+            read(path)
+
+
 def test_a_hundred_trillion_columns_are_refused(kinds, tmp_path):
     for kind in ("table .fits", "FITS in tiles"):
         data, path = kinds[kind].inner, tmp_path / f"a{kinds[kind].ending}"
@@ -212,3 +385,18 @@ def test_a_hundred_trillion_columns_are_refused(kinds, tmp_path):
     assert tables.items(table) is None  # it is read as an image, and then refused
     with pytest.raises(BadInput, match="not a table of scores"):
         tables.scores(table, np.array(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": None}, "it has no file"), ({"ra": "x"}, "could not convert"), ({"peak_over_noise": "x"}, "could not"),
+        ({"code": []}, "it has no codes"), ({"status": None}, "it has no status"),
+    ],
+)  # fmt: skip
+def test_results_that_lack_what_a_map_needs(kinds, tmp_path, change, message):
+    path = tmp_path / "a.jsonl"
+    rows = [json.loads(line) | change for line in kinds["results .jsonl"].inner.splitlines()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match=message):
+        tables.coded(path)

@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from rgz import artifacts
+from rgz.features import codes
 from rgz.models import checkpoint
 from studies import validity
 from studies.claims import FLOORS, select
@@ -14,7 +17,7 @@ from studies.results import read
 
 HOUSE = Path(__file__).parents[1]
 INTRO = (HOUSE / "book" / "intro.md").read_text(encoding="utf-8")
-BOX = "width of the box"
+BOX, FOREST = "width of the box", "isolation forest"
 
 
 def values(table, *keys, **wanted):
@@ -102,6 +105,48 @@ def confusions():
     return (rows["label"] + " called " + answers)[wrong].value_counts()
 
 
+def extents():
+    """Median angular size in the catalogue, arcsec, of the FRI and FRII of MiraBest whose class is certain."""
+    table = codes.read_codes(None, "mirabest")[0]
+    rows = pd.DataFrame({"label": np.asarray(table["label"]), "name": np.asarray(table["name"])})[table["confident"]]
+    return rows["name"].str.split("_").str[-1].astype(float).groupby(rows["label"]).median()
+
+
+def percentiles():
+    """Median anomaly percentile of each class of the Radio Galaxy Dataset."""
+    table = codes.read_codes(None, "rgd")[0]
+    found = read("map").set_index("name").loc[list(table["name"]), "percentile"]
+    return found.groupby(np.asarray(table["label"])).median()
+
+
+def areas(*kinds, resolved=False):
+    """ROC-AUC by detector and kind of injected anomaly, without the two corrected likelihoods, and these two."""
+    rows = select("anomalies", metric="auc").pivot(index="detector", columns="task", values="value")
+    found = [task.removesuffix(", among resolved") for task in rows if task.endswith("resolved")]
+    rows = rows[[f"{one}, among resolved" * resolved or one for one in kinds or found]]
+    corrected = rows.index.isin(["MAF, corrected for complexity", "MAF, typicality"])
+    return rows[~corrected].dropna(), rows[corrected]
+
+
+def active(given, chosen="at random", way="regression"):
+    """ROC-AUC of rankings of MeerKAT sources with some scores."""
+    return select("interest", metric="auc", way=way, given=given, chosen=chosen).iloc[0]
+
+
+def ablation(note, column):
+    rows = read("ablations")
+    return rows[rows["note"].str.contains(note)][column].iloc[0]
+
+
+def within(sample):
+    """Accuracy of the best classifier on codes, cross-validated within a sample."""
+    if sample == "rgd":
+        return transfer("MiraBest to RGD")["same sample"].max()
+    return scores(sample={"mirabest": "MiraBest Confident", "frdeep-first": "FR-DEEP FIRST"}[sample])[
+        "VDVAE code"
+    ].max()
+
+
 CATALOGUES = ("mirabest", "rgd", "frdeep-first")
 LEADS = [f"{validity.HOST} − {other}" for other in (validity.COMPONENTS, validity.NETWORK)]
 PAIR, ACROSS, BACK = "mirabest → rgd", "frdeep-first → frdeep-nvss", "frdeep-nvss → frdeep-first"
@@ -179,6 +224,21 @@ STATEMENTS = [
         "it is overconfident",
         lambda: values("uncertain", "group", metric="brier")["uncertain"] > 0.25,
     ),
+    ("04-classification", "FRII galaxies are smaller than FRI in this catalogue", lambda: extents().diff()["FRII"] < 0),
+    (
+        "04-classification",
+        "blocks at 4 × 4 carry nearly all of the class",
+        lambda: values("blocks", "blocks", metric="accuracy").pipe(lambda one: one.iloc[0] > one.iloc[-1] - 0.005),
+    ),
+    (
+        "04-classification",
+        "as wide as the differences between most rows",
+        lambda: (
+            select("classification", protocol="official split", metric="accuracy", classifier="stack of four")
+            .iloc[0]
+            .pipe(lambda row: row["high"] - row["low"] > abs(row["value"] - 0.91))
+        ),
+    ),
     (
         "05-similarity",
         "Between FIRST and NVSS the search fails",
@@ -207,6 +267,36 @@ STATEMENTS = [
         "Unaligned pixels fail least often",
         lambda: raw("itself", NOISE, 1) == select("similarity", question="itself", pair=NOISE)["value"].max(),
     ),
+    (
+        "05-similarity",
+        "find their original with all features but unaligned pixels, which hardly find any",
+        lambda: all(
+            raw("itself", one, 1)
+            < 0.1
+            < 0.95
+            < select("similarity", question="itself", pair=one)
+            .query("features != 'pixels, sky orientation'")["value"]
+            .min()
+            for one in ("turned", "mirrored")
+        ),
+    ),
+    (
+        "05-similarity",
+        "the search fails with all features",
+        lambda: select("similarity", question="itself", pair=NOISE)["value"].max() < 0.05,
+    ),
+    (
+        "05-similarity",
+        "(*sky orientation*) do almost as well",
+        lambda: 0 < search("same galaxy", PAIR, 1) - raw("same galaxy", PAIR, 1) < 0.05,
+    ),
+    (
+        "05-similarity",
+        "Aligned pixels are far less reliable",
+        lambda: (
+            search("same galaxy", PAIR, 1, "pixels, aligned", "unscaled, cosine") < raw("same galaxy", PAIR, 1) - 0.1
+        ),
+    ),
     ("06-generation", "A small CNN that sees the images hardly can", lambda: samples("network_auc")[OWN] < 0.6),
     (
         "06-generation",
@@ -228,9 +318,129 @@ STATEMENTS = [
         "the samples cover fewer real galaxies",
         lambda: samples("coverage")[OWN] < samples("coverage").iloc[0],
     ),
+    ("06-generation", "The forest recognises reconstructions, too", lambda: samples("forest_auc")[AGAIN] > 0.9),
+    (
+        "06-generation",
+        "also those with the coarse latents of real galaxies",
+        lambda: samples("properties_auc")["coarse latents of real galaxies"] > 0.6 > samples("properties_auc")[AGAIN],
+    ),
+    (
+        "06-generation",
+        "samples were recognised more easily",
+        lambda: ablation("before the finer part", "samples_auc") > ablation("this book$", "samples_auc") + 0.1,
+    ),
+    (
+        "06-generation",
+        "Training all latents on helps as much, but costs accuracy",
+        lambda: (
+            abs(ablation("more steps of all", "samples_auc") - ablation("this book$", "samples_auc")) < 0.02
+            and ablation("more steps of all", "accuracy") < ablation("this book$", "accuracy") - 0.01
+        ),
+    ),
     ("07-anomaly", "no better than the best simple detector", lambda: lead() < 0),
     ("07-anomaly", "Hybrid galaxies are not outliers", lambda: hybrids("low") < 0.5),
-    ("07-anomaly", "the width of the box is better", lambda: likelihood()[BOX] > likelihood()["−log-likelihood"]),
+    ("07-anomaly", "the width of the box alone better", lambda: likelihood()[BOX] > likelihood()["−log-likelihood"]),
+    (
+        "07-anomaly",
+        "Compact sources have the highest likelihood, bent sources the lowest",
+        lambda: (percentiles().idxmax(), percentiles().idxmin()) == ("compact", "bent"),
+    ),
+    (
+        "07-anomaly",
+        "All detectors find noise, stripes and rings",
+        lambda: min(part.min(axis=None) for part in areas("noise", "stripes", "ring")) > 0.9,
+    ),
+    (
+        "07-anomaly",
+        "all but the two corrected likelihoods find spirals",
+        lambda: areas("spiral")[0].min(axis=None) > 0.95 > 0.9 > areas("spiral")[1].max(axis=None),
+    ),
+    (
+        "07-anomaly",
+        "For these detectors, mirrored halves are the hardest",
+        lambda: set(areas()[0].idxmin(axis=1)) == {"mirrored halves"},
+    ),
+    (
+        "07-anomaly",
+        "both lower the mean ROC-AUC",
+        lambda: areas()[1].mean(axis=1).max() < areas()[0].mean(axis=1)["MAF"],
+    ),
+    (
+        "07-anomaly",
+        "about the same as the likelihood",
+        lambda: (
+            abs(areas(resolved=True)[1].mean(axis=1)["MAF, typicality"] - areas(resolved=True)[0].mean(axis=1)["MAF"])
+            < 0.01
+        ),
+    ),
+    (
+        "07-anomaly",
+        "weaker among resolved sources",
+        lambda: (
+            values("density_checks", "check")
+            .abs()
+            .pipe(
+                lambda one: all(
+                    one[f"spearman_{key}_resolved"] < one[f"spearman_{key}_all"] for key in ("length", "complexity")
+                )
+            )
+        ),
+    ),
+    (
+        "07-anomaly",
+        "and the ensemble has the highest",
+        lambda: (
+            read("density").groupby("model")["nats"].mean().sort_values().index[-2:].tolist() == ["flow", "ensemble"]
+        ),
+    ),
+    (
+        "07-anomaly",
+        "a low likelihood (ROC-AUC",
+        lambda: (
+            areas("bent, excluded from training")[0].loc["MAF"].item() > 0.8
+            and areas("compact, excluded from training")[0].loc["MAF"].item() < 0.2
+        ),
+    ),
+    (
+        "07-anomaly",
+        "an isolation forest does as well",
+        lambda: likelihood()[["−log-likelihood", FOREST]].diff().iloc[1] >= 0,
+    ),
+    (
+        "07-anomaly",
+        "is no better than chance",
+        lambda: (
+            select("interest", metric="auc", way="−log-likelihood, relative to length, area, S/N")
+            .iloc[0]
+            .pipe(lambda row: row["low"] < 0.5 < row["high"])
+        ),
+    ),
+    (
+        "07-anomaly",
+        "30 of them do no better than the width of the box",
+        lambda: active(30)["low"] < likelihood()[BOX] and likelihood()["−log-likelihood"] < active(30)["value"],
+    ),
+    (
+        "07-anomaly",
+        "the code adds little to them",
+        lambda: 0 < active(100)["value"] - active(100, way="regression, plain numbers")["value"] < 0.02,
+    ),
+    (
+        "07-anomaly",
+        "are then harder to rank",
+        lambda: active(100, "proposed")["value"] < active(100)["value"],
+    ),
+    ("07-anomaly", "a little better than their size", lambda: 0 < active(100)["value"] - likelihood()[BOX] < 0.05),
+    (
+        "09-strangers",
+        "Nearly as often as within a catalogue",
+        lambda: 0 < within("mirabest") - outside(validity.HOST, "accuracy")["value"] < 0.05,
+    ),
+    (
+        "09-strangers",
+        "the accuracy on it is lower than within it",
+        lambda: all(outside(validity.HOST, "accuracy", one)["value"] < within(one) for one in CATALOGUES),
+    ),
     (
         "09-strangers",
         "the ROC-AUC with codes is higher than with principal components",

@@ -28,20 +28,45 @@ def together(*parts):
     return Labelled(Table(tables), codes, observed)
 
 
-def test_a_catalogue_left_out_is_tested_and_not_trained_on():
+def test_a_catalogue_left_out_is_tested_and_not_trained_on(monkeypatch):
     twins = known("mirabest", 120, 0)
     other = known("frdeep-first", 120, 1)
     other.table["ra"][:100], other.table["dec"][:100] = twins.table["ra"][:100], twins.table["dec"][:100]
     other.codes[:100], other.observed[:100] = twins.codes[:100], twins.observed[:100]
     other.table["label"][:100] = np.where(twins.table["label"][:100] == "FRI", "FRII", "FRI")  # a leak would be wrong
     everything = together(twins, other, known("rgd", 200, 2))
-    rows = {(row["way"], row["metric"]): row for row in validity.left_out("mirabest", everything, everything)}
+    shown, met = np.arange(len(everything.table)), {}
+
+    def supervised(table, images, asked):  # the CNN takes too long for a test
+        met.update(table=table, images=images, asked=asked)
+        return np.full(len(asked), 0.5)
+
+    monkeypatch.setattr(validity, "supervised", supervised)
+    found = validity.left_out("mirabest", everything, everything, shown)
+    rows = {(row["way"], row["metric"]): row for row in found}
+    assert met["asked"].tolist() == list(range(120))
+    assert met["images"].tolist() == list(range(220, 440))  # neither MiraBest nor what else shows its sources
+    assert set(met["table"]["sample"]) == {"frdeep-first", "rgd"}
+    assert rows[validity.NETWORK, "roc_auc"]["value"] == 0.5
     one = rows[validity.HOST, "accuracy"]
     assert one["galaxies"] == 120
     assert one["low"] <= one["value"] <= one["high"]
     assert one["value"] > 0.65
     assert rows[validity.CENTROID, "accuracy"]["value"] < 0.62  # the class is in the first half
-    assert rows[f"{validity.HOST} − {validity.COMPONENTS}", "accuracy"]["low"] < 1
+    for other in (validity.COMPONENTS, validity.NETWORK):
+        assert rows[f"{validity.HOST} − {other}", "accuracy"]["low"] < 1
+
+
+def test_a_cnn_is_trained_on_the_fri_and_frii_alone(monkeypatch):
+    monkeypatch.setattr(validity, "STEPS", 4)
+    rng = np.random.default_rng(0)
+    table = Table({"label": np.array(["FRI", "FRII", "bent"])[np.arange(96) % 3]})
+    images = rng.integers(20, size=(96, 150, 150)).astype(np.uint8)
+    blank = images * (table["label"] != "bent")[:, None, None]
+    one, other = (validity.supervised(table, shown, images) for shown in (images, blank))
+    np.testing.assert_array_equal(one, other)
+    assert np.isfinite(one).all()
+    assert (one != validity.supervised(table, 255 - images, images)).any()
 
 
 def test_calibration_error_is_zero_for_honest_probabilities_alone():

@@ -1,7 +1,7 @@
 // From an image to a clipped field with its source in the middle, step by step as rgz.data.cutout does it.
 import { position } from "./fits.mjs";
 import { C, Refused } from "./library.mjs";
-import { clippedStatistics, edge, greatest, islands, least, linked, median, resampled, rounded } from "./pixels.mjs";
+import { clippedStatistics, count, edge, greatest, islands, least, linked, median, resampled, rounded } from "./pixels.mjs";
 
 /** The image with square pixels not finer than those of FIRST, and their width; `given` is for files that have none. */
 function squarePixels(image, given, notes) {
@@ -46,9 +46,9 @@ function despeckled(pixels, width, height) {
 function clipped({ pixels, width, height }, notes) {
   const exact = pixels instanceof Float32Array ? Math.fround : Number; // Python computes in the file's precision
   const finite = pixels.filter(Number.isFinite), lowest = least(finite);
-  if (pixels.filter((v) => v === lowest).length > C.CLIPPED * pixels.length) {
+  if (count(pixels, (v) => v === lowest) > C.CLIPPED * pixels.length) {
     const rest = pixels.map((v) => v - lowest), border = edge(pixels, width, height);
-    if (border.filter((v) => v > lowest).length > C.NOISY * border.length) { // only the darker half of the sky was cut off
+    if (count(border, (v) => v > lowest) > C.NOISY * border.length) { // only the darker half of the sky was cut off
       const above = rest.filter((v) => v > 0), [, rms] = clippedStatistics([...above, ...above.map((v) => -v)]);
       notes.push("the darker half of the sky is black: what is left of the noise was clipped");
       return [despeckled(rest.map((v) => (v >= exact(3 * rms) ? v : 0)), width, height), NaN];
@@ -121,7 +121,9 @@ function peakOf(pixels, blank, { name, width, height, pixel }, [x0, y0], notes) 
 
 /** Distance, arcsec, of two sources [x, y, flux] that may be the lobes of one too wide to be classified, or 0. */
 function lobes(centres, { width, height, pixel }) {
-  const arms = centres.map(({ x, y }) => [pixel * (x - (width - 1) / 2) + 1e-6, pixel * (y - (height - 1) / 2)]);
+  const arm = ({ x, y }) => [pixel * (x - (width - 1) / 2) + 1e-6, pixel * (y - (height - 1) / 2)];
+  centres = centres.filter((one) => Math.hypot(...arm(one)) <= C.WIDEST); // others are farther apart than that
+  const arms = centres.map(arm);
   const within = (ratio, factor) => ratio <= factor && ratio >= 1 / factor;
   let widest = 0;
   arms.forEach((a, i) => arms.forEach((b, j) => {

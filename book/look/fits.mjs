@@ -37,14 +37,36 @@ function extent(keys) {
   return [axes, (Math.abs(keys.BITPIX) / 8) * (keys.GCOUNT ?? 1) * ((keys.PCOUNT ?? 0) + count)];
 }
 
+/** Whether the check sums of an HDU, of its data or of all of it, are there and wrong. */
+function isDamaged({ CHECKSUM, DATASUM }, bytes, start, data, end) {
+  if (/^\d+$/.test(DATASUM ?? "") && Number(DATASUM) !== sum(bytes, data, end)) return true;
+  return /^\w{16}$/.test(CHECKSUM ?? "") && ![0, 0xffffffff].includes(sum(bytes, start, end));
+}
+
+/** The 32-bit sum in ones' complement of whole blocks, as the FITS standard defines it. */
+function sum(bytes, start, end) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + start, end - start);
+  let total = 0;
+  for (let at = 0; at < end - start; at += 4) {
+    total += view.getUint32(at);
+    if (total > 0xffffffff) total -= 0xffffffff; // adds the carry
+  }
+  return total;
+}
+
 /** The header and position of the first celestial image, or else of the first image; notes say which was taken. */
 function firstImage(bytes, name) {
   const found = [];
   let compressed = false, primary = null;
   for (let at = 0, number = 0; at < bytes.length; number++) {
+    if (number && text(bytes, at, 8) !== "XTENSION") break; // what follows the last HDU means nothing
     const [keys, data] = readHeader(bytes, at, name);
     const [axes, length] = extent(keys);
     if (!(length >= 0)) throw new Refused(`${name} is not a readable FITS image: fetch or export it again`);
+    const end = data + Math.ceil(length / BLOCK) * BLOCK;
+    if (end <= bytes.length && isDamaged(keys, bytes, at, data, end)) {
+      throw new Refused(`${name} is not a readable FITS image: the check sum of HDU ${number} is wrong; fetch or export it again`);
+    }
     primary ??= keys;
     compressed ||= keys.ZIMAGE === true;
     const isImage = number === 0 || keys.XTENSION === "IMAGE";
@@ -52,7 +74,7 @@ function firstImage(bytes, name) {
       const whole = number && !sky(keys) && !primary.NAXIS ? { ...primary, ...keys } : keys;
       found.push({ number, keys: whole, axes, data, label: `${number} ${keys.EXTNAME ?? (number ? "" : "PRIMARY")}`.trim() });
     }
-    at = data + Math.ceil(length / BLOCK) * BLOCK;
+    at = end;
   }
   if (!found.length && compressed) throw new Refused(`${name} is compressed inside (tiles), which this page does not read: rgz look does`);
   if (!found.length) throw new Refused(`${name} has no image in any of its HDUs: give a file with an image of two axes`);

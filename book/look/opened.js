@@ -1,7 +1,9 @@
 // Browsers load no modules into a page that was opened as a file: say what to do instead.
 "use strict";
 if (location.protocol === "file:") {
-  document.getElementById("status").textContent =
-    "This page needs a web server, because browsers do not let a page opened as a file read the network. " +
-    "In the folder of the built book, run: python -m http.server. Then open http://localhost:8000/explorer/look.html.";
+  const line = document.getElementById("status");
+  line.textContent = "This page needs a web server, because a browser does not let a page that is opened as a file load "
+    + "the network's weights. In the folder of the book, the one above this page's, run python -m http.server, then open "
+    + "http://localhost:8000/explorer/look.html. The explorer also works from its file.";
+  document.querySelector("main").replaceChildren(line);
 }

@@ -19,7 +19,7 @@ export async function readPicture(bytes, name, pixel) {
   const jpeg = begins(bytes, JPEG), { data, width, height } = await decoded(bytes, name);
   let pixels = new Float64Array(width * height);
   for (let i = 0; i < pixels.length; i++) {
-    const [red, green, blue, alpha] = data.subarray(4 * i, 4 * i + 4);
+    const red = data[4 * i], green = data[4 * i + 1], blue = data[4 * i + 2], alpha = data[4 * i + 3];
     if (alpha && Math.max(red, green, blue) - Math.min(red, green, blue) > (jpeg ? 16 : 2)) {
       throw new Refused(`${name} is in colour, which gives no brightness: save it in shades of grey, or as FITS`);
     }
@@ -41,9 +41,25 @@ export async function readPicture(bytes, name, pixel) {
   return { name, pixels, width, height, sky: null, beam: NaN, assumed: C.FIRST_PIXEL, notes };
 }
 
+/** Width and height that a picture claims, before memory is taken for them; zeros if it does not say. */
+function claimed(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), has = (at) => at + 9 <= bytes.length;
+  if (begins(bytes, PNG)) return bytes.length < 24 ? [0, 0] : [view.getUint32(16), view.getUint32(20)];
+  for (let at = 2; has(at) && bytes[at] === 0xff; at += 2 + view.getUint16(at + 2)) { // segments of a JPEG
+    const isFrame = bytes[at + 1] >= 0xc0 && bytes[at + 1] <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(bytes[at + 1]);
+    if (isFrame) return [view.getUint16(at + 7), view.getUint16(at + 5)];
+  }
+  return [0, 0];
+}
+
+function checkSize(width, height, name) {
+  if (Math.max(width, height) > C.LARGEST) throw new Refused(`${name} is ${width}×${height} pixels: cut the galaxy out of it first`);
+}
+
 /** Red, green, blue and alpha of each pixel, unchanged by colour profiles. */
 async function decoded(bytes, name) {
   let bitmap;
+  checkSize(...claimed(bytes), name);
   try {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "none" };
     bitmap = await createImageBitmap(new Blob([bytes]), options);
@@ -51,7 +67,7 @@ async function decoded(bytes, name) {
     throw new Refused(`${name} is not a complete PNG or JPEG picture: save or fetch it again`);
   }
   const { width, height } = bitmap;
-  if (Math.max(width, height) > C.LARGEST) throw new Refused(`${name} is ${width}×${height} pixels: cut the galaxy out of it first`);
+  checkSize(width, height, name);
   const paint = new OffscreenCanvas(width, height).getContext("2d");
   paint.drawImage(bitmap, 0, 0);
   return paint.getImageData(0, 0, width, height);

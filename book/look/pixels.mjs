@@ -5,6 +5,13 @@ import { C } from "./library.mjs";
 export const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
 export const greatest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
+/** How many of some values pass a test. */
+export function count(values, passes) {
+  let found = 0;
+  for (const v of values) if (passes(v)) found++;
+  return found;
+}
+
 /** Middle value of finite numbers. */
 export const median = (values) => ofSorted(Float64Array.from(values).sort(), 0, values.length);
 
@@ -25,12 +32,18 @@ export function clippedStatistics(values) {
 }
 
 function spread(values) {
-  const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, v) => sum + (v - mean) ** 2, 0) / values.length);
+  let sum = 0, squares = 0;
+  for (const v of values) sum += v;
+  const mean = sum / values.length;
+  for (const v of values) squares += (v - mean) * (v - mean);
+  return Math.sqrt(squares / values.length);
 }
 
 /** Rounded to an integer, halves to the even one. */
 export const rounded = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v));
+
+/** Without rounding errors of coordinates: what lies on the last pixel is not beyond it. */
+const noiseless = (v) => Math.round(v * 1e6) / 1e6;
 
 /** Values along the four edges. */
 export function edge(pixels, width, height) {
@@ -63,8 +76,9 @@ export function withoutSentinels(pixels, width, height, notes) {
   const repeated = counts.get(most) >= 8 ? [most] : [];
   const step = levels.length > 1 ? least(levels.slice(1).map((v, i) => v - levels[i])) : 0;
   for (const value of finite.length ? [least(finite), greatest(finite), ...repeated] : []) {
-    const rest = finite.filter((v) => v !== value), same = finite.length - rest.length;
-    if (same <= 1 || !rest.length) continue;
+    const same = count(finite, (v) => v === value);
+    if (same <= 1 || same === finite.length) continue;
+    const rest = finite.filter((v) => v !== value);
     const sky = median(rest), [low, high] = [least(rest), greatest(rest)];
     const beyond = Math.max(low - value, value - high) > 10 * (high - low) && high > low;
     const scatter = Math.max(median(rest.map((v) => Math.abs(v - sky))), step);
@@ -101,15 +115,26 @@ export function islands(pixels, width, height) {
 
 /** For each place [x, y] the first one of its group; neighbours in a group are at most `reach` apart. */
 export function linked(places, reach) {
-  const group = places.map((_, i) => i);
-  for (let changed = true; changed; ) {
-    changed = false;
-    places.forEach((a, i) => places.forEach((b, j) => {
-      if (group[j] >= group[i] || Math.hypot(a[0] - b[0], a[1] - b[1]) > reach) return;
-      group[i] = group[j];
-      changed = true;
-    }));
-  }
+  const group = places.map(() => -1), cells = new Map(), cell = ([x, y]) => [Math.floor(x / reach), Math.floor(y / reach)];
+  places.forEach((place, i) => {
+    const key = cell(place).join();
+    cells.has(key) ? cells.get(key).push(i) : cells.set(key, [i]);
+  });
+  places.forEach((_, first) => {
+    if (group[first] >= 0) return;
+    group[first] = first;
+    for (const queue = [first]; queue.length; ) {
+      const place = places[queue.pop()], [u, v] = cell(place);
+      for (let near = 0; near < 9; near++) {
+        const key = `${u - 1 + (near % 3)},${v - 1 + Math.floor(near / 3)}`, left = [];
+        for (const j of cells.get(key) ?? []) {
+          if (Math.hypot(place[0] - places[j][0], place[1] - places[j][1]) > reach) left.push(j);
+          else if (group[j] < 0) queue.push(j), (group[j] = first);
+        }
+        if (cells.has(key)) cells.set(key, left); // those within reach have their group
+      }
+    }
+  });
   return group;
 }
 
@@ -149,7 +174,8 @@ export function resampled(image, matrix, widths, pixel) {
   const [[a, b], [c, d]] = matrix, determinant = a * d - b * c, made = new Float64Array(size[0] * size[1]);
   for (let i = 0; i < made.length; i++) {
     const east = -((i % size[0]) - (size[0] - 1) / 2) * pixel, north = (Math.floor(i / size[0]) - (size[1] - 1) / 2) * pixel;
-    const x = (d * east - b * north) / determinant + (width - 1) / 2, y = (a * north - c * east) / determinant + (height - 1) / 2;
+    const x = noiseless((d * east - b * north) / determinant + (width - 1) / 2);
+    const y = noiseless((a * north - c * east) / determinant + (height - 1) / 2);
     made[i] = interpolated(blank, width, height, x, y, 1) > 0.5 ? NaN : interpolated(smooth, width, height, x, y, 0);
   }
   const variance = (sigma[0] ** 2 + widths[0] ** 2 / 6 + sigma[1] ** 2 + widths[1] ** 2 / 6) / 2;

@@ -30,10 +30,17 @@ async function load(name) {
   return unpacked(new Uint8Array(await answer.arrayBuffer()));
 }
 
+const ROOM = 1 << 28; // bytes; an image of 2500 × 2500 pixels takes a fifth of it
+
 async function unpacked(bytes) {
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const parts = [], reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  for (let size = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    parts.push(value);
+    if ((size += value.length) > ROOM) throw new Refused("it unpacks to more than 256 MiB");
+  }
 }
 
 onmessage = async ({ data: { file, name, pixel } }) => {
@@ -52,8 +59,8 @@ onmessage = async ({ data: { file, name, pixel } }) => {
 async function read(bytes, name, pixel) {
   try {
     bytes = await unpacked(bytes);
-  } catch {
-    throw new Refused(`${name} is damaged: it cannot be unpacked`);
+  } catch (error) {
+    throw new Refused(`${name} is ${error instanceof Refused ? `too large: ${error.message}` : "damaged: it cannot be unpacked"}`);
   }
   if (isFits(bytes)) return readFits(bytes, name);
   if (isPicture(bytes)) return readPicture(bytes, name, pixel);

@@ -249,10 +249,10 @@ def rank(
     from rgz.tasks import rank as ranking
     from rgz.tasks import search
 
-    files, codes, plain = tables.results(results)
+    files, codes, nats = tables.results(results)
     given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
-    known = ranking.features(codes, plain)
-    expected = ranking.predict(known, given) if scores else -plain[:, 2]
+    known = ranking.features(codes, nats[:, None])
+    expected = ranking.predict(known, given) if scores else -nats
     order = np.argsort(-expected, kind="stable")
     found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
     if output:
@@ -260,7 +260,7 @@ def rank(
     found[found.colnames[1]].info.format = ".2f"
     typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
     typer.echo("\nto score next:")
-    for row in ranking.propose(known, plain[:, 2], given, count):
+    for row in ranking.propose(known, nats, given, count):
         typer.echo(f"  {files[row]}")
 
 
@@ -318,17 +318,19 @@ def generate(
 
 
 def explorer(
-    results: Annotated[Path, typer.Argument(help="Results of rgz look with --codes: .jsonl, .csv, .ecsv, .vot, …")],
+    results: Annotated[Path, typer.Argument(help="Results of rgz look --codes (.jsonl, .csv, …), or a rgz survey.")],
     out: Annotated[Path, typer.Option(help="Folder to write the page into.")] = Path("explorer"),
 ) -> None:
     """Build a web page with a map of your own galaxies and the most similar ones of each; it needs no server.
 
-    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. Half a minute for 5,000.
+    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. It takes half a minute for
+    5,000 galaxies, some minutes for 50,000. Of more than 50,000, the map shows the anomalous ones (at most 25,000),
+    then those with a class, then others at random.
 
     Example: rgz look folder --output results.jsonl --codes;  rgz explorer results.jsonl
     """
     from rgz.app import explorer as explorers
-    from rgz.app import tables
 
-    size = explorers.build(out, tables.coded(results))
-    typer.echo(f"{out / 'index.html'}: {size / 1e6:.2f} MB")
+    size, shown, count = explorers.build(out, results)
+    part = f"a sample of {shown:,} of {count:,}" if shown < count else f"{shown:,}"
+    typer.echo(f"{out / 'index.html'}: {part} galaxies, {size / 1e6:.2f} MB")

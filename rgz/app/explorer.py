@@ -8,6 +8,7 @@ stored as signed bytes, a quarter of their size, and the browser compares them b
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from PIL import Image
 
 from rgz import artifacts, plots
 from rgz.app import tables
-from rgz.errors import BadInput
+from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes as codefile
-from rgz.tasks.search import LINK, SAME
+from rgz.progress import progress
+from rgz.tasks.inspect import ANOMALOUS
+from rgz.tasks.search import LINK, SAME, SearchIndex
 
-__all__ = ["build", "flat", "islands", "payload", "quantised", "save", "sheet", "write"]
+__all__ = ["build", "flat", "islands", "payload", "quantised", "sampled", "save", "sheet", "write"]
 
 WEB = Path(__file__).with_name("web")
 PIXELS = 2e7  # of the sheet with all pictures, which a phone can hold
@@ -44,27 +47,84 @@ NUMBERS = {  # columns to colour by: title, unit, and whether the scale is logar
     "percentile": ("anomaly percentile", "", False),
 }
 OWN = {"area": "area_over_point", "snr": "peak_over_noise", "percentile": "anomaly_percentile"}  # of rgz look
-FEWEST = 10  # galaxies on a map
+FEWEST, MOST = 10, 50_000  # galaxies on a map
+TOGETHER = 1000  # of them decoded at once
+SEED = 0
 
 
-def build(folder: Path, found: Table) -> int:
-    """Write the page for a table of results of ``rgz look`` with codes, and return its size in bytes.
+def build(folder: Path, results: Path) -> tuple[int, int, int]:
+    """Write the page for a file of results of ``rgz look`` with codes, or for a dataset of ``rgz survey``.
 
-    Raises :class:`BadInput` if there are fewer than ten galaxies, or the codes are those of another network.
+    Returns the size in bytes, the number of galaxies on the map, and the number of those in the results. Raises
+    :class:`BadInput` if there are fewer than ten galaxies, or the codes are those of another network.
     """
     from rgz.features.embed import Encoder
 
-    codes, space = tables.numbers(found, *tables.codes(found)), codefile.read_space()
+    found, codes, count = _survey(results) if results.is_dir() else _looked(results)
     if len(found) < FEWEST:
         raise BadInput(f"a map needs at least {FEWEST} galaxies; the results have {len(found)}")
-    pictures = Encoder.from_pretrained().decode(codes.astype(np.float32))  # refuses codes of another length
-    vectors = space.transform(codes)
-    galaxies = Table({"name": found["file"], "sample": ["your images"] * len(found)})
+    encoder, space = Encoder.from_pretrained(), codefile.read_space()
+    parts = np.array_split(codes.astype(np.float32), -(-len(codes) // TOGETHER))
+    bar = progress(parts, "decoding the pictures", unit="part")
+    pictures = np.concatenate(
+        [encoder.decode(part).astype(np.uint8) for part in bar]
+    )  # refuses codes of another length
+    if results.is_dir():  # a catalogue of radio sources does not know the host galaxies
+        space = SearchIndex(np.empty((0, space.matrix.shape[1]), np.float32), Table(), space).about_centroid.space
+    vectors = space.transform(codes[:, -len(space.centre) :])
+    galaxies = Table(
+        {"name": found["name"], "sample": [results.name if results.is_dir() else "your images"] * len(found)}
+    )
+    print(f"placing {len(found):,} galaxies on a map", file=sys.stderr)
     galaxies["x"], galaxies["y"] = flat(vectors).T
     for own, column in ({"ra": "ra", "dec": "dec"} | OWN).items():
         galaxies[own] = tables.numbers(found, column)[:, 0] if column in found.colnames else np.nan
-    galaxies["label"] = list(np.ma.filled(found["class"].astype(str), "")) if "class" in found.colnames else ""
-    return write(folder, payload(galaxies, vectors, "decoded from codes"), pictures)
+    galaxies["label"] = found["class"]
+    data = payload(galaxies, vectors, "decoded from codes") | ({"all": count} if count > len(found) else {})
+    return write(folder, data, pictures), len(found), count
+
+
+def _looked(path: Path) -> tuple[Table, NDArray[Any], int]:
+    """The galaxies of a file of results that are to be on the map, their codes, and the number of all."""
+    found = tables.coded(path)
+    count, columns = len(found), tables.codes(found)
+    for name in {OWN["percentile"], "class"} - set(found.colnames):
+        found[name] = np.nan if name != "class" else ""
+    found["class"] = np.ma.filled(found["class"].astype(str), "")
+    found.rename_column("file", "name")
+    found = found[sampled(tables.numbers(found, OWN["percentile"])[:, 0], np.asarray(found["class"]))]
+    return found, tables.numbers(found, *columns), count
+
+
+def _survey(folder: Path) -> tuple[Table, NDArray[Any], int]:
+    """The same for a dataset of ``rgz survey``, of which the codes of the chosen sources alone are read."""
+    if not (folder / "hats.properties").is_file():
+        raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or name a file of results")
+    with as_bad_input(f"{folder} has no survey that can be read", "install rgz[survey], or make the survey again"):
+        from pyarrow import dataset
+
+        source = dataset.dataset(folder / "dataset", format="parquet")
+        brief = source.to_table(["status", "class", OWN["percentile"]]).to_pandas()
+        seen = np.flatnonzero(brief["status"] != "refused")
+        label = brief["class"].fillna("").to_numpy(str)
+        rows = seen[sampled(brief[OWN["percentile"]].to_numpy(float)[seen], label[seen])]
+        chosen = source.take(rows, columns=["id", "ra", "dec", *OWN.values(), "code"])
+        codes = np.stack(chosen["code"].to_numpy()) if len(rows) else np.empty((0, 0))
+        found = Table({name: chosen[name].to_numpy() for name in ("ra", "dec", *OWN.values())})
+        found["name"], found["class"] = chosen["id"].to_pylist(), label[rows]
+    return found, codes, len(seen)
+
+
+def sampled(percentile: NDArray[np.float64], label: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Rows of at most ``MOST`` galaxies, in order, by their anomaly percentiles (N,) and classes (N,), empty if none.
+
+    The least likely of the anomalous galaxies come first, up to half of the map, then those with a class, then others,
+    each at random with a fixed seed.
+    """
+    turn = np.random.default_rng(SEED).random(len(label)) - (label != "")
+    least = np.argsort(percentile, kind="stable")[: MOST // 2]
+    turn[least[percentile[least] < ANOMALOUS]] -= 2
+    return np.sort(np.argsort(turn, kind="stable")[:MOST])
 
 
 def flat(vectors: NDArray[Any]) -> NDArray[np.intp]:

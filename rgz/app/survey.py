@@ -12,6 +12,7 @@ import logging
 import tarfile
 from collections import Counter
 from functools import lru_cache, partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +26,10 @@ from rgz.errors import BadInput, as_bad_input, first_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from astropy.io import fits
     from astropy.table import Table
     from astropy.wcs import WCS
 
+    from rgz.data import archives
     from rgz.data.cutout import Cutout
 
 __all__ = ["survey"]
@@ -37,6 +38,8 @@ INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its 
 DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
 IDS = "id", "name", "source_id", "source_name", "file"
 PICTURES = ".png", ".jpg", ".jpeg"
+HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
+"""Workers keep freed memory, in bytes; Dask's own settings hand it back each time, which makes a worker slower."""
 NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
 
 
@@ -141,17 +144,29 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
         ra, dec = (_degrees(table, name) for name in ("ra", "dec"))
         known = next((tables.text(table[name]) for name in IDS if name in table.colnames), None)
         files = next((tables.text(table[name]) for name in tables.FILE if name in table.colnames), None)
+    if not len(table):
+        raise BadInput(f"{path} has no rows: give a table of sources")
     lost = ~(np.isfinite(ra) & (np.abs(dec) <= 90))
-    if lost.any() or not len(table):
+    if lost.any():
         raise BadInput(f"{path} has {lost.sum()} of {len(table)} sources without a position: leave them out")
     return known or [str(row) for row in range(len(table))], ra % 360, dec, files
 
 
 def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
-    """A column of angles in degrees, NaN where it has no value."""
+    """A column of angles in degrees (N,), NaN where it has no value; sexagesimal text is in hours for RA."""
+    from astropy.coordinates import Angle
+
     from rgz.app import tables
 
-    return np.asarray(tables.numbers(table, name)[:, 0] * (table[name].unit.to("deg") if table[name].unit else 1))
+    if table[name].ndim > 1:
+        raise ValueError(f"the column {name} has several values in a row")
+    if table[name].dtype.kind in "iuf":
+        return np.asarray(tables.numbers(table, name)[:, 0] * (table[name].unit.to("deg") if table[name].unit else 1))
+    given = tables.text(table[name])
+    try:
+        return np.array([float(one or "nan") for one in given])
+    except ValueError:
+        return np.asarray(Angle([one or "nan" for one in given], "hourangle" if name == "ra" else "deg").deg)
 
 
 def _located(
@@ -184,23 +199,41 @@ def _located(
     return "mosaic", {"file": [str(wide[number]) for number in nearest]}
 
 
-@lru_cache(8)
-def _mosaic(path: Path) -> tuple["fits.ImageHDU", "WCS"]:
-    """The first image of a FITS file, open, and its celestial coordinates."""
-    from astropy.wcs import WCS
+class _Mapped(mmap):
+    """A file mapped into memory; a place after its end can be sought, because the last padding may be missing."""
 
+    def seek(self, place: int, whence: Any = 0) -> None:
+        """Move to a place, at most the end."""
+        super().seek(place if whence else min(place, len(self)), whence)
+
+
+@lru_cache(8)
+def _mosaic(path: Path) -> tuple["archives.Image", "WCS", int]:
+    """The first celestial image of a FITS file, mapped or unpacked, its WCS, and the length of the file in bytes."""
     from rgz.data import archives
 
     with as_bad_input(f"{path} is not a readable FITS mosaic", "fetch it again, or leave it out"):
-        unit = next(one for one in archives.open_fits(path.open("rb")) if one.is_image and len(one.shape) > 1)
-        return unit, WCS(unit.header).celestial
+        data = archives.content(path, str(path))
+        with path.open("rb") as file:  # which the map of it outlives
+            stream: Any = io.BytesIO(data) if isinstance(data, bytes) else _Mapped(file.fileno(), 0, access=ACCESS_READ)
+        length = len(data) if isinstance(data, bytes) else len(stream)
+        image = next(iter(archives.read_images(stream, length).values()), None)
+        if image is None or image.wcs is None:
+            raise BadInput(f"{path} has no image with celestial coordinates: leave it out")
+        if max(image.others, default=1) > 1:
+            raise BadInput(f"{path} has an image of shape {image.unit.shape}: give one plane of it")
+        return image, image.wcs, length
 
 
 def _middle(path: Path) -> tuple[float, float]:
     """RA and Dec of the middle of a mosaic, degrees."""
-    unit, wcs = _mosaic(path)
-    sky = wcs.pixel_to_world((unit.shape[-1] - 1) / 2, (unit.shape[-2] - 1) / 2).icrs
-    return float(sky.ra.deg), float(sky.dec.deg)
+    image, wcs, _ = _mosaic(path)
+    height, width = (image.unit.shape[axis] for axis in image.axes)
+    with as_bad_input(f"{path} has celestial coordinates that cannot be used", "correct its header, or leave it out"):
+        sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+        if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
+            raise ValueError("its middle is outside of the sky")
+        return float(sky.ra.deg), float(sky.dec.deg)
 
 
 def _section(path: str, at: tuple[float, float]) -> bytes:
@@ -209,19 +242,20 @@ def _section(path: str, at: tuple[float, float]) -> bytes:
     from astropy.io import fits
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    from rgz.data import cutout, detect
+    from rgz.data import archives, cutout, detect
 
-    unit, wcs = _mosaic(Path(path))
+    image, wcs, length = _mosaic(Path(path))
     with as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"):
-        pixel = 3600 * float(proj_plane_pixel_scales(wcs).mean())  # arcsec
-        reach = 1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 2
-        middle = np.array(wcs.world_to_pixel(SkyCoord(*at, unit="deg")), float)[::-1]
-        if not ((middle > -0.5) & (middle < np.array(unit.shape[-2:]) - 0.5)).all():
+        sky = SkyCoord(*at, unit="deg")
+        x, y = wcs.world_to_pixel(sky)
+        height, width = (image.unit.shape[axis] for axis in image.axes)
+        if not (-0.5 < x < width - 0.5 and -0.5 < y < height - 0.5):
             raise BadInput(f"{path} does not show {at[0]:.5f} {at[1]:+.5f}, and its middle is the nearest one")
-        window = tuple(slice(max(0, int(one - reach)), int(one + reach) + 1) for one in middle)
-        pixels = np.asarray(unit.section[(0,) * (len(unit.shape) - 2) + window])
-        header = wcs[window].to_header()
-        header.update({name: unit.header[name] for name in ("BMAJ", "BMIN") if name in unit.header})
+        pixel = 3600 * float(proj_plane_pixel_scales(wcs).mean())  # arcsec
+        side = 2 * int(1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 3)
+        pixels, window = archives.section(path, image, None, length, sky, side)
+        header = (window or wcs).to_header()
+        header.update({name: image.header[name] for name in ("BMAJ", "BMIN") if name in image.header})
         fits.PrimaryHDU(pixels, header).writeto(stream := io.BytesIO())
         return stream.getvalue()
 
@@ -293,6 +327,7 @@ def _run(
     distributed: Any, scheduler: str | None, plan: Path, files: dict[int, Path], hosts: bool, way: str
 ) -> list[str]:
     """Run the partitions that have no file yet; what went wrong with each that failed."""
+    import dask.config
     import pyarrow.parquet as pq
     from dask.system import CPU_COUNT  # those that this process may use
 
@@ -308,6 +343,7 @@ def _run(
     local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
     known = pq.read_metadata(plan)
     failed, total = [], sum(known.row_group(number).num_rows for number in files)
+    dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()})
     with as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"):
         client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
     with client, progress(total=total, desc="survey", unit="source") as bar:

@@ -33,6 +33,7 @@ LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
 PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
 LARGEST = 1 << 26  # values in a Parquet file
+NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile", "log_likelihood_nats"  # of results
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
@@ -60,6 +61,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
         raise BadInput(
             f"{path} has the columns {', '.join(table.colnames)}: it needs ra and dec, or file, or all three"
         )
+    if not len(table):
+        raise BadInput(f"{path} has no rows: give a table of files or positions")
     rows = zip(files, *known, strict=True)
     return [(path.parent / one if one else None, (ra, dec) if ra or dec else None) for one, ra, dec in rows]
 
@@ -71,13 +74,18 @@ def catalogue(path: Path, form: str) -> Table:
     """
     table = _table(path, form)
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for column in table.itercols():
+        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
+            column.unit = u.deg
     return table
 
 
 def _table(path: Path, form: str) -> Table:
     """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
     with path.open("rb") as stream:
-        if stream.read(6).startswith(PACKED):
+        if not (start := stream.read(6)):
+            raise ValueError("it is empty")
+        if start.startswith(PACKED):
             raise ValueError("it is compressed: unpack it first")
         stream.seek(0)
         if form == "fits":
@@ -92,11 +100,12 @@ def _table(path: Path, form: str) -> Table:
         with get_xml_iterator(str(path)) as events:
             if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
                 raise ValueError("its data are in another file, which is not read")
-    return Table.read(path, format=form)
+    options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
+    return Table.read(path, format=form, **options)
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it is compressed, or cannot be read, which is then
+    """Whether a FITS file has an image; True if it has no table, is compressed, or cannot be read, which is then
     said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
@@ -104,7 +113,9 @@ def _has_image(path: Path) -> bool:
             if stream.read(6).startswith(PACKED):
                 return True
             stream.seek(0)
-            return any(unit.is_image and len(unit.shape) > 1 for unit in archives.open_fits(stream))
+            units = archives.open_fits(stream)
+            tables = any(unit.header.get("XTENSION") in ("TABLE", "BINTABLE") for unit in units)
+            return not tables or any(unit.is_image and len(unit.shape) > 1 for unit in units)
     except BadInput:
         return True
 
@@ -190,9 +201,13 @@ def coded(path: Path) -> Table:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
             table = _table(path, search.ending(path))
+        if missing := {"file", "status"} - set(table.colnames):
+            raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
-        if not np.isfinite(numbers(table, *codes(table))).all():
+        if not codes(table) or not np.isfinite(numbers(table, *codes(table))).all():
             raise ValueError("it has no codes")
+        for name in set(NUMBERS) & set(table.colnames):
+            numbers(table, name)  # raises for a column of words
         return table
 
 
@@ -207,12 +222,11 @@ def numbers(table: Table, *names: str) -> NDArray[np.float64]:
 
 
 def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
+    """Files (N,), codes (N, D) and log-likelihoods (N,), nats, of :func:`coded` results."""
     table = coded(path)
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
-        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
-        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
+        nats = np.nan_to_num(numbers(table, "log_likelihood_nats")[:, 0], nan=-np.inf)
+        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), nats
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:

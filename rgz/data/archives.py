@@ -156,7 +156,8 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:
     archive = zipfile.ZipFile(stream)
-    files = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+    files = [one for one in archive.infolist() if not PurePosixPath(one.filename).name.startswith(".")]  # macOS adds
+    files = [one for one in files if not one.is_dir()]
     if len(files) != 1 or files[0].file_size > LARGEST:
         raise ValueError(f"it holds {len(files)} files of {sum(one.file_size for one in files)} bytes")
     return archive.open(files[0])
@@ -191,19 +192,19 @@ def read_plane(
     length = data.stat().st_size if isinstance(data, Path) else len(data)
     with (
         as_bad_input(f"{origin} is not a readable FITS image", "fetch or export it again"),
-        warnings.catch_warnings(record=True, action="always") as caught,
         np.errstate(all="ignore"),  # of scaled pixels that overflow
         data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as stream,
-        open_fits(stream, checksum=length <= LARGEST) as units,
     ):
-        images = _images(units)
-        if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
-            raise ValueError(failed[0].strip(".\n"))
+        images = read_images(stream, length)
         if not images:
             raise BadInput(f"{origin} has no image in any of its HDUs: give a file with an image of two axes")
-        number, known = next(iter(images)), ", ".join(f"{one} {units[one].name}".strip() for one in sorted(images))
+        number, known = (
+            next(iter(images)),
+            ", ".join(f"{one} {images[one].unit.name}".strip() for one in sorted(images)),
+        )
         if hdu is not None:
-            number = int(hdu) if str(hdu).isdecimal() else units.index_of(hdu) if hdu in units else -1
+            names = {image.unit.name: one for one, image in reversed(images.items())}
+            number = int(hdu) if str(hdu).isdecimal() else names.get(str(hdu).upper(), -1)
             if number not in images:
                 raise BadInput(f"{origin} has no image in HDU {hdu}: choose one of its images ({known}) with --hdu")
         image = images[number]
@@ -211,18 +212,37 @@ def read_plane(
             image.notes.append("its check sum was not verified, because the file has over 512 MiB")
         if hdu is None and len(images) > 1:
             image.notes.append(f"HDU {number} was read, of {known}; choose another one with --hdu")
-        return *_section(origin, image, plane, length, at, side), image.header, image.notes
+        return *section(origin, image, plane, length, at, side), image.header, image.notes
+
+
+def read_images(stream: IO[bytes], length: int) -> dict[int, "Image"]:
+    """The images of a FITS file of ``length`` bytes by the number of their HDU, the first of which is to be taken.
+
+    Raises ValueError if a check sum is wrong; those of a file over 512 MiB are not verified.
+    """
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        images = _images(open_fits(stream, checksum=length <= LARGEST))
+    if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
+        raise ValueError(failed[0].strip(".\n"))
+    return images
 
 
 def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
     """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
-    if any(unit.header.get("TFIELDS", 0) > 999 for unit in fits.open(stream, disable_image_compression=True)):
+    units = fits.open(stream, disable_image_compression=True)
+    headers = [unit.header for unit in units]
+    if any(header.get("TFIELDS", 0) > 999 for header in headers):
         raise ValueError("it claims more than 999 columns")
+    sums = [header[name] for header in headers for name in ("CHECKSUM", "DATASUM") if name in header]
+    if not sums and not any("ZIMAGE" in header for header in headers):
+        return units
+    if "" in sums:  # there is none
+        options.pop("checksum", None)
     stream.seek(0)
     return fits.open(stream, **options)
 
 
-class _Image(NamedTuple):
+class Image(NamedTuple):
     """An image HDU, its header with what it inherits, celestial WCS, axes of the sky (y, x), lengths of the others."""
 
     unit: Any
@@ -233,7 +253,7 @@ class _Image(NamedTuple):
     notes: list[str]
 
 
-def _images(units: fits.HDUList) -> dict[int, _Image]:
+def _images(units: fits.HDUList) -> dict[int, Image]:
     """The images of at least two axes, by the number of their HDU: celestial ones first, then single planes."""
     images, primary = {}, _legible(units[0].header)
     for number, unit in enumerate(units):
@@ -246,7 +266,7 @@ def _images(units: fits.HDUList) -> dict[int, _Image]:
         axes = axes or tuple(axis for axis, n in enumerate(shape) if n > 1)[-2:]
         if len(axes) == 2 and min(shape[axis] for axis in axes) > 1:
             others = [n for axis, n in enumerate(shape) if axis not in axes]
-            images[number] = _Image(unit, header, wcs, axes, others, notes)
+            images[number] = Image(unit, header, wcs, axes, others, notes)
     return dict(sorted(images.items(), key=lambda item: (item[1].wcs is None, math.prod(item[1].others) > 1)))
 
 
@@ -264,7 +284,8 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     """The celestial WCS of a header, and its axes (y, x) as numpy counts those of the image; None if not usable."""
     with suppress(Exception):  # wcslib and astropy raise almost anything
         whole = WCS(header)
-        wcs, sky, kind = whole.celestial, (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        sky, kind = (whole.wcs.lng, whole.wcs.lat), whole.wcs.lngtyp.strip()
+        wcs = whole if whole.naxis == 2 and sky == (0, 1) else whole.celestial
         frame = wcs.wcs.radesys.strip().upper()
         wcs.wcs.radesys = frame if frame in FRAMES and kind == "RA" else ""  # with galactic axes astropy would use it
         wcs_to_celestial_frame(wcs)  # which astropy may not know
@@ -278,10 +299,13 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
     return None, ()
 
 
-def _section(
-    origin: str, image: _Image, plane: int | None, length: int, at: SkyCoord | None, side: int | None
+def section(
+    origin: str, image: Image, plane: int | None, length: int, at: SkyCoord | None, side: int | None
 ) -> tuple[NDArray[np.float32], WCS | None]:
-    """Pixels (H, W) of a plane, at most ``side`` along an axis, and their WCS."""
+    """Pixels (H, W) of a plane, NaN where blank, at most ``side`` along an axis around ``at``, and their WCS.
+
+    ``length`` is that of the file, in bytes. Raises :class:`BadInput` or ValueError as :func:`read_plane` does.
+    """
     unit, _, wcs, axes, others, _ = image
     count = math.prod(others)
     if (plane is None and count > 1) or not 0 <= (plane or 0) < count:
@@ -301,4 +325,5 @@ def _section(
     key: list[Any] = list(map(int, np.unravel_index(plane or 0, others)))
     for axis, part in zip(axes, window, strict=True):
         key.insert(axis, part)
-    return np.array(unit.section[tuple(key)], dtype=np.float32), wcs
+    pixels = np.array(unit.section[tuple(key)], dtype=np.float32)
+    return pixels.reshape([part.stop - part.start for part in window]), wcs

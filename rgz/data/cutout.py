@@ -48,6 +48,7 @@ FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
+NOISELESS = 6  # decimals of a pixel that celestial coordinates give; what follows is rounding error
 
 Sky = tuple[float, float] | None  # RA and Dec, degrees
 Pixel = tuple[float, float]  # x, y
@@ -286,7 +287,8 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     clipped, rms = _clip(pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
-        raise BadInput(_no_source(image.name, fields.fill(pixels), rms))
+        read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
+        raise BadInput(_no_source(image.name, fields.fill(pixels), rms) + read)
     groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
     x, y = _middle(emission, islands, groups, pixel, target, notes)
@@ -376,7 +378,7 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         return image, wcs, (x, y)
     notes.append(f"pixels of {widths[0]:.2f}″ × {widths[1]:.2f}″ were resampled to {pixel:.2f}″")
     resampled, new = _resample(image, widths, wcs)
-    x, y = (float(v) for v in new.world_to_pixel(wcs.pixel_to_world(x, y)))
+    x, y = (round(float(v), NOISELESS) for v in new.world_to_pixel(wcs.pixel_to_world(x, y)))
     return resampled, new, (x, y)
 
 
@@ -388,7 +390,7 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
     new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
     down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
-    x, y = wcs.world_to_pixel(new.pixel_to_world(across, down))
+    x, y = np.round(wcs.world_to_pixel(new.pixel_to_world(across, down)), NOISELESS)
     sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
     blank = ~np.isfinite(pixels)
     level = np.median(pixels[~blank]) if not blank.all() else 0.0  # of the sky, which need not be zero

@@ -287,8 +287,8 @@ class VDVAE(nn.Module):
         self.weight.fill_(self.config.beta ** (1 - rise))
         return self.fine != before
 
-    def _bottom_up(self, images: Tensor, smallest: int = 1) -> dict[int, Tensor]:
-        """Encoder activations after a GELU, (N, width, r, r), at each resolution r down to the smallest."""
+    def _bottom_up(self, images: Tensor, largest: int, smallest: int = 1) -> dict[int, Tensor]:
+        """Encoder activations after a GELU, (N, width, r, r), at each resolution r from the largest to the smallest."""
         if images.shape[1:] != (1, self.config.size, self.config.size):
             raise ValueError(
                 f"images must be (N, 1, {self.config.size}, {self.config.size}), but these are {tuple(images.shape)}: "
@@ -303,7 +303,8 @@ class VDVAE(nn.Module):
                 h = F.avg_pool2d(h, h.shape[-1] // resolution)
             for block in blocks.children():
                 h = block(h)
-            activations[resolution] = F.gelu(h)
+            if resolution <= largest:
+                activations[resolution] = F.gelu(h)
         return activations
 
     def _top_down(self, count: int, draw: Draw, until: int | None = None) -> Tensor:
@@ -343,11 +344,11 @@ class VDVAE(nn.Module):
         Fine latents have their prior means while they are not trained. With ``seen`` the coarse latents are inferred
         from these images. After ``until`` stochastic blocks the pass ends.
         """
+        largest, last = self.levels[until - 1] if until else self.config.size, None if self.fine else self.coarse
         if seen is None or not self.fine:
-            activations = self._bottom_up(images if seen is None else seen)
+            activations = self._bottom_up(images if seen is None else seen, largest)
         else:
-            activations = self._bottom_up(seen) | self._bottom_up(images, self.config.coarse + 1)
-        last = None if self.fine else self.coarse
+            activations = self._bottom_up(seen, largest) | self._bottom_up(images, largest, self.config.coarse + 1)
         latents: list[Tensor] = []
         gaussians: list[Gaussians] = []
 

@@ -360,6 +360,8 @@ window.addEventListener("hashchange", () => choose(fromAddress()));
 document.documentElement.style.setProperty("--columns", data.columns);
 document.documentElement.style.setProperty("--rows", Math.ceil(count / data.columns));
 $("count").textContent = count.toLocaleString("en");
+$("sampled").hidden = !data.all;
+$("all-count").textContent = data.all?.toLocaleString("en") ?? "";
 $("pictures").textContent = data.pictures;
 $("own").hidden = !data.own; // that page is not always built
 $("book").hidden = !data.book; // a map of one's own galaxies is not in the book

@@ -12,11 +12,11 @@ const across = centred(data.x), down = centred(data.y);
 const visible = new Uint8Array(count).fill(1), tint = new Uint32Array(count), shape = new Uint8Array(count);
 const RAMP = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]; // viridis
 const UNKNOWN = "#777777", EDGE = 20, DIM = 40, OPAQUE = 205; // pixels; opacity of 256
-const MANY = 20000, PATIENCE = 25; // galaxies that get smaller symbols; ms for a frame
+const MANY = 20000, PATIENCE = 150; // galaxies that get smaller symbols; ms at rest before the map is drawn finely
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let view = { x: 0.5, y: 0.5, scale: 1 };
 let chosen = 0, nearest = [], selected = new Set(), loop = [];
-let frame = null, waiting = false, slow = false, rest = 0;
+let frame = null, waiting = false, rest = 0;
 
 /** Positions from 0 to 9999 as numbers from 0 to 1, with the middle of their range at 0.5. */
 function centred(values) {
@@ -75,30 +75,34 @@ const INSIDE = { // of a symbol of radius 1
 };
 const stamps = new Map();
 
-/** Offsets x, y and opacity, 0 … 256, of the pixels of a symbol, one after the other. */
-function stamp(name, radius) {
-  const key = `${name} ${radius.toFixed(1)}`;
+/** A symbol: how far it reaches, and for each of its pixels x, y, opacity (0 … 256), and the place in a row-major image. */
+function stamp(name, radius, width) {
+  const key = `${name} ${radius.toFixed(1)} ${width}`;
   if (stamps.has(key)) return stamps.get(key);
   const made = [], reach = Math.ceil(1.3 * radius), steps = [-0.375, -0.125, 0.125, 0.375];
   for (let y = -reach; y <= reach; y++) {
     for (let x = -reach; x <= reach; x++) {
       const hits = steps.reduce((sum, v) => sum + steps.filter((u) => INSIDE[name]((x + u) / radius, (y + v) / radius)).length, 0);
-      if (hits) made.push(x, y, hits * 16);
+      if (hits) made.push([x, y, hits * 16]);
     }
   }
-  stamps.set(key, Int16Array.from(made));
+  const [x, y, share] = [0, 1, 2].map((part) => Int32Array.from(made, (one) => one[part]));
+  stamps.set(key, { reach, x, y, share, offset: y.map((v, k) => v * width + x[k]) });
   return stamps.get(key);
 }
 
-/** Stamps symbols of one colour each into pixels (width × height). */
+/** Stamps a symbol of one colour into pixels (width × height). */
 function mark(pixels, width, height, marks, x, y, colour, opacity) {
-  const redBlue = colour & 0xff00ff, green = colour & 0x00ff00;
-  for (let at = 0; at < marks.length; at += 3) {
-    const u = x + marks[at], v = y + marks[at + 1];
-    if (u < 0 || v < 0 || u >= width || v >= height) continue;
-    const place = v * width + u, old = pixels[place], share = (marks[at + 2] * opacity) >> 8, rest = 256 - share;
-    const mixed = (((old & 0xff00ff) * rest + redBlue * share) >>> 8) & 0xff00ff;
-    pixels[place] = mixed | ((((old & 0x00ff00) * rest + green * share) >>> 8) & 0x00ff00) | 0xff000000;
+  const { reach, offset, share } = marks, redBlue = colour & 0xff00ff, green = colour & 0x00ff00, middle = y * width + x;
+  const whole = x >= reach && y >= reach && x < width - reach && y < height - reach;
+  for (let k = 0; k < offset.length; k++) {
+    if (!whole && (x + marks.x[k] < 0 || y + marks.y[k] < 0 || x + marks.x[k] >= width || y + marks.y[k] >= height)) continue;
+    const place = middle + offset[k], part = (share[k] * opacity) >> 8;
+    if (part === 256) pixels[place] = colour;
+    else {
+      const old = pixels[place], rest = 256 - part, mixed = (((old & 0xff00ff) * rest + redBlue * part) >>> 8) & 0xff00ff;
+      pixels[place] = mixed | ((((old & 0x00ff00) * rest + green * part) >>> 8) & 0x00ff00) | 0xff000000;
+    }
   }
 }
 
@@ -107,7 +111,7 @@ function swatch(name, colour) {
   const made = Object.assign(document.createElement("canvas"), { className: "swatch", width: 28, height: 28 });
   const pen = made.getContext("2d"), image = pen.createImageData(28, 28), pixels = new Uint32Array(image.data.buffer);
   pixels.fill(pixel(styleOf("--paper")));
-  mark(pixels, 28, 28, stamp(name, 9), 14, 14, pixel(colour), 256);
+  mark(pixels, 28, 28, stamp(name, 9, 28), 14, 14, pixel(colour), 256);
   pen.putImageData(image, 0, 0);
   return made;
 }
@@ -138,11 +142,11 @@ function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
 
 /** The visible galaxy nearest to a place on the canvas, or −1 if none is within reach. */
 function under(x, y, reach) {
-  let best = -1, least = reach * reach;
+  const size = side(), u = view.x + (x - canvas.clientWidth / 2) / size, v = view.y + (y - canvas.clientHeight / 2) / size;
+  let best = -1, least = (reach / size) ** 2;
   for (let i = 0; i < count; i++) {
-    if (!visible[i]) continue;
-    const [px, py] = place(i), far = (px - x) ** 2 + (py - y) ** 2;
-    if (far < least) [least, best] = [far, i];
+    const far = (across[i] - u) ** 2 + (down[i] - v) ** 2;
+    if (far < least && visible[i]) [least, best] = [far, i];
   }
   return best;
 }
@@ -165,16 +169,17 @@ function inside(polygon) {
 
 // ---- drawing ----
 
-/** Draws before the next frame, once, however often it is asked for. */
+/** Draws before the next frame, once, however often it is asked for: many galaxies coarsely until the map is at rest. */
 function redraw() {
+  clearTimeout(rest);
+  if (count > MANY) rest = setTimeout(draw, PATIENCE, true);
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => { waiting = false; draw(); });
+  requestAnimationFrame(() => { waiting = false; draw(count <= MANY); });
 }
 
-/** Draws the map; coarsely as long as it moves, where fine pixels take too long, and finely when it comes to rest. */
-function draw(fine = !slow) {
-  const best = window.devicePixelRatio || 1, ratio = fine ? best : Math.min(best, 1), started = performance.now();
+function draw(fine) {
+  const ratio = fine ? window.devicePixelRatio || 1 : Math.min(window.devicePixelRatio || 1, 1);
   const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
   if (!width || !height) return;
   if (canvas.width !== width || canvas.height !== height || !frame) {
@@ -187,14 +192,11 @@ function draw(fine = !slow) {
   paint.putImageData(frame, 0, 0);
   paint.scale(ratio, ratio);
   lines(radius);
-  slow = (performance.now() - started) * (best / ratio) ** 2 > PATIENCE;
-  clearTimeout(rest);
-  if (ratio < best) rest = setTimeout(draw, 200, true);
 }
 
 function symbols(pixels, width, height, ratio, radius) {
   pixels.fill(pixel(styleOf("--paper")));
-  const size = side() * ratio, marks = data.shapes.map((name) => stamp(name, radius)), margin = 2 * radius;
+  const size = side() * ratio, marks = data.shapes.map((name) => stamp(name, radius, width)), margin = 2 * radius;
   const left = width / 2 - view.x * size, top = height / 2 - view.y * size;
   for (let i = 0; i < count; i++) {
     if (!visible[i]) continue;
