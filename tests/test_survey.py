@@ -140,23 +140,29 @@ def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path):
     np.testing.assert_allclose(codes["cutouts"], codes["mosaics"], atol=0.3)  # of other surroundings, other noise
 
 
+@pytest.fixture
 def one_core():
-    """What a process calls that is to have one worker, as on a machine of one core."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    """As on a machine of one core, a survey that this test starts has one worker."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("processes cannot be bound to a core here")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to a core here")
+@pytest.mark.usefixtures("one_core")
 def test_a_killed_survey_goes_on_and_is_opened_by_lsdb_and_searched(sky, tmp_path):
-    out, options = tmp_path / "out", {"env": ENVIRONMENT, "preexec_fn": one_core}
-    running = subprocess.Popen(command(sky, out), **options, stderr=subprocess.PIPE, start_new_session=True)
+    out = tmp_path / "out"
+    running = subprocess.Popen(command(sky, out), env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
     while running.poll() is None and not list(out.rglob("Npix=*.parquet")):
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("Npix=*.parquet")}
     assert before
-    done = subprocess.run(command(sky, out), **options, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(sky, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "11 sources" in done.stdout
     assert "2 refused" in done.stdout
