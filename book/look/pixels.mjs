@@ -88,7 +88,7 @@ export function withoutSentinels(pixels, width, height, notes, picture = false) 
       const blank = pixels.map((v) => (v === value ? 1 : 0)), { labels, members } = islands(blank, width, height);
       const around = new Set(picture && repeated.includes(value) ? edge(labels, width, height) : members.keys());
       blank.forEach((v, i) => (blank[i] = v && around.has(labels[i])));
-      notes.push(`${count(blank, (v) => v)} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
+      notes.push(`${kept(blank, (v) => v).length} pixels of the value ${Number(value.toPrecision(6))} were treated as blank`);
       return withoutSentinels(pixels.map((v, i) => (blank[i] ? NaN : v)), width, height, notes, picture);
     }
   }
