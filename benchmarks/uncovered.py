@@ -1,8 +1,8 @@
-"""Which lines of the library no test runs, by the first kind that fits: ``results/coverage.csv``.
+"""Which lines of the library no quick test runs, by the first kind that fits: ``results/coverage.csv``.
 
 Lines of processes that tests start count as run, if coverage.py is told to follow them.
 
-    pytest --cov --cov-config=benchmarks/coverage.toml --cov-report=json:coverage.json
+    pytest -m "not slow and not data" --cov --cov-config=benchmarks/coverage.toml --cov-report=json:coverage.json
     python benchmarks/uncovered.py coverage.json
 """
 
@@ -35,7 +35,7 @@ def kind(lines: list[str], tree: ast.Module, number: int) -> str:
 def main() -> None:
     """Count the lines and write the table."""
     files = json.loads(Path(sys.argv[1]).read_text())["files"]
-    counts = {"run by the tests": sum(one["summary"]["covered_lines"] for one in files.values())}
+    counts = {"run by the quick tests": sum(one["summary"]["covered_lines"] for one in files.values())}
     for path, one in files.items():
         text = Path(path).read_text(encoding="utf-8")
         tree, missing = ast.parse(text), set(one["missing_lines"])
@@ -45,7 +45,7 @@ def main() -> None:
             whole |= body if not body & set(one["executed_lines"]) else set()
         for number in sorted(missing):
             found = kind(text.splitlines(), tree, number)
-            found = "function that no test calls" if found == "other branch" and number in whole else found
+            found = "function that no quick test calls" if found == "other branch" and number in whole else found
             counts[found] = counts.get(found, 0) + 1
     total = sum(counts.values())
     rows = [{"kind": name, "lines": n, "share": n / total} for name, n in counts.items()]

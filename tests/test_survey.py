@@ -105,6 +105,13 @@ def test_a_folder_keeps_one_survey(sky, tmp_path):
         SearchIndex.from_survey(tmp_path)
 
 
+def test_ctrl_c_never_reaches_the_workers():
+    before, code = signal.getsignal(signal.SIGINT), "import signal; print(signal.getsignal(signal.SIGINT).name)"
+    with survey._ignoring_interrupts():
+        assert subprocess.check_output([sys.executable, "-c", code], text=True) == "SIG_IGN\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.slow
 def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path):
     """The same three sources as cut-outs, as members of a tar file, and in a mosaic that is larger than they are."""

@@ -9,8 +9,12 @@ missing. A source that cannot be used is a row as well, with the reason.
 import io
 import json
 import logging
+import os
+import signal
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -323,6 +327,17 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
     return len(rows)
 
 
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ctrl-C has no effect in the block, and never on processes that are started in it: this one ends them, while they
+    themselves would each print where they were."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run(
     distributed: Any, scheduler: str | None, plan: Path, files: dict[int, Path], hosts: bool, way: str
 ) -> list[str]:
@@ -344,7 +359,11 @@ def _run(
     known = pq.read_metadata(plan)
     failed, total = [], sum(known.row_group(number).num_rows for number in files)
     dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()})
-    with as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"):
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of what a run that is stopped leaves open
+    with (
+        _ignoring_interrupts(),
+        as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"),
+    ):
         client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
     with client, progress(total=total, desc="survey", unit="source") as bar:
         where = [file.resolve() for file in files.values()]
