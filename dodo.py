@@ -97,11 +97,7 @@ STEPS = {
         version=3,
     ),
     "interest": Step(
-        "studies.interest",
-        ("galaxy_data_h5.zip", "meerkat_interest.h5"),
-        (NETWORK, CODES, DENSITY),
-        tables("interest"),
-        version=2,
+        "studies.interest", ("galaxy_data_h5.zip", "meerkat_interest.h5"), (NETWORK, CODES, DENSITY), tables("interest")
     ),
     "map": Step("studies.map", (*SAMPLES, datasets.FITS_FIELDS), (CODES, DENSITY), tables("map"), version=3),
 }
