@@ -171,9 +171,10 @@ def main() -> None:
     ways[BOTH] = stats.rankdata(ways[DENSITY]) + stats.rankdata(size)
     ways |= {SIZE: size, "peak flux": table["peak_flux"], PUBLISHED: table["protege_score"]}
     nats, score = -ways[DENSITY], table["score"].astype(float)
-    x, more = (rank.features(codes, np.column_stack(columns)) for columns in ([nats], [numbers[:, 1:], nats]))
-    features = {ACTIVE: x, f"{ACTIVE}, codes": x[:, :-1], f"{ACTIVE}, plain numbers": more[:, -3:]}
-    features[f"{ACTIVE}, with {SIZE}"] = rank.features(codes, np.column_stack([nats, size]))
+    inputs, half = np.column_stack([numbers[:, 1:], nats]), codes.shape[1]
+    x = rank.features(codes, inputs)
+    features = {ACTIVE: x, f"{ACTIVE}, codes": x[:, :half], f"{ACTIVE}, plain numbers": x[:, half:]}
+    features[f"{ACTIVE}, with {SIZE}"] = rank.features(codes, np.column_stack([inputs, size]))
     rows = of_ways(score >= INTERESTING, ways) + of_person(features, nats, score)
     results.write("interest", rows, files)
 

@@ -249,10 +249,10 @@ def rank(
     from rgz.tasks import rank as ranking
     from rgz.tasks import search
 
-    files, codes, nats = tables.results(results)
+    files, codes, plain = tables.results(results)
     given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
-    known = ranking.features(codes, nats[:, None])
-    expected = ranking.predict(known, given) if scores else -nats
+    known = ranking.features(codes, plain)
+    expected = ranking.predict(known, given) if scores else -plain[:, 2]
     order = np.argsort(-expected, kind="stable")
     found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
     if output:
@@ -260,7 +260,7 @@ def rank(
     found[found.colnames[1]].info.format = ".2f"
     typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
     typer.echo("\nto score next:")
-    for row in ranking.propose(known, nats, given, count):
+    for row in ranking.propose(known, plain[:, 2], given, count):
         typer.echo(f"  {files[row]}")
 
 

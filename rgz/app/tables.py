@@ -222,11 +222,12 @@ def numbers(table: Table, *names: str) -> NDArray[np.float64]:
 
 
 def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and log-likelihoods (N,), nats, of :func:`coded` results."""
+    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
     table = coded(path)
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
-        nats = np.nan_to_num(numbers(table, "log_likelihood_nats")[:, 0], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), nats
+        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
+        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
+        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
 r"""Rank galaxies by what interests you: a few dozen scores of yours, and a regression on the codes.
 
 No density knows what a person finds interesting. In this *active* mode (after Astronomaly, Lochner & Bassett 2021,
-arXiv:2010.11202), you score some galaxies, say from 1 (dull) to 5. A ridge regression then predicts the scores of all
-others and proposes which to score next. Its features are the numbers of a code, and the rank of its log-likelihood;
-both are scaled to have a total variance of one. Interesting galaxies are rare, so each value of the score has in all
-the same weight. Features, weights and penalty were chosen on FIRST galaxies: bent ones, and unusual ones of MiraBest.
+arXiv:2010.11202), you score some galaxies, say from 1 (dull) to 5. A Gaussian process then predicts the scores of all
+others and proposes which to score next. Its features are the numbers of a code, and the ranks of three plain numbers
+that are not in it: area over that of a point source, S/N, and log-likelihood. Codes and plain numbers are scaled to
+have a total variance of one each. The covariance of two scores is :math:`\exp(-d^2 / 2)` for the distance :math:`d`
+between features, and each score has independent noise of the same variance.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from rgz.errors import BadInput
 
 __all__ = ["features", "predict", "propose"]
 
-PENALTY = 10.0  # on the squared coefficients, over that on the squared error of a score
+SCATTER = 1.0  # variance of a score at fixed features, over that of scores at different ones
 
 
 def features(codes: NDArray[np.floating], plain: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -30,18 +31,16 @@ def features(codes: NDArray[np.floating], plain: NDArray[np.floating]) -> NDArra
 def predict(known: NDArray[np.float64], scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Expected score (N,) of every galaxy, from features (N, K) and scores (N,), NaN where there is none yet.
 
-    It is what would be expected if all values of the score were equally frequent.
-
     Raises :class:`rgz.errors.BadInput` if there are fewer than two different scores.
     """
-    from sklearn.linear_model import Ridge  # its import takes half a second
+    from sklearn.gaussian_process import GaussianProcessRegressor  # its import takes half a second
+    from sklearn.gaussian_process.kernels import RBF
 
     given = np.isfinite(scores)
-    _, value, count = np.unique(scores[given], return_inverse=True, return_counts=True)
-    if len(count) < 2:
+    if len(set(scores[given])) < 2:
         raise BadInput("a ranking needs at least two different scores: score some galaxies high and others low")
-    weight = given.sum() / len(count) / count[value]
-    return np.asarray(Ridge(PENALTY).fit(known[given], scores[given], sample_weight=weight).predict(known))
+    process = GaussianProcessRegressor(RBF(1.0), alpha=SCATTER, optimizer=None, normalize_y=True)
+    return np.asarray(process.fit(known[given], scores[given]).predict(known))
 
 
 def propose(
