@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from astropy.table import Table, vstack
 
+from rgz.app import tables
 from rgz.errors import BadInput
 from rgz.features import metric
 from rgz.tasks import search
@@ -136,19 +137,19 @@ def test_a_cutout_is_found_where_it_is(simulated, monkeypatch):
     assert found["same"].tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("ending", search.FORMATS)
+@pytest.mark.parametrize("ending", tables.FORMATS)
 def test_lists_are_written_whole_and_read_back(galaxies, tmp_path, ending):
     if ending == ".parquet":
         pytest.importorskip("pyarrow")
     codes, table = galaxies
     found = search.build(codes, table, metric.plain(codes)).query(codes[30], at=(10.0, 20.0))
-    search.write(found, tmp_path / f"list{ending}")
+    tables.write(found, tmp_path / f"list{ending}")
     if ending == ".parquet":
         import pyarrow.parquet
 
         names = pyarrow.parquet.read_table(tmp_path / "list.parquet")["name"].to_pylist()
     else:
-        names = Table.read(tmp_path / f"list{ending}", format=search.FORMATS[ending])["name"].tolist()
+        names = Table.read(tmp_path / f"list{ending}", format=tables.FORMATS[ending])["name"].tolist()
     assert [n.decode() if isinstance(n, bytes) else n for n in names] == found["name"].tolist()
     assert [p.name for p in tmp_path.iterdir()] == [f"list{ending}"]
 
@@ -176,7 +177,7 @@ def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
     with pytest.raises(BadInput, match=r"'nobody'.*'g-0'"):
         index.row("nobody")
     with pytest.raises(BadInput, match=r"\.csv.*\.parquet"):
-        search.write(table, tmp_path / "list.xlsx")
+        tables.write(table, tmp_path / "list.xlsx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,6 @@ from test_cutout import fits_file, wcs_of
 from rgz.app import tables
 from rgz.data import simulate
 from rgz.errors import BadInput
-from rgz.tasks import search
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def folder(tmp_path):
 
 
 def listed(folder, name="sources.csv", **columns):
-    Table(columns).write(folder / name, format=search.FORMATS[(folder / name).suffix], overwrite=True)
+    Table(columns).write(folder / name, format=tables.FORMATS[(folder / name).suffix], overwrite=True)
     return folder / name
 
 
@@ -51,7 +50,7 @@ def test_results_are_tables_in_every_format(run, folder, name):
     code, out, err = run("look", folder / "picture.png", folder / "absent.fits", "--output", folder / name, "--codes")
     assert (code, out) == (0, ""), err
     assert "cannot be read" in err
-    found = Table.read(folder / name, format=search.FORMATS[(folder / name).suffix])
+    found = Table.read(folder / name, format=tables.FORMATS[(folder / name).suffix])
     assert list(found["status"]) == ["ok", "refused"]
     assert list(found["file"]) == [str(folder / "picture.png"), str(folder / "absent.fits")]
     assert found["probabilities_FRII"][0] == pytest.approx(

@@ -71,7 +71,6 @@ def look(
     rgz look sources.csv --output results.vot
     """
     from rgz.app import tables
-    from rgz.tasks import search
 
     _check_endings(table, output, plot)
     asked, refused = _listed(files or [], at), 0
@@ -96,7 +95,7 @@ def look(
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        search.write(_together(near), table)
+        tables.write(_together(near), table)
     if plot:
         _draw(kept, plot)
     if refused:
@@ -108,10 +107,9 @@ def look(
 def _check_endings(table: Path | None, output: Path | None, plot: Path | None) -> None:
     """Raise :class:`BadInput` if a file could not be written, before anything is computed."""
     from rgz.app import tables
-    from rgz.tasks import search
 
     if table:
-        search.ending(table)
+        tables.ending(table)
     if output:
         tables.written(output)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
@@ -247,7 +245,6 @@ def rank(
 
     from rgz.app import tables
     from rgz.tasks import rank as ranking
-    from rgz.tasks import search
 
     files, codes, plain = tables.results(results)
     given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
@@ -256,7 +253,7 @@ def rank(
     order = np.argsort(-expected, kind="stable")
     found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
     if output:
-        search.write(found, output)
+        tables.write(found, output)
     found[found.colnames[1]].info.format = ".2f"
     typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
     typer.echo("\nto score next:")
@@ -277,6 +274,7 @@ def similar(
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
+    from rgz.app import tables
     from rgz.data import datasets
     from rgz.tasks import search
 
@@ -286,7 +284,7 @@ def similar(
     row = index.row(name)
     found = (index.of(*sample) if sample else index).query_vector(index.vectors[row], k, index.table[row])
     if table:
-        search.write(found, table)
+        tables.write(found, table)
     found["separation"].info.format = ".3f"
     shown = found["name", "sample", "label", "separation", "same", "link"].pformat(max_lines=-1, max_width=-1)
     typer.echo("\n".join(shown))

@@ -138,9 +138,8 @@ def partitioned(index: NDArray[np.int64], rows: int) -> tuple[NDArray[np.int64],
 def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], list[str] | None]:
     """Identifier, RA and Dec (degrees) and, if it has them, the file of each source of a catalogue."""
     from rgz.app import tables
-    from rgz.tasks import search
 
-    form = search.ending(path)
+    form = tables.ending(path)
     with as_bad_input(f"{path} is not a readable catalogue", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
         table = tables.catalogue(path, form)
         if missing := {"ra", "dec"} - set(table.colnames):

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ from numpy.typing import NDArray
 from rgz import artifacts
 from rgz.data import archives
 from rgz.errors import BadInput, as_bad_input
-from rgz.tasks import search
 
 try:
     import fcntl
 except ImportError:  # on Windows, where two processes that write one file are not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FILE", "LINES", "Item", "catalogue", "coded", "codes", "items", "numbers", "results", "saved", "scores"]
-__all__ += ["text", "written"]
+__all__ = ["FILE", "FORMATS", "LINES", "Item", "catalogue", "coded", "codes", "ending", "items", "numbers", "results"]
+__all__ += ["saved", "scores", "text", "write", "written"]
 
+FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
+FORMATS |= {".fits": "fits"}
+"""Ending of a file name to the format of a table."""
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
 PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
@@ -37,9 +40,36 @@ NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
+def ending(path: Path) -> str:
+    """The format in which a table is read from, or written to, a file of this name.
+
+    Raises
+    ------
+    BadInput
+        Its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
+    """
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
+    if form == "parquet" and find_spec("pyarrow") is None:
+        raise BadInput(f"{path}: Parquet needs pyarrow: pip install pyarrow, or write .vot or .csv")
+    return form
+
+
+def write(table: Table, path: Path) -> None:
+    """Write a table to a file, atomically, in the format of its :func:`ending`."""
+    form = ending(path)
+    if form == "fits":  # which has ASCII alone
+        for name in [one for one in table.colnames if table[one].dtype.kind == "U"]:
+            plain = [str(one).replace("″", '"').encode("ascii", "replace") for one in table[name].tolist()]
+            table[name] = MaskedColumn(plain, mask=getattr(table[name], "mask", False))
+    with artifacts.atomic(path) as partial:
+        table.write(partial, format=form, overwrite=True)
+
+
 def written(path: Path) -> str:
     """Format in which results are written to a file of this name: ``json`` lines, or that of a table."""
-    return "json" if path.suffix.lower() in LINES else search.ending(path)
+    return "json" if path.suffix.lower() in LINES else ending(path)
 
 
 def items(path: Path, alone: bool = True) -> list[Item] | None:
@@ -49,7 +79,7 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     the unit of the column, or as text. Files are looked for beside the table. A FITS file is a table if it is
     ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of these columns.
     """
-    form = search.FORMATS.get(path.suffix.lower())
+    form = FORMATS.get(path.suffix.lower())
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
         return None
     with as_bad_input(f"{path} is not a readable table", "save it as CSV, ECSV, VOTable, FITS or Parquet"):
@@ -162,7 +192,7 @@ def saved(
             with artifacts.atomic(path) as copy:
                 shutil.copyfile(unfinished, copy)
         else:
-            search.write(Table([_flat(row) for row in _whole(stream)]), path)
+            write(Table([_flat(row) for row in _whole(stream)]), path)
     unfinished.unlink(missing_ok=True)
 
 
@@ -200,7 +230,7 @@ def coded(path: Path) -> Table:
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
-            table = _table(path, search.ending(path))
+            table = _table(path, ending(path))
         if missing := {"file", "status"} - set(table.colnames):
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
@@ -236,7 +266,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
-        table = _table(path, search.ending(path))
+        table = _table(path, ending(path))
         given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")

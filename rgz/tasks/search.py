@@ -14,13 +14,12 @@ doi:10.1109/TPAMI.2018.2889473) leads to nearly all of them.
 
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.coordinates import angular_separation
-from astropy.table import MaskedColumn, Row, Table, vstack
+from astropy.table import Row, Table, vstack
 from numpy.typing import NDArray
 
 from rgz import artifacts
@@ -40,9 +39,6 @@ FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give 
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
 LISTED = ("name", "sample", "ra", "dec", "separation", "label", "disputed", "same", "link")
-FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
-FORMATS |= {".fits": "fits"}
-"""Ending of a file name to the format in which :func:`write` writes."""
 
 
 @dataclass(frozen=True)
@@ -286,30 +282,3 @@ def _near(table: Table, at: tuple[float, float] | None) -> NDArray[np.bool_]:
     ra, dec = (np.radians(np.asarray(table[name], float)) for name in ("ra", "dec"))
     separation = angular_separation(ra, dec, *np.radians((np.nan, np.nan) if at is None else at))
     return np.asarray(np.degrees(separation) * 3600 <= SAME)  # False where one is not known
-
-
-def ending(path: Path) -> str:
-    """The format in which a table is written to a file of this name.
-
-    Raises
-    ------
-    BadInput
-        Its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
-    """
-    form = FORMATS.get(Path(path).suffix.lower())
-    if form is None:
-        raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
-    if form == "parquet" and find_spec("pyarrow") is None:
-        raise BadInput(f"{path}: Parquet needs pyarrow: pip install pyarrow, or write .vot or .csv")
-    return form
-
-
-def write(table: Table, path: Path, form: str | None = None) -> None:
-    """Write a table in a format of :data:`FORMATS`, by default by the :func:`ending` of its name, atomically."""
-    form = form or ending(path)
-    if form == "fits":  # which has ASCII alone
-        for name in [one for one in table.colnames if table[one].dtype.kind == "U"]:
-            text = [str(one).replace("″", '"').encode("ascii", "replace") for one in table[name].tolist()]
-            table[name] = MaskedColumn(text, mask=getattr(table[name], "mask", False))
-    with artifacts.atomic(path) as partial:
-        table.write(partial, format=form, overwrite=True)
