@@ -34,4 +34,6 @@ def as_bad_input(problem: str, advice: str) -> Iterator[None]:
     except BadInput:
         raise
     except Exception as error:  # readers of damaged files raise almost anything
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C in compiled code, such as the lock of h5py
+            raise error.__cause__ from None
         raise BadInput(f"{problem} ({first_line(error)}): {advice}") from error
