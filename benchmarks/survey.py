@@ -123,7 +123,7 @@ def graph(folder: Path, count: int) -> dict[str, float]:
     near = search.build(codes, table, space).neighbours(codes, 21)[0]
     changes = [(codefile.read_observed(None, n) - codefile.read_codes(None, n)[1][:, None]) for n in datasets.SAMPLES]
     moved = np.concatenate([one.reshape(-1, codes.shape[1]) for one in changes])
-    moved, half = moved[np.isfinite(moved).all(1)], search.build(codes, table, space).about_centroid.space
+    moved, half = moved[np.isfinite(moved).all(1)], space.about_centroid
     rng = np.random.default_rng(0)
 
     def draw(number: int):
@@ -137,12 +137,11 @@ def graph(folder: Path, count: int) -> dict[str, float]:
         return half.transform(made[:, -len(half.centre) :])
 
     vectors = np.concatenate([draw(min(50_000, count - start)) for start in range(0, count, 50_000)])
-    queries, done = draw(200), folder / "done"
-    done.touch()
-    kept = []
+    queries, kept = draw(200), []
+    (folder / surveys.DONE).touch()
     parts = (vectors[start : start + 10_000] for start in range(0, count, 10_000))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    passed = seconds(lambda: kept.append(surveys._graph(parts, folder, done, count)))
+    passed = seconds(lambda: kept.append(surveys._graph(parts, folder, count)))
     after = resource.getrusage(resource.RUSAGE_SELF)
     exact = search.SearchIndex(vectors, Table({"name": np.arange(count)}), half).nearest(queries, 10)[0]
     found = []

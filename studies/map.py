@@ -50,13 +50,13 @@ def in_fields(table: Table) -> NDArray[np.float64]:
     sky, found = SkyCoord(table["ra"], table["dec"], unit="deg"), np.full(len(table), np.nan)
     stored = archives.members(fetch.fetch(datasets.FITS_FIELDS))
     for name, data in progress(stored, "S/N in fields of FIRST", FIELDS, unit="field"):
-        pixels, wcs, *_ = archives.read_plane(data, name)
-        if wcs is None:
+        field = cutout.read_image(data, name)
+        if field.wcs is None:
             continue
-        middle = wcs.pixel_to_world(*(np.array(pixels.shape[::-1]) - 1) / 2)
+        middle = field.wcs.pixel_to_world(*(np.array(field.pixels.shape[::-1]) - 1) / 2)
         for row in np.flatnonzero(sky.separation(middle).arcsec < REACH):
             with suppress(BadInput):  # too faint there, or the field does not show all of it
-                seen = cutout.read_cutout(data, name, (float(table["ra"][row]), float(table["dec"][row])))
+                seen = cutout.centre(field, (float(table["ra"][row]), float(table["dec"][row])))
                 if seen.given:  # or it is another source
                     found[row] = seen.snr
     return found

@@ -1,8 +1,11 @@
 """Shared fixtures: no network, a simulated sample, a tiny model, and the survey images if they are available."""
 
+import http.server
 import shutil
 import socket
-from functools import cache
+import threading
+from contextlib import contextmanager
+from functools import cache, partial
 
 import matplotlib
 import numpy as np
@@ -77,6 +80,28 @@ def fits_galaxy(tmp_path):
     path.parent.mkdir()
     fits.PrimaryHDU(source.astype(np.float32), wcs.to_header()).writeto(path)
     return path
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A plain static server."""
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture(scope="session")
+def served():
+    """Serve a folder: ``with served(folder) as address``."""
+
+    @contextmanager
+    def serve(folder):
+        handler = partial(Quiet, directory=str(folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
+
+    return serve
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """The page for a reader's own galaxy: its graph gives the library's numbers, and it answers as rgz look does."""
 
-import functools
 import gzip
-import http.server
 import io
-import threading
 
 import numpy as np
 import pytest
@@ -102,13 +99,6 @@ def test_without_npm_the_page_says_what_it_needs(tmp_path, monkeypatch):
 # ---- in a browser ----
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A plain static server."""
-
-    def log_message(self, *_):
-        """Nothing."""
-
-
 @pytest.fixture(scope="module")
 def built(graph, tmp_path_factory):
     """Folder of the built page."""
@@ -125,13 +115,10 @@ def built(graph, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(built):
+def address(built, served):
     """Address of the page on a plain static server."""
-    handler = functools.partial(Quiet, directory=str(built))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(built) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

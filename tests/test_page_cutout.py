@@ -1,13 +1,10 @@
 """The page's own cut-out, in a real browser, is that of the library to the pixel, for fields of many kinds."""
 
 import base64
-import functools
-import http.server
 import io
 import json
 import shutil
 import tarfile
-import threading
 import warnings
 
 import numpy as np
@@ -41,25 +38,16 @@ READ = """async (names) => {
 }"""
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A plain static server."""
-
-    def log_message(self, *_):
-        """Nothing."""
-
-
 @pytest.fixture(scope="module")
-def cut(browser, tmp_path_factory):
+def cut(browser, served, tmp_path_factory):
     """Cut out the sources in files, by name, in the browser; the answers by name."""
     folder = tmp_path_factory.mktemp("cutout")
     for path in pages.SOURCE.glob("*.mjs"):
         shutil.copy(path, folder)
     (folder / "library.json").write_text(json.dumps(pages.library()))
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(folder) as address:
         page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/library.json")
+        page.goto(f"{address}library.json")
 
         def ask(files):
             for name, content in files.items():
@@ -68,7 +56,6 @@ def cut(browser, tmp_path_factory):
 
         yield ask
         page.close()
-        server.shutdown()
 
 
 def unlike(found, files, close):

@@ -19,11 +19,12 @@ from PIL import Image
 
 from rgz import artifacts, plots
 from rgz.app import tables
-from rgz.errors import BadInput, as_bad_input
+from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.progress import progress
+from rgz.tasks import surveys
 from rgz.tasks.inspect import ANOMALOUS
-from rgz.tasks.search import LINK, SAME, SearchIndex
+from rgz.tasks.search import LINK, SAME
 
 __all__ = ["build", "flat", "islands", "payload", "quantised", "sampled", "save", "sheet", "write"]
 
@@ -66,15 +67,12 @@ def build(folder: Path, results: Path) -> tuple[int, int, int]:
     encoder, space = Encoder.from_pretrained(), codefile.read_space()
     parts = np.array_split(codes.astype(np.float32), -(-len(codes) // TOGETHER))
     bar = progress(parts, "decoding the pictures", unit="part")
-    pictures = np.concatenate(
-        [encoder.decode(part).astype(np.uint8) for part in bar]
-    )  # refuses codes of another length
+    pictures = np.concatenate([encoder.decode(part).astype(np.uint8) for part in bar])  # of this network's codes alone
+    sample = "your images"
     if results.is_dir():  # a catalogue of radio sources does not know the host galaxies
-        space = SearchIndex(np.empty((0, space.matrix.shape[1]), np.float32), Table(), space).about_centroid.space
+        space, sample = space.about_centroid, results.name
     vectors = space.transform(codes[:, -len(space.centre) :])
-    galaxies = Table(
-        {"name": found["name"], "sample": [results.name if results.is_dir() else "your images"] * len(found)}
-    )
+    galaxies = Table({"name": found["name"], "sample": [sample] * len(found)})
     print(f"placing {len(found):,} galaxies on a map", file=sys.stderr)
     galaxies["x"], galaxies["y"] = flat(vectors).T
     for own, column in ({"ra": "ra", "dec": "dec"} | OWN).items():
@@ -88,8 +86,9 @@ def _looked(path: Path) -> tuple[Table, NDArray[Any], int]:
     """The galaxies of a file of results that are to be on the map, their codes, and the number of all."""
     found = tables.coded(path)
     count, columns = len(found), tables.codes(found)
-    for name in {OWN["percentile"], "class"} - set(found.colnames):
-        found[name] = np.nan if name != "class" else ""
+    for name, unknown in ((OWN["percentile"], np.nan), ("class", "")):
+        if name not in found.colnames:
+            found[name] = unknown
     found["class"] = np.ma.filled(found["class"].astype(str), "")
     found.rename_column("file", "name")
     found = found[sampled(tables.numbers(found, OWN["percentile"])[:, 0], np.asarray(found["class"]))]
@@ -98,12 +97,7 @@ def _looked(path: Path) -> tuple[Table, NDArray[Any], int]:
 
 def _survey(folder: Path) -> tuple[Table, NDArray[Any], int]:
     """The same for a dataset of ``rgz survey``, of which the codes of the chosen sources alone are read."""
-    if not (folder / "hats.properties").is_file():
-        raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or name a file of results")
-    with as_bad_input(f"{folder} has no survey that can be read", "install rgz[survey], or make the survey again"):
-        from pyarrow import dataset
-
-        source = dataset.dataset(folder / "dataset", format="parquet")
+    with surveys.opened(folder) as source:
         brief = source.to_table(["status", "class", OWN["percentile"]]).to_pandas()
         seen = np.flatnonzero(brief["status"] != "refused")
         label = brief["class"].fillna("").to_numpy(str)

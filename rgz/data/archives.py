@@ -156,8 +156,8 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:
     archive = zipfile.ZipFile(stream)
-    files = [one for one in archive.infolist() if not PurePosixPath(one.filename).name.startswith(".")]  # macOS adds
-    files = [one for one in files if not one.is_dir()]
+    files = [one for one in archive.infolist() if not one.is_dir()]
+    files = [one for one in files if not PurePosixPath(one.filename).name.startswith(".")]  # which macOS adds
     if len(files) != 1 or files[0].file_size > LARGEST:
         raise ValueError(f"it holds {len(files)} files of {sum(one.file_size for one in files)} bytes")
     return archive.open(files[0])
@@ -198,10 +198,8 @@ def read_plane(
         images = read_images(stream, length)
         if not images:
             raise BadInput(f"{origin} has no image in any of its HDUs: give a file with an image of two axes")
-        number, known = (
-            next(iter(images)),
-            ", ".join(f"{one} {images[one].unit.name}".strip() for one in sorted(images)),
-        )
+        number = next(iter(images))
+        known = ", ".join(f"{one} {images[one].unit.name}".strip() for one in sorted(images))
         if hdu is not None:
             names = {image.unit.name: one for one, image in reversed(images.items())}
             number = int(hdu) if str(hdu).isdecimal() else names.get(str(hdu).upper(), -1)

@@ -1,6 +1,6 @@
 """Metrics in which codes are compared: unscaled, standardised, or invariant (within-class whitening)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,15 @@ class Metric:
             length = np.linalg.norm(parts, axis=2, keepdims=True) * np.sqrt(np.float32(self.parts))
             vectors = (parts / np.maximum(length, np.finfo(np.float32).tiny)).reshape(vectors.shape)
         return vectors
+
+    @property
+    def about_centroid(self) -> "Metric":
+        """The same metric for the second half of a code, or for all of it if it has fewer than four parts."""
+        if self.parts < 4:
+            return self
+        numbers, half = (size // 2 for size in self.matrix.shape)  # parts are mapped one by one
+        matrix = self.matrix[numbers:, half:]
+        return replace(self, centre=self.centre[numbers:], matrix=matrix, parts=self.parts // 2)
 
 
 def plain(codes: NDArray[Any], cosine: bool = True) -> Metric:

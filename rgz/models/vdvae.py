@@ -344,7 +344,8 @@ class VDVAE(nn.Module):
         Fine latents have their prior means while they are not trained. With ``seen`` the coarse latents are inferred
         from these images. After ``until`` stochastic blocks the pass ends.
         """
-        largest, last = self.levels[until - 1] if until else self.config.size, None if self.fine else self.coarse
+        largest = self.levels[until - 1] if until else self.config.size  # that the latents need
+        last = None if self.fine else self.coarse
         if seen is None or not self.fine:
             activations = self._bottom_up(images if seen is None else seen, largest)
         else:

@@ -12,7 +12,7 @@ more than a million sources of a survey it is approximate: a graph on disk (HNSW
 doi:10.1109/TPAMI.2018.2889473) leads to nearly all of them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,12 +144,10 @@ class SearchIndex:
     @cached_property
     def about_centroid(self) -> "SearchIndex":
         """The same galaxies by the second half of their codes, or by the whole codes if the metric has no parts."""
-        if self.space.parts < 4:  # the codes of a survey have the second half alone
+        space = self.space.about_centroid
+        if space is self.space:  # the codes of a survey have the second half alone
             return self
-        numbers, half = len(self.space.centre) // 2, self.vectors.shape[1] // 2
-        vectors = self.vectors[:, half:] * np.float32(np.sqrt(2) if self.space.cosine else 1)
-        matrix = self.space.matrix[numbers:, half:]  # parts are mapped one by one
-        space = replace(self.space, centre=self.space.centre[numbers:], matrix=matrix, parts=self.space.parts // 2)
+        vectors = self.vectors[:, self.vectors.shape[1] // 2 :] * np.float32(np.sqrt(2) if space.cosine else 1)
         return SearchIndex(vectors, self.table, space)
 
     def query_vector(self, vector: NDArray[np.float32], k: int, known: Row) -> Table:

@@ -5,6 +5,8 @@ the centroid of the emission, because a catalogue of radio sources does not know
 Malkov & Yashunin 2020, doi:10.1109/TPAMI.2018.2889473) links each vector to near ones; a search follows these links.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,19 @@ from rgz.features.metric import Metric
 from rgz.progress import progress
 from rgz.tasks.search import SearchIndex
 
-__all__ = ["index"]
+__all__ = ["index", "opened"]
 
+DONE = "hats.properties"  # written last
 EXACT = 1_000_000  # codes that are held in memory
 LINKS, ADDING, SEARCHING = 16, 96, 1024  # of each vector of a graph; candidates when it is added, and in a search
 
 
 def index(folder: Path, where: Any = None) -> SearchIndex:
     """The index over a dataset of ``rgz survey``: see :meth:`rgz.tasks.search.SearchIndex.from_survey`."""
-    done = folder / "hats.properties"
-    if not done.is_file():
-        raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or run that again")
-    with as_bad_input(f"{folder} cannot be searched", "install rgz[survey], or make the survey again"):
-        from pyarrow import dataset
+    with opened(folder) as source:
+        from pyarrow.dataset import field
 
-        source, seen = dataset.dataset(folder / "dataset", format="parquet"), dataset.field("status") != "refused"
+        seen = field("status") != "refused"
         seen = seen if where is None else seen & where
         count = source.count_rows(filter=seen)
         if not count:
@@ -41,18 +41,31 @@ def index(folder: Path, where: Any = None) -> SearchIndex:
         large = count > EXACT
         if large and where is not None:
             raise BadInput(f"the filter leaves {count:,} sources: search without it, and filter what is found")
-        whole = codefile.read_space()
-        space = SearchIndex(np.empty((0, whole.matrix.shape[1]), np.float32), Table(), whole).about_centroid.space
+        space = codefile.read_space().about_centroid
         found = source.to_table(["id", "ra", "dec", "class"], filter=seen)
         table = Table({name: found[name].to_numpy() for name in ("ra", "dec")})
         table["name"], table["sample"] = found["id"].to_numpy().astype(str), folder.resolve().name
         table["label"] = found["class"].fill_null("").to_numpy().astype(str)
         parts = (_mapped(batch["code"], space) for batch in source.to_batches(columns=["code"], filter=seen))
         if large:
-            vectors, graph = np.empty((0, space.matrix.shape[1]), np.float32), _graph(parts, folder, done, count)
+            vectors, graph = np.empty((0, space.matrix.shape[1]), np.float32), _graph(parts, folder, count)
         else:
             vectors, graph = np.concatenate(list(parts)), None
     return SearchIndex(vectors, table, space, graph)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """The sources of a dataset of ``rgz survey``, a dataset of pyarrow, refused ones among them.
+
+    Raises :class:`BadInput` if the survey is not complete, or cannot be read in the block.
+    """
+    if not (folder / DONE).is_file():
+        raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or run that again")
+    with as_bad_input(f"{folder} cannot be read as a survey", "install rgz[survey], or make the survey again"):
+        from pyarrow import dataset
+
+        yield dataset.dataset(folder / "dataset", format="parquet")
 
 
 def _mapped(codes: Any, space: Metric) -> NDArray[np.float32]:
@@ -61,13 +74,13 @@ def _mapped(codes: Any, space: Metric) -> NDArray[np.float32]:
     return space.transform(values.reshape(len(codes), -1)[:, -len(space.centre) :])
 
 
-def _graph(parts: Any, folder: Path, done: Path, count: int) -> Any:
+def _graph(parts: Any, folder: Path, count: int) -> Any:
     """The graph over all vectors, read from the disk as it is needed; built first if it is older than the survey."""
     from usearch.index import Index
 
     path = folder / "search.usearch"
     made: Any = None
-    if not path.is_file() or path.stat().st_mtime < done.stat().st_mtime:
+    if not path.is_file() or path.stat().st_mtime < (folder / DONE).stat().st_mtime:
         with artifacts.atomic(path) as partial, progress(None, "building the index", count, unit="code") as bar:
             for vectors in parts:
                 if made is None:
