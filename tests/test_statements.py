@@ -156,7 +156,7 @@ STATEMENTS = [
     ("02-vdvae", "rising with the resolution", lambda: rates() == sorted(rates())),
     (
         "02-vdvae",
-        "leave the coarse ones empty. Free nats fill them, but the codes classify less well.",
+        "the coarse ones carry almost no information. Free nats fill them, but the codes classify less well.",
         lambda: (
             ablation("fine latents from the start", "rate_coarse") < 1 < ablation("100 free nats", "rate_coarse")
             and ablation("100 free nats", "accuracy") < ablation("before the finer part", "accuracy")
@@ -187,7 +187,7 @@ STATEMENTS = [
     ),
     (
         "03-reconstruction",
-        "model the pixels better than the plain VAE",
+        "the VDVAE models the pixels better than the plain VAE",
         lambda: values("reconstruction", "method", metric="bits_per_dimension").idxmin() == "VDVAE",
     ),
     (
@@ -202,7 +202,7 @@ STATEMENTS = [
     ),
     (
         "04-classification",
-        "does not differ significantly from that of a supervised CNN",
+        "does not differ significantly from that of the supervised CNN",
         lambda: interval("MiraBest Confident").prod() <= 0,
     ),
     ("04-classification", "here the CNN is ahead", lambda: interval("FR-DEEP NVSS")["high"] < 0),
@@ -355,7 +355,7 @@ STATEMENTS = [
     ),
     (
         "06-generation",
-        "Training all latents on helps as much, but costs accuracy",
+        "Continuing the training of all latents helps as much, but lowers the accuracy",
         lambda: (
             abs(ablation("more steps of all", "samples_auc") - ablation("this book$", "samples_auc")) < 0.02
             and ablation("more steps of all", "accuracy") < ablation("this book$", "accuracy") - 0.01
@@ -376,7 +376,7 @@ STATEMENTS = [
     ),
     (
         "07-anomaly",
-        "all but the two corrected likelihoods find spirals",
+        "all but the two modified likelihoods",
         lambda: areas("spiral")[0].min(axis=None) > 0.95 > 0.9 > areas("spiral")[1].max(axis=None),
     ),
     (
@@ -454,11 +454,15 @@ STATEMENTS = [
         "are then harder to rank",
         lambda: active(100, "proposed")["value"] < active(100)["value"],
     ),
-    ("07-anomaly", "a little better than their size", lambda: 0 < active(100)["value"] - likelihood()[BOX] < 0.05),
+    (
+        "07-anomaly",
+        "its advantage over a ranking by size is within the uncertainties",
+        lambda: active(100)["low"] < likelihood()[BOX] < active(100)["value"],
+    ),
     (
         "09-strangers",
-        "Nearly as often as within a catalogue",
-        lambda: 0 < within("mirabest") - outside(validity.HOST, "accuracy")["value"] < 0.05,
+        "Less often than within one catalogue",
+        lambda: outside(validity.HOST, "accuracy")["value"] < within("mirabest"),
     ),
     (
         "09-strangers",
@@ -485,13 +489,6 @@ STATEMENTS = [
         "09-strangers",
         "differences in accuracy are not significant",
         lambda: all(outside(one, "accuracy")["low"] <= 0 <= outside(one, "accuracy")["high"] for one in LEADS),
-    ),
-    (
-        "09-strangers",
-        "By the shape alone, slightly fewer do",
-        lambda: (
-            0 < outside(validity.HOST, "accuracy")["value"] - outside(validity.CENTROID, "accuracy")["value"] < 0.03
-        ),
     ),
     (
         "09-strangers",
