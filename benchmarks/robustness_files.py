@@ -63,7 +63,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "mosaic": Kind(".fits", plane, _mosaic, edit="cards"),
         "mosaic in gzip": Kind(".fits.gz", plane, _mosaic, gzip.compress, "cards"),
         "tar of cut-outs": Kind(".tar", plane, _member, _member_of_tar, "cards"),
-        "batches": Kind(".tar.gz", pickle.dumps(_batch(), protocol=2), archives.read_batches, _tarred),
+        "batches": Kind(".tar.gz", pickle.dumps(_batch(), protocol=3), archives.read_batches, _tarred),
         **_hdf5(),
         **_safetensors(folder),
         **_tables(folder),

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import pickle
 import struct
 import sys
 import zipfile
@@ -125,11 +124,6 @@ def test_names_from_files_do_not_reach_the_terminal_as_control_characters():
 def test_control_c_in_compiled_code_is_no_bad_input():
     with pytest.raises(KeyboardInterrupt), as_bad_input("a.h5 is damaged", "make it again"):
         raise SystemError("a lock returned a result with an exception set") from KeyboardInterrupt()
-
-
-def test_keys_of_a_batch_that_are_no_text():
-    with pytest.raises(BadInput, match="not a plain data batch"):
-        archives.unpickle(pickle.dumps({b"\xff\xfe": 1}))
 
 
 def edited(path, key, edit):
