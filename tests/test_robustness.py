@@ -229,7 +229,7 @@ def test_a_mosaic_larger_than_memory_is_read_around_a_position(tmp_path, monkeyp
 
 def test_groups_of_many_islands_take_little_memory():
     places = np.random.default_rng(0).uniform(0, 1e5, (50_000, 2))  # all pairs would be 20 GB
-    groups = detect.linked(places, 57.6)
+    groups = sample.linked(places, 57.6)
     assert len(set(groups)) > 1000
     assert (groups <= np.arange(len(places))).all()
 

@@ -282,9 +282,7 @@ def section(
     window = [slice(0, n) for n in shape]
     if side and max(shape) > side:
         if at is None or wcs is None:
-            raise BadInput(
-                f"{origin} is {shape[1]}×{shape[0]} pixels: give the position of the source, --at RA DEC"
-            )
+            raise BadInput(f"{origin} is {shape[1]}×{shape[0]} pixels: give the position of the source, --at RA DEC")
         middle = np.nan_to_num(wcs.world_to_pixel(at))[::-1]
         starts = [int(np.clip(round(v) - side // 2, 0, max(0, n - side))) for v, n in zip(middle, shape, strict=True)]
         window = [slice(start, min(start + side, n)) for start, n in zip(starts, shape, strict=True)]

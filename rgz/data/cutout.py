@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from rgz.data import archives, detect
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
+from rgz.data.sample import linked
 from rgz.errors import BadInput, as_bad_input, first_line
 from rgz.transforms import fields
 
@@ -291,7 +292,7 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     if not len(islands):
         read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
         raise BadInput(_no_source(image.name, fields.fill(image.pixels), rms) + read)
-    groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
+    groups = linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     sources = _sources(islands, groups)
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
     x, y = _middle(emission, sources, pixel, target, notes)

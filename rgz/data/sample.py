@@ -88,12 +88,19 @@ def positions(table: Table) -> SkyCoord:
     return SkyCoord(table["ra"], table["dec"], unit="deg")
 
 
-def connected(pairs: tuple[NDArray[Any], ...], count: int) -> NDArray[Any]:
-    """For each of ``count`` items, the first item to which a chain of pairs, two arrays (M,), connects it."""
-    from scipy.sparse import coo_array  # its import takes a tenth of a second
-    from scipy.sparse.csgraph import connected_components
+def linked(places: NDArray[Any], reach: float) -> NDArray[Any]:
+    """Friends of friends: for each position (N, D) the first row of its group, whose members are at most ``reach`` apart,
+    directly or through a chain of others.
 
-    links = coo_array((np.ones(len(pairs[0])), pairs), shape=(count, count))
+    >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]), 30)
+    array([0, 1, 0, 0])
+    """
+    from scipy.sparse import coo_array  # these imports take a tenth of a second each
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    pairs = KDTree(places).query_pairs(reach, output_type="ndarray").T  # (2, M)
+    links = coo_array((np.ones(pairs.shape[1]), tuple(pairs)), shape=(len(places), len(places)))
     _, group = connected_components(links, directed=False)
     return np.asarray(np.unique(group, return_index=True)[1][group])
 
@@ -103,12 +110,10 @@ def same_source(table: Table, arcsec: float) -> NDArray[Any]:
 
     Rows within ``arcsec`` of each other, directly or through a chain of such rows, are one source.
     """
-    from scipy.spatial import KDTree  # its import takes a tenth of a second
-
-    known = np.flatnonzero(np.isfinite(table["ra"]))
-    tree = KDTree(positions(table[known]).cartesian.xyz.value.T)  # of unit vectors
-    pairs = tree.query_pairs(2 * np.sin(np.radians(arcsec / 3600) / 2), output_type="ndarray")
-    return connected(tuple(known[pairs].T), len(table))
+    source, known = np.arange(len(table)), np.flatnonzero(np.isfinite(table["ra"]))
+    places = positions(table[known]).cartesian.xyz.value.T  # unit vectors
+    source[known] = known[linked(places, 2 * np.sin(np.radians(arcsec / 3600) / 2))]
+    return source
 
 
 def disputed(table: Table, arcsec: float) -> NDArray[np.str_]:
@@ -120,7 +125,7 @@ def disputed(table: Table, arcsec: float) -> NDArray[np.str_]:
     >>> disputed(table, 10).tolist()
     ['FRI, bent', 'FRI, bent', '']
     """
-    source, classes = same_source(table, arcsec).tolist(), defaultdict[int, set[str]](set)
+    source, classes = same_source(table, arcsec), defaultdict[int, set[str]](set)
     for number, label in zip(source, map(str, table["label"]), strict=True):
         classes[number] |= {label} - {""}
     return np.array([", ".join(sorted(classes[one])) if len(classes[one]) > 1 else "" for one in source])
@@ -159,14 +164,15 @@ def read_columns(group: h5py.Group, names: Iterable[str]) -> Table:
 
 def check_size(file: h5py.File) -> None:
     """Raise ValueError if the data sets of an HDF5 file claim over a gigabyte, or lie in other files; few bytes can."""
-    sizes = [0]
+    sizes = []
 
-    def outside(name: str, one: h5py.HLObject) -> str | None:
-        sizes.append(one.nbytes if isinstance(one, h5py.Dataset) else 0)
-        return name if isinstance(one, h5py.Dataset) and (one.external or one.is_virtual) else None
+    def outside(name: str, link: Any) -> str | None:
+        one = file[name] if isinstance(link, h5py.HardLink) else None
+        if isinstance(one, h5py.Dataset):
+            sizes.append(one.nbytes)
+        return name if one is None or (isinstance(one, h5py.Dataset) and (one.external or one.is_virtual)) else None
 
-    linked = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
-    if elsewhere := linked or file.visititems(outside):
+    if elsewhere := file.visititems_links(outside):
         raise ValueError(f"its {elsewhere} is a link or lies in another file, which is not read")
     if sum(sizes) > LARGEST:
         raise ValueError(f"it claims {sum(sizes)} bytes, over 1 GiB")
