@@ -120,7 +120,7 @@ def paired_auc_difference(normal: Scores, anomalous: dict[str, Scores]) -> list[
 def baseline_densities(values: NDArray[Any], groups: NDArray[Any], held_out: NDArray[Any]) -> list[Row]:
     """Mean log-likelihood, nats, of whitened codes (M, kept) under Gaussians and mixtures fitted to the same folds.
 
-    ``values`` are (N, kept); rows of one of the ``groups`` (N,) stay together, as in :func:`rgz.models.flow.fit_ensemble`.
+    ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.fit_ensemble`.
     """
     rows: list[Row] = []
     for fold, (seen, stop) in enumerate(GroupKFold(FOLDS).split(values, groups=groups)):

@@ -268,10 +268,7 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
 def section(
     origin: str, image: Image, plane: int | None, length: int, at: SkyCoord | None, side: int | None
 ) -> tuple[NDArray[np.float32], WCS | None]:
-    """Pixels (H, W) of a plane, NaN where blank, at most ``side`` along an axis around ``at``, and their WCS.
-
-    ``length`` is that of the file, in bytes. Raises :class:`BadInput` or ValueError as :func:`read_plane` does.
-    """
+    """What :func:`read_plane` reads of an image in a file of ``length`` bytes: pixels (H, W) and their WCS."""
     unit, wcs, count = image.unit, image.wcs, math.prod(image.others)
     if (plane is None and count > 1) or not 0 <= (plane or 0) < count:
         raise BadInput(f"{origin} holds an image of shape {unit.shape}: choose one plane with --plane 0 to {count - 1}")

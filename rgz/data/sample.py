@@ -89,8 +89,7 @@ def positions(table: Table) -> SkyCoord:
 
 
 def linked(places: NDArray[Any], reach: float) -> NDArray[Any]:
-    """Friends of friends: for each position (N, D) the first row of its group, whose members are at most ``reach`` apart,
-    directly or through a chain of others.
+    """Friends of friends: for each position (N, D) the first row that chains of steps of at most ``reach`` lead to.
 
     >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]), 30)
     array([0, 1, 0, 0])
@@ -106,9 +105,9 @@ def linked(places: NDArray[Any], reach: float) -> NDArray[Any]:
 
 
 def same_source(table: Table, arcsec: float) -> NDArray[Any]:
-    """For each row, the number of the first row that is the same source; its own if it is alone or has no position.
+    """For each row the first row of its source; rows within ``arcsec``, also in chains (:func:`linked`), are one.
 
-    Rows within ``arcsec`` of each other, directly or through a chain of such rows, are one source.
+    A row without a position is a source of its own.
     """
     source, known = np.arange(len(table)), np.flatnonzero(np.isfinite(table["ra"]))
     places = positions(table[known]).cartesian.xyz.value.T  # unit vectors
