@@ -90,21 +90,19 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], l
     names = sorted((n for n in batches if n.startswith("data_batch")), key=lambda n: (len(n), n))
     if not names or "test_batch" not in batches:
         raise BadInput(f"{path} holds no data_batch_* and test_batch: it is not a batched data set")
-    images: list[NDArray[np.uint8]] = []
-    classes, files, splits = [], [], []
+    images, files, splits, classes = [], [], [], list[int]()
     for name in (*names, "test_batch"):
         origin = f"{path.name}/{name}"
         batch = unpickle(batches[name], origin)
         with as_bad_input(f"{origin} lacks 150×150 images, labels or filenames", "fetch the archive again"):
-            pixels = [np.asarray(image).reshape(150, 150) for image in batch["data"]]
-            labels, stored = [int(value) for value in batch["labels"]], [str(value) for value in batch["filenames"]]
-            if not len(pixels) == len(labels) == len(stored) or any(p.dtype != np.uint8 for p in pixels):
+            pixels = np.reshape(batch["data"], (-1, 150, 150))
+            if not len(pixels) == len(batch["labels"]) == len(batch["filenames"]) or pixels.dtype != np.uint8:
                 raise ValueError("there is not one label and file name for each uint8 image")
-        images += pixels
-        classes += labels
-        files += [file.removeprefix("b'").removesuffix("'") for file in stored]
-        splits += ["test" if name == "test_batch" else "train"] * len(pixels)
-    return np.stack(images), classes, files, splits
+            images.append(pixels)
+            classes += map(int, batch["labels"])
+            files += [str(file).removeprefix("b'").removesuffix("'") for file in batch["filenames"]]
+            splits += ["test" if name == "test_batch" else "train"] * len(pixels)
+    return np.concatenate(images), classes, files, splits
 
 
 def content(source: Path | bytes, name: str) -> Path | bytes:

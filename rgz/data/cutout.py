@@ -293,7 +293,10 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
         read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
         raise BadInput(_no_source(image.name, fields.fill(image.pixels), rms) + read)
     groups = linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
-    sources = _sources(islands, groups)
+    _, group = np.unique(groups, return_inverse=True)
+    flux = np.bincount(group, islands["flux"])
+    x, y = (np.bincount(group, islands["flux"] * islands[axis]) / flux for axis in ("x", "y"))
+    sources = np.stack([x, y, flux])
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
     x, y = _middle(emission, sources, pixel, target, notes)
     near = _circle(clipped.shape, (x, y), RADIUS / pixel)
@@ -323,15 +326,6 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     field, given = detect.cut(clipped, x, y), at is not None and (x, y) == target
     snr = float(brightest) / rms
     return Cutout(image.name, field, pixel, place, snr, others, tuple(notes), image.beam, given, partial)
-
-
-def _sources(islands: Table, groups: NDArray[Any]) -> NDArray[np.float64]:
-    """Centroid x and y, in pixels, and flux of each group of islands, (3, groups)."""
-    _, group = np.unique(groups, return_inverse=True)
-    flux = np.asarray(islands["flux"])
-    total = np.bincount(group, flux)
-    x, y = (np.bincount(group, flux * islands[axis]) / total for axis in ("x", "y"))
-    return np.stack([x, y, total])
 
 
 def _lobes(sources: NDArray[np.float64], pixel: float, target: Pixel) -> float:
