@@ -23,12 +23,13 @@ from safetensors.numpy import save_file
 
 import dodo
 from rgz.app import survey, tables
-from rgz.data import archives, cutout, detect, sample, simulate
+from rgz.data import archives, cutout, detect, sample
 from rgz.errors import BadInput
 from rgz.features import codes
 from rgz.models import checkpoint, flow, vdvae
 from rgz.tasks import classify
 from rgz.transforms.prepare import Recipe
+from studies import simulate
 
 
 class Kind(NamedTuple):

@@ -16,13 +16,14 @@ from astropy.table import Table
 from safetensors.numpy import load_file, save_file
 
 from rgz.app import cli, survey, tables
-from rgz.data import archives, cutout, detect, sample, simulate
+from rgz.data import archives, cutout, detect, sample
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
 from rgz.models import checkpoint, flow
 from rgz.tasks.classify import CLASSES, Classifier
 from rgz.tasks.search import SearchIndex
 from rgz.transforms.prepare import Recipe
+from studies import simulate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KINDS = (

@@ -42,10 +42,10 @@ class Sample:
 
     Raises :class:`BadInput` if rows and images differ in number, a column is missing, or names repeat.
 
-    >>> from rgz.data import simulate
-    >>> sample = simulate.sources(4, seed=0)
-    >>> sample.images.shape, len(sample), sample[sample.table["label"] == "FRII"].images.shape
-    ((4, 150, 150), 4, (2, 150, 150))
+    >>> table = source_table(["a", "b"], [10, 20], [0, 0], ["FRI", "FRII"], [True, True], ["train", "test"])
+    >>> sample = Sample(np.zeros((2, 150, 150)), table, pixel=1.8)
+    >>> len(sample), sample[sample.table["label"] == "FRII"].images.shape
+    (2, (1, 150, 150))
     """
 
     images: NDArray[Any]
@@ -118,9 +118,7 @@ def same_source(table: Table, arcsec: float) -> NDArray[Any]:
 def disputed(table: Table, arcsec: float) -> NDArray[np.str_]:
     """For each row, the classes of its source (:func:`same_source`) if catalogues give different ones, else no text.
 
-    >>> from rgz.data import simulate
-    >>> table = simulate.sources(3).table
-    >>> table["ra"], table["dec"], table["label"] = [10, 10, 20], [0, 0, 0], ["FRI", "bent", "FRI"]
+    >>> table = Table({"ra": [10, 10, 20], "dec": [0, 0, 0], "label": ["FRI", "bent", "FRI"]})
     >>> disputed(table, 10).tolist()
     ['FRI, bent', 'FRI, bent', '']
     """
