@@ -145,9 +145,9 @@ def _tarred(data: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _batch() -> dict[bytes, Any]:
+def _batch() -> dict[str, Any]:
     images = [np.full((150, 150), 7, np.uint8)] * 3
-    return {b"batch_label": "x", b"labels": [np.int64(0)] * 3, b"filenames": ["a", "b", "c"], b"data": images}
+    return {"batch_label": "x", "labels": [np.int64(0)] * 3, "filenames": ["a", "b", "c"], "data": images}
 
 
 def _picture(image: Image.Image, form: str) -> bytes:

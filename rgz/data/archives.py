@@ -285,4 +285,5 @@ def section(
     key: list[Any] = list(map(int, np.unravel_index(plane or 0, image.others)))
     for axis, part in zip(image.axes, window, strict=True):
         key.insert(axis, part)
-    return np.array(unit.section[tuple(key)], dtype=np.float32), wcs
+    pixels = np.array(unit.section[tuple(key)], dtype=np.float32)  # of which astropy may keep axes of one pixel
+    return pixels.reshape([part.stop - part.start for part in window]), wcs
