@@ -161,15 +161,14 @@ def read_columns(group: h5py.Group, names: Iterable[str]) -> Table:
 
 def check_size(file: h5py.File) -> None:
     """Raise ValueError if the data sets of an HDF5 file claim over a gigabyte, or lie in other files; few bytes can."""
-    sizes = []
+    sizes = [0]
 
-    def outside(name: str, link: Any) -> str | None:
-        one = file[name] if isinstance(link, h5py.HardLink) else None
-        if isinstance(one, h5py.Dataset):
-            sizes.append(one.nbytes)
-        return name if one is None or (isinstance(one, h5py.Dataset) and (one.external or one.is_virtual)) else None
+    def outside(name: str, one: h5py.HLObject) -> str | None:
+        sizes.append(one.nbytes if isinstance(one, h5py.Dataset) else 0)
+        return name if isinstance(one, h5py.Dataset) and (one.external or one.is_virtual) else None
 
-    if elsewhere := file.visititems_links(outside):
+    linked = file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+    if elsewhere := linked or file.visititems(outside):
         raise ValueError(f"its {elsewhere} is a link or lies in another file, which is not read")
     if sum(sizes) > LARGEST:
         raise ValueError(f"it claims {sum(sizes)} bytes, over 1 GiB")
