@@ -202,7 +202,7 @@ class Image(NamedTuple):
 def read_images(stream: IO[bytes], length: int) -> dict[int, Image]:
     """The images of a FITS file of ``length`` bytes by the number of their HDU: celestial ones first, then planes.
 
-    A check sum that is wrong is an AstropyUserWarning, raised as an error; a file over 512 MiB is not verified.
+    Raises AstropyUserWarning if a check sum is wrong; those of a file over 512 MiB are not verified.
     """
     images = {}
     with warnings.catch_warnings():
