@@ -41,8 +41,8 @@ import torch
 from astropy.io import fits
 from tqdm import tqdm
 
-from rgz.data import detect, simulate
-from studies import results
+from rgz.data import detect
+from studies import results, simulate
 
 HOUSE = Path(__file__).resolve().parents[1]
 COUNT = 16  # galaxies of a sample

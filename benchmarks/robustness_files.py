@@ -23,12 +23,13 @@ from safetensors.numpy import save_file
 
 import dodo
 from rgz.app import survey, tables
-from rgz.data import archives, cutout, detect, sample, simulate
+from rgz.data import archives, cutout, detect, sample
 from rgz.errors import BadInput
 from rgz.features import codes
 from rgz.models import checkpoint, flow, vdvae
 from rgz.tasks import classify
 from rgz.transforms.prepare import Recipe
+from studies import simulate
 
 
 class Kind(NamedTuple):
@@ -63,7 +64,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "mosaic": Kind(".fits", plane, _mosaic, edit="cards"),
         "mosaic in gzip": Kind(".fits.gz", plane, _mosaic, gzip.compress, "cards"),
         "tar of cut-outs": Kind(".tar", plane, _member, _member_of_tar, "cards"),
-        "batches": Kind(".tar.gz", pickle.dumps(_batch(), protocol=2), archives.read_batches, _tarred),
+        "batches": Kind(".tar.gz", pickle.dumps(_batch(), protocol=3), archives.read_batches, _tarred),
         **_hdf5(),
         **_safetensors(folder),
         **_tables(folder),
@@ -144,9 +145,9 @@ def _tarred(data: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _batch() -> dict[bytes, Any]:
+def _batch() -> dict[str, Any]:
     images = [np.full((150, 150), 7, np.uint8)] * 3
-    return {b"batch_label": "x", b"labels": [np.int64(0)] * 3, b"filenames": ["a", "b", "c"], b"data": images}
+    return {"batch_label": "x", "labels": [np.int64(0)] * 3, "filenames": ["a", "b", "c"], "data": images}
 
 
 def _picture(image: Image.Image, form: str) -> bytes:

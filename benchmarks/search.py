@@ -19,9 +19,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from rgz.data import simulate
 from rgz.features import metric
 from rgz.tasks import search as searching
+from studies import simulate
 
 TURNS = 15
 RUNS = 9

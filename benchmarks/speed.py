@@ -34,10 +34,10 @@ from ceiling import alone, now, record, seconds
 from torch import nn
 
 from rgz import artifacts
-from rgz.data import simulate
 from rgz.features import embed
 from rgz.models import train
 from rgz.models.vdvae import PRESETS, VDVAE, Config
+from studies import simulate
 
 BATCH = {"tiny": 64, "deep": 64}  # images of a step, for a machine of 16 GB
 TURNS = 5  # at least

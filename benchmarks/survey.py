@@ -24,12 +24,12 @@ from astropy.io import fits
 from astropy.table import Table
 from search import seconds
 
-from rgz.data import archives, datasets, detect, fetch, simulate
+from rgz.data import archives, datasets, detect, fetch
 from rgz.features import codes as codefile
 from rgz.progress import progress
 from rgz.tasks import search, surveys
 from rgz.transforms import fields
-from studies import results
+from studies import results, simulate
 
 IMAGES, QUIET = 1000, 20  # different cut-outs at most, and different fields for injected sources
 SNR = 10.0, 20.0, 50.0, 100.0  # peak over rms, edges of the bins of the injected sources

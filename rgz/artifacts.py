@@ -29,17 +29,11 @@ from rgz.errors import BadInput
 
 
 def mirror() -> Path | None:
-    """The folder named by ``RGZ_DATA_MIRROR``, or None if it is unset.
-
-    Raises :class:`BadInput` if there is no such folder.
-    """
-    named = os.environ.get("RGZ_DATA_MIRROR")
-    if not named:
-        return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    """The folder named by ``RGZ_DATA_MIRROR``, or None if it is unset; raises :class:`BadInput` if it is no folder."""
+    named = os.environ.get("RGZ_DATA_MIRROR", "")
+    if named and not Path(named).expanduser().is_dir():
         raise BadInput(f"RGZ_DATA_MIRROR is {named!r}, which is not a folder: unset it, or name the folder of archives")
-    return folder
+    return Path(named).expanduser() if named else None
 
 
 def cache() -> Path:
@@ -74,12 +68,10 @@ def artifact(name: str) -> Path:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, renamed to ``path`` only if no error occurs.
+    """Yield a temporary path to write to, renamed to ``path`` only if no error occurs: a file is never incomplete.
 
-    A reader never sees an incomplete file, and after a failed write the old file is unchanged. Raises :class:`BadInput`
-    if the folder cannot be written to, or the disk is full.
+    Raises :class:`BadInput` if the folder cannot be written to, or the disk is full.
     """
-    path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +81,11 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise BadInput(
-            f"cannot write {path} ({error.strerror or error}): free some space or choose another folder"
-        ) from error
+        reason = f"cannot write {path} ({error.strerror or error})"
+        raise BadInput(f"{reason}: free some space or choose another folder") from error
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial.unlink()
 
 
 def sweep(folder: Path, pattern: str) -> None:
@@ -106,10 +97,7 @@ def sweep(folder: Path, pattern: str) -> None:
 
 
 def describe(**further: Any) -> dict[str, Any]:
-    """Versions of rgz, Python, torch and numpy, the short hash of the clone's commit, and ``further`` entries.
-
-    The hash ends in ``-dirty`` if files were changed, and is ``unknown`` outside a clone.
-    """
+    """Versions of rgz, Python, torch and numpy, the hash of the commit of a clone, and ``further`` entries."""
     commit, command = "unknown", ["git", "-C", str(clone()), "describe", "--always", "--dirty", "--exclude=*"]
     with suppress(OSError, subprocess.SubprocessError):
         commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -19,7 +19,7 @@ class BadInput(ValueError):
 
 def first_line(error: Exception) -> str:
     """The first line of an exception's message, its words up to 120 characters; its type if it has no message."""
-    return shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
+    return shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …").rstrip(".")
 
 
 @contextmanager

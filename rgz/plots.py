@@ -24,7 +24,7 @@ def colours(picture: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def lookalikes(
-    names: Sequence[str], own: NDArray[Any], near: NDArray[Any], titles: Sequence[Sequence[str]], cell: float = 1.15
+    names: Sequence[str], own: NDArray[Any], near: NDArray[Any], titles: Sequence[Sequence[str]]
 ) -> NDArray[np.object_]:
     """Galaxies and those most similar to them, one row with a caption for each.
 
@@ -32,11 +32,11 @@ def lookalikes(
     1, H, W); ``near`` the most similar galaxies, nearest first, (N, K, H, W), with their ``titles``, N lists of K.
     """
     count, columns = len(own), own.shape[1] + near.shape[1]
-    over = 0.4  # inches for the text above and below a row
+    cell, over = 1.15, 0.4  # inches, of an image, and for the text above and below a row
     height = (cell + over) * count + 0.1
     frame = {"left": 0, "right": 1, "top": 1 - over / height, "bottom": over / 2 / height}
     spacing = {"wspace": 0.06 / cell, "hspace": 1.3 * over / cell}
-    size = ((cell + 0.06) * columns, height)
+    size = (cell + 0.06) * columns, height
     _, axes = plt.subplots(count, columns, figsize=size, squeeze=False, gridspec_kw=frame | spacing)
     heads = ["prepared", "reconstruction"] if own.shape[1] > 1 else ["query"]
     for line, name, first, others, heading in zip(axes, names, own, near, titles, strict=True):

@@ -29,6 +29,7 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.ensemble import IsolationForest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
@@ -119,10 +120,10 @@ def paired_auc_difference(normal: Scores, anomalous: dict[str, Scores]) -> list[
 def baseline_densities(values: NDArray[Any], groups: NDArray[Any], held_out: NDArray[Any]) -> list[Row]:
     """Mean log-likelihood, nats, of whitened codes (M, kept) under Gaussians and mixtures fitted to the same folds.
 
-    ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.folds`.
+    ``values`` (N, kept) and ``groups`` (N,) as in :func:`rgz.models.flow.fit_ensemble`.
     """
     rows: list[Row] = []
-    for fold, (seen, stop) in enumerate(flow.folds(values, groups, FOLDS)):
+    for fold, (seen, stop) in enumerate(GroupKFold(FOLDS).split(values, groups=groups)):
         full = GaussianMixture(1, reg_covar=1e-6).fit(values[seen])
         several = [
             GaussianMixture(n, covariance_type=kind, reg_covar=1e-2, tol=1e-2, random_state=0).fit(values[seen])

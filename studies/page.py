@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from rgz import artifacts
 from rgz.app import explorer
-from rgz.data import cutout, datasets, detect, simulate
+from rgz.data import cutout, datasets, detect
 from rgz.data.detect import FIELD
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import embed
@@ -44,7 +44,7 @@ from rgz.tasks.generate import generate
 from rgz.tasks.search import SearchIndex
 from rgz.transforms import fields
 from rgz.transforms.prepare import FRAMES
-from studies import results
+from studies import results, simulate
 
 SOURCE = Path(__file__).resolve().parents[1] / "book" / "look"  # hand-written files of the page
 LARGEST, LARGEST_MAP = 25_000_000, 3_000_000  # bytes, for all that the page and the explorer load

@@ -14,9 +14,10 @@ import torch
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from rgz.data import datasets, fetch, simulate
+from rgz.data import datasets, fetch
 from rgz.models import vdvae
 from rgz.transforms import prepare
+from studies import simulate
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # two are slow if another process is running

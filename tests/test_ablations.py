@@ -2,10 +2,10 @@
 
 import pytest
 
-from rgz.data import datasets, sample, simulate
+from rgz.data import datasets, sample
 from rgz.models import checkpoint
 from rgz.transforms.prepare import Recipe
-from studies import ablations, results
+from studies import ablations, results, simulate
 
 
 @pytest.mark.slow

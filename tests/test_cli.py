@@ -17,10 +17,11 @@ from joblib import parallel_config
 
 import rgz
 from rgz import __version__, artifacts
-from rgz.data import datasets, sample, simulate
+from rgz.data import datasets, sample
 from rgz.features import codes
 from rgz.models import checkpoint, flow
 from rgz.tasks import classify, encode
+from studies import simulate
 
 HOUSE = Path(__file__).parents[1]
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgz.data import simulate
-from studies import cnn
+from studies import cnn, simulate
 
 
 def test_a_quarter_turn_is_a_quarter_turn():

@@ -10,9 +10,10 @@ from astropy.wcs import WCS
 from PIL import Image
 from scipy import ndimage
 
-from rgz.data import cutout, simulate
+from rgz.data import cutout
 from rgz.errors import BadInput
 from rgz.transforms import fields, prepare
+from studies import simulate
 
 SKY = (150.0, 20.0)
 

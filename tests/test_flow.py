@@ -148,15 +148,6 @@ def test_the_density_is_the_mean_of_the_members(gaussian):
     np.testing.assert_allclose(np.exp(gaussian.score_samples(codes)), np.exp(each).mean(0))
 
 
-def test_rows_of_one_group_stay_together():
-    groups = np.random.default_rng(0).integers(12, size=90)
-    asked = []
-    for fitting, stopping in flows.folds(np.zeros((90, 2)), groups, 4):
-        assert not set(groups[fitting]) & set(groups[stopping])
-        asked += list(stopping)
-    assert sorted(asked) == list(range(90))
-
-
 def test_the_same_codes_make_the_same_flows(one_process):
     config = Config(kept=3, layers=1, hidden=8, epochs=2)
     torch.manual_seed(7)

@@ -10,10 +10,11 @@ from astropy.table import Table
 
 import dodo
 from rgz.app import tables
-from rgz.data import sample, simulate
+from rgz.data import sample
 from rgz.errors import BadInput
 from rgz.features import codes
 from rgz.models import checkpoint
+from studies import simulate
 
 DEEP = "[" * 200_000
 VOTABLE = """<?xml version="1.0"?>{entities}

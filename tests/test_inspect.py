@@ -18,11 +18,11 @@ from test_cutout import fits_file, wcs_of
 import rgz
 from rgz import artifacts
 from rgz.app import cli_look
-from rgz.data import archives, cutout, datasets, fetch, simulate
+from rgz.data import archives, cutout, datasets, fetch
 from rgz.errors import BadInput
 from rgz.tasks import classify, inspect, search
 from rgz.transforms import prepare
-from studies import injected
+from studies import injected, simulate
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from astropy.io import fits
 from PIL import Image
 from scipy import ndimage
 
-from rgz.data import cutout, detect, simulate
+from rgz.data import cutout, detect
 from rgz.errors import BadInput
 from rgz.features import embed
 from rgz.features.embed import Encoder
@@ -18,6 +18,7 @@ from rgz.tasks import inspect
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
 from studies import page as pages
+from studies import simulate
 
 pytestmark = pytest.mark.slow  # the export takes a minute
 

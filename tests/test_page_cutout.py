@@ -14,9 +14,10 @@ from astropy.wcs import WCS
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from rgz.data import cutout, datasets, detect, fetch, simulate
+from rgz.data import cutout, datasets, detect, fetch
 from rgz.errors import BadInput
 from studies import page as pages
+from studies import simulate
 
 SIMULATED, REAL = 48, 24  # fields
 READ = """async (names) => {

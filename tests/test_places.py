@@ -15,8 +15,9 @@ import pytest
 from test_cutout import fits_file, wcs_of
 
 from rgz.app import tables
-from rgz.data import fetch, simulate
+from rgz.data import fetch
 from rgz.errors import BadInput
+from studies import simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and mounts of POSIX")]
 HOUSE = Path(__file__).parents[1]

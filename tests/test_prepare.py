@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from rgz.data import sample, simulate
+from rgz.data import sample
 from rgz.errors import BadInput
 from rgz.transforms import fields, prepare
+from studies import simulate
 
 RECIPE, PIXEL = prepare.Recipe(), simulate.PIXEL
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from rgz.data import loader, simulate
+from rgz.data import loader
 from rgz.models.likelihood import mixture_sample
 from rgz.transforms import prepare
-from studies import generation, metrics, realism
+from studies import generation, metrics, realism, simulate
 
 Y, X = np.mgrid[:32, :32]
 RECIPE = prepare.Recipe(size=32)

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from rgz.app import training
-from rgz.data import sample, simulate
+from rgz.data import sample
 from rgz.errors import BadInput
 from rgz.models import train, vdvae
+from studies import simulate
 
 SCHEDULE = train.Schedule(steps=6, batch=8, warmup=2)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from astropy.table import Table
 
-from rgz.data import datasets, simulate
+from rgz.data import datasets
 from rgz.features import codes as codefile
 from rgz.features import metric
 from rgz.features.embed import PARTS, Encoder
 from rgz.tasks.encode import changes
 from rgz.transforms import fields
 from rgz.transforms.prepare import Recipe, prepare
-from studies import results, similarity
+from studies import results, similarity, simulate
 
 
 @pytest.fixture(scope="module")

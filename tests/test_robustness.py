@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import pickle
 import struct
 import sys
 import zipfile
@@ -17,13 +16,14 @@ from astropy.table import Table
 from safetensors.numpy import load_file, save_file
 
 from rgz.app import cli, survey, tables
-from rgz.data import archives, cutout, detect, sample, simulate
+from rgz.data import archives, cutout, detect, sample
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
 from rgz.models import checkpoint, flow
 from rgz.tasks.classify import CLASSES, Classifier
 from rgz.tasks.search import SearchIndex
 from rgz.transforms.prepare import Recipe
+from studies import simulate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KINDS = (
@@ -125,11 +125,6 @@ def test_names_from_files_do_not_reach_the_terminal_as_control_characters():
 def test_control_c_in_compiled_code_is_no_bad_input():
     with pytest.raises(KeyboardInterrupt), as_bad_input("a.h5 is damaged", "make it again"):
         raise SystemError("a lock returned a result with an exception set") from KeyboardInterrupt()
-
-
-def test_keys_of_a_batch_that_are_no_text():
-    with pytest.raises(BadInput, match="not a plain data batch"):
-        archives.unpickle(pickle.dumps({b"\xff\xfe": 1}))
 
 
 def edited(path, key, edit):
@@ -235,7 +230,7 @@ def test_a_mosaic_larger_than_memory_is_read_around_a_position(tmp_path, monkeyp
 
 def test_groups_of_many_islands_take_little_memory():
     places = np.random.default_rng(0).uniform(0, 1e5, (50_000, 2))  # all pairs would be 20 GB
-    groups = detect.linked(places, 57.6)
+    groups = sample.linked(places, 57.6)
     assert len(set(groups)) > 1000
     assert (groups <= np.arange(len(places))).all()
 

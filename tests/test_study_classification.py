@@ -8,10 +8,10 @@ import pytest
 from astropy.table import Table
 from sklearn.naive_bayes import GaussianNB
 
-from rgz.data import datasets, sample, simulate
+from rgz.data import datasets, sample
 from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import baselines, classification, metrics, results
+from studies import baselines, classification, metrics, results, simulate
 from studies.classifiers import Features
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}

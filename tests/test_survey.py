@@ -15,11 +15,12 @@ from astropy.io import fits
 from astropy.table import Table
 
 from rgz.app import survey
-from rgz.data import detect, simulate
+from rgz.data import detect
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.tasks import surveys
 from rgz.tasks.search import SearchIndex
+from studies import simulate
 
 pytest.importorskip("hats")
 pytest.importorskip("distributed")

@@ -10,8 +10,8 @@ from PIL import Image
 from test_cutout import fits_file, wcs_of
 
 from rgz.app import tables
-from rgz.data import simulate
 from rgz.errors import BadInput
+from studies import simulate
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 from test_cutout import wcs_of
 
-from rgz.data import simulate
+from studies import simulate
 
 controls = pytest.importorskip("ipywidgets")
 

@@ -31,63 +31,45 @@ FRAMES = "", "ICRS", "FK5", "FK4", "FK4-NO-E"  # values of RADESYS
 
 
 class _NumpyOnly(pickle.Unpickler):
-    """An unpickler that can construct only plain numpy arrays and numbers."""
+    """An unpickler that constructs plain numpy arrays and numbers alone."""
 
     def find_class(self, module: str, name: str) -> Any:
-        admitted = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _plain_dtype,
-            ("_codecs", "encode"): _latin1,
-        }
-        for core in ("numpy.core", "numpy._core"):
-            admitted[f"{core}.multiarray", "_reconstruct"] = lambda *_: np.empty(0, np.uint8)
-            admitted[f"{core}.multiarray", "scalar"] = _scalar
-            admitted[f"{core}.numeric", "_frombuffer"] = _array  # of protocol 5, the default of Python 3.14
-        if (module, name) not in admitted:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not data")
-        return admitted[module, name]
+        match module.replace("_core", "core"), name:  # since numpy 2
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return _plain_dtype
+            case "numpy.core.multiarray", "_reconstruct":
+                return lambda *_: np.empty(0, np.uint8)
+            case "numpy.core.multiarray", "scalar":
+                return lambda dtype, data: np.frombuffer(data, dtype, count=1)[0]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not data")
 
 
-def _plain_dtype(code: str | bytes, *_: Any) -> np.dtype[Any]:
-    # A copy: the pickle then sets the state of this dtype, which must not change numpy's own.
-    dtype = np.dtype(code if isinstance(code, str) else code.decode("ascii"), copy=True)
+def _plain_dtype(code: str, *_: Any) -> np.dtype[Any]:
+    dtype = np.dtype(code, copy=True)  # the pickle sets its state, and must not change numpy's own
     if dtype.kind not in "biufSU":
         raise pickle.UnpicklingError(f"dtype {dtype} is not a number or text")
     return dtype
 
 
-def _scalar(dtype: np.dtype[Any], data: str | bytes) -> Any:
-    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype, count=1)[0]
-
-
-def _array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text encoding {encoding!r} is not expected")
-    return text.encode("latin1")
-
-
 def unpickle(data: bytes, origin: str = "pickle") -> dict[str, Any]:
-    """Read a pickled dict of arrays, numbers, strings and lists.
+    """Read a pickled dict of arrays, numbers, strings and lists, of protocol 3.
 
     Raises :class:`BadInput` if the pickle is damaged, is not a dict, or names a function or class other than numpy's
     arrays, which could run code.
     """
     with as_bad_input(f"{origin} is not a plain data batch", "fetch the archive again"):
-        content = _NumpyOnly(io.BytesIO(data), encoding="bytes").load()
-        if not isinstance(content, dict):
-            raise BadInput(f"{origin} holds a {type(content).__name__}, but a batch is a dict")
-        return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+        found = _NumpyOnly(io.BytesIO(data)).load()
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, but a batch is a dict")
+        return found
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each regular file of a tar archive, compressed or not, read in memory.
 
-    Raises :class:`BadInput` if the archive is damaged or over 512 MiB, or a member has a path outside it or is not a
-    file.
+    Raises :class:`BadInput` if the archive is damaged or over 512 MiB.
     """
     data = content(path, str(path))  # to the end: tar itself stops before gzip's check sum
     with as_bad_input(f"{path} is not a complete tar archive", "fetch it again"):
@@ -95,10 +77,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
             raise ValueError("it is a FITS file")
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for item in tar:
-                parts = PurePosixPath(item.name.replace("\\", "/"))
-                if not (item.isreg() or item.isdir()) or parts.is_absolute() or ".." in parts.parts:
-                    raise BadInput(f"{path} has a member {item.name!r} that is a link or lies outside: do not use it")
-                if (stream := tar.extractfile(item)) is not None:  # of a file
+                if item.isreg() and (stream := tar.extractfile(item)):
                     yield item.name, stream.read()
 
 
@@ -111,21 +90,19 @@ def read_batches(path: Path) -> tuple[NDArray[np.uint8], list[int], list[str], l
     names = sorted((n for n in batches if n.startswith("data_batch")), key=lambda n: (len(n), n))
     if not names or "test_batch" not in batches:
         raise BadInput(f"{path} holds no data_batch_* and test_batch: it is not a batched data set")
-    images: list[NDArray[np.uint8]] = []
-    classes, files, splits = [], [], []
+    images, files, splits, classes = [], [], [], list[int]()
     for name in (*names, "test_batch"):
         origin = f"{path.name}/{name}"
         batch = unpickle(batches[name], origin)
         with as_bad_input(f"{origin} lacks 150×150 images, labels or filenames", "fetch the archive again"):
-            pixels = [np.asarray(image).reshape(150, 150) for image in batch["data"]]
-            labels, stored = [int(value) for value in batch["labels"]], [str(value) for value in batch["filenames"]]
-        if not len(pixels) == len(labels) == len(stored) or any(p.dtype != np.uint8 for p in pixels):
-            raise BadInput(f"{origin} does not hold one label and file name for each uint8 image")
-        images += pixels
-        classes += labels
-        files += [file.removeprefix("b'").removesuffix("'") for file in stored]
-        splits += ["test" if name == "test_batch" else "train"] * len(pixels)
-    return np.stack(images), classes, files, splits
+            pixels = np.reshape(batch["data"], (-1, 150, 150))
+            if not len(pixels) == len(batch["labels"]) == len(batch["filenames"]) or pixels.dtype != np.uint8:
+                raise ValueError("there is not one label and file name for each uint8 image")
+            images.append(pixels)
+            classes += map(int, batch["labels"])
+            files += [str(file).removeprefix("b'").removesuffix("'") for file in batch["filenames"]]
+            splits += ["test" if name == "test_batch" else "train"] * len(pixels)
+    return np.concatenate(images), classes, files, splits
 
 
 def content(source: Path | bytes, name: str) -> Path | bytes:
@@ -144,12 +121,10 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
             kind, opener = next((how for begin, how in PACKED.items() if start.startswith(begin)), ("", nullcontext))
             problem = f"{name} is not a complete {kind} file of at most 512 MiB".replace("  ", " ")
             with as_bad_input(problem, "unpack it first, or fetch it again"), opener(stream) as unpacked:
-                kept = io.BytesIO()
-                while block := unpacked.read(1 << 20):
-                    kept.write(block)
-                    if kept.tell() > LARGEST:
-                        raise ValueError("it is larger; of a large FITS file a part can be read, if it is not packed")
-                return kept.getvalue()
+                found: bytes = unpacked.read(LARGEST + 1)
+                if len(found) > LARGEST:
+                    raise ValueError("it is larger; of a large FITS file a part can be read, if it is not packed")
+                return found
     except OSError as error:
         raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
 
@@ -158,7 +133,7 @@ def _only_member(stream: IO[bytes]) -> IO[bytes]:
     archive = zipfile.ZipFile(stream)
     files = [one for one in archive.infolist() if not one.is_dir()]
     files = [one for one in files if not PurePosixPath(one.filename).name.startswith(".")]  # which macOS adds
-    if len(files) != 1 or files[0].file_size > LARGEST:
+    if len(files) != 1:
         raise ValueError(f"it holds {len(files)} files of {sum(one.file_size for one in files)} bytes")
     return archive.open(files[0])
 
@@ -198,46 +173,19 @@ def read_plane(
         images = read_images(stream, length)
         if not images:
             raise BadInput(f"{origin} has no image in any of its HDUs: give a file with an image of two axes")
-        number = next(iter(images))
-        known = ", ".join(f"{one} {images[one].unit.name}".strip() for one in sorted(images))
+        number, names = next(iter(images)), {one: image.unit.name for one, image in sorted(images.items())}
+        known = ", ".join(f"{one} {title}".strip() for one, title in names.items())
         if hdu is not None:
-            names = {image.unit.name: one for one, image in reversed(images.items())}
-            number = int(hdu) if str(hdu).isdecimal() else names.get(str(hdu).upper(), -1)
-            if number not in images:
+            chosen = [one for one, title in names.items() if str(hdu).upper() in (str(one), title)]
+            if not chosen:
                 raise BadInput(f"{origin} has no image in HDU {hdu}: choose one of its images ({known}) with --hdu")
+            number = chosen[0]
         image = images[number]
         if length > LARGEST and "DATASUM" in image.unit.header:
             image.notes.append("its check sum was not verified, because the file has over 512 MiB")
         if hdu is None and len(images) > 1:
             image.notes.append(f"HDU {number} was read, of {known}; choose another one with --hdu")
         return *section(origin, image, plane, length, at, side), image.header, image.notes
-
-
-def read_images(stream: IO[bytes], length: int) -> dict[int, "Image"]:
-    """The images of a FITS file of ``length`` bytes by the number of their HDU, the first of which is to be taken.
-
-    Raises ValueError if a check sum is wrong; those of a file over 512 MiB are not verified.
-    """
-    with warnings.catch_warnings(record=True, action="always") as caught:
-        images = _images(open_fits(stream, checksum=length <= LARGEST))
-    if failed := [str(one.message) for one in caught if "verification failed" in str(one.message)]:
-        raise ValueError(failed[0].strip(".\n"))
-    return images
-
-
-def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
-    """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
-    units = fits.open(stream, disable_image_compression=True)
-    headers = [unit.header for unit in units]
-    if any(header.get("TFIELDS", 0) > 999 for header in headers):
-        raise ValueError("it claims more than 999 columns")
-    sums = [header[name] for header in headers for name in ("CHECKSUM", "DATASUM") if name in header]
-    if not sums and not any("ZIMAGE" in header for header in headers):
-        return units
-    if "" in sums:  # there is none
-        options.pop("checksum", None)
-    stream.seek(0)
-    return fits.open(stream, **options)
 
 
 class Image(NamedTuple):
@@ -251,9 +199,16 @@ class Image(NamedTuple):
     notes: list[str]
 
 
-def _images(units: fits.HDUList) -> dict[int, Image]:
-    """The images of at least two axes, by the number of their HDU: celestial ones first, then single planes."""
-    images, primary = {}, _legible(units[0].header)
+def read_images(stream: IO[bytes], length: int) -> dict[int, Image]:
+    """The images of a FITS file of ``length`` bytes by the number of their HDU: celestial ones first, then planes.
+
+    Raises AstropyUserWarning if a check sum is wrong; those of a file over 512 MiB are not verified.
+    """
+    images = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*verification failed")
+        units = list(open_fits(stream, checksum=length <= LARGEST))
+    primary = _legible(units[0].header)
     for number, unit in enumerate(units):
         shape, notes = unit.shape if unit.is_image else (), list[str]()
         header = _legible(unit.header) if number else primary
@@ -266,6 +221,17 @@ def _images(units: fits.HDUList) -> dict[int, Image]:
             others = [n for axis, n in enumerate(shape) if axis not in axes]
             images[number] = Image(unit, header, wcs, axes, others, notes)
     return dict(sorted(images.items(), key=lambda item: (item[1].wcs is None, math.prod(item[1].others) > 1)))
+
+
+def open_fits(stream: IO[bytes], **options: Any) -> fits.HDUList:
+    """The HDUs of a FITS file; raises ValueError for more columns than the standard allows: astropy makes them all."""
+    headers = [unit.header for unit in fits.open(stream, disable_image_compression=True)]
+    if any(header.get("TFIELDS", 0) > 999 for header in headers):
+        raise ValueError("it claims more than 999 columns")
+    if any(header.get(name) == "" for header in headers for name in ("CHECKSUM", "DATASUM")):  # there is none
+        options.pop("checksum", None)
+    stream.seek(0)
+    return fits.open(stream, **options)
 
 
 def _legible(header: fits.Header) -> fits.Header:
@@ -300,28 +266,24 @@ def _celestial(header: fits.Header, axes: int, notes: list[str]) -> tuple[WCS | 
 def section(
     origin: str, image: Image, plane: int | None, length: int, at: SkyCoord | None, side: int | None
 ) -> tuple[NDArray[np.float32], WCS | None]:
-    """Pixels (H, W) of a plane, NaN where blank, at most ``side`` along an axis around ``at``, and their WCS.
-
-    ``length`` is that of the file, in bytes. Raises :class:`BadInput` or ValueError as :func:`read_plane` does.
-    """
-    unit, _, wcs, axes, others, _ = image
-    count = math.prod(others)
+    """What :func:`read_plane` reads of an image in a file of ``length`` bytes: pixels (H, W) and their WCS."""
+    unit, wcs, count = image.unit, image.wcs, math.prod(image.others)
     if (plane is None and count > 1) or not 0 <= (plane or 0) < count:
         raise BadInput(f"{origin} holds an image of shape {unit.shape}: choose one plane with --plane 0 to {count - 1}")
     room = LARGEST if isinstance(unit, fits.CompImageHDU) else length - unit.fileinfo()["datLoc"]
     if unit.size > room:
         raise ValueError(f"its header claims {unit.size} bytes of pixels, more than there are, or over 512 MiB")
-    height, width = shape = [unit.shape[axis] for axis in axes]
-    window = [slice(0, height), slice(0, width)]
+    shape = [unit.shape[axis] for axis in image.axes]
+    window = [slice(0, n) for n in shape]
     if side and max(shape) > side:
         if at is None or wcs is None:
-            raise BadInput(f"{origin} is {width}×{height} pixels: give the position of the source, --at RA DEC")
+            raise BadInput(f"{origin} is {shape[1]}×{shape[0]} pixels: give the position of the source, --at RA DEC")
         middle = np.nan_to_num(wcs.world_to_pixel(at))[::-1]
         starts = [int(np.clip(round(v) - side // 2, 0, max(0, n - side))) for v, n in zip(middle, shape, strict=True)]
-        window = [slice(start, start + side) for start in starts]
+        window = [slice(start, min(start + side, n)) for start, n in zip(starts, shape, strict=True)]
         wcs = wcs[tuple(window)]
-    key: list[Any] = list(map(int, np.unravel_index(plane or 0, others)))
-    for axis, part in zip(axes, window, strict=True):
+    key: list[Any] = list(map(int, np.unravel_index(plane or 0, image.others)))
+    for axis, part in zip(image.axes, window, strict=True):
         key.insert(axis, part)
-    pixels = np.array(unit.section[tuple(key)], dtype=np.float32)
+    pixels = np.array(unit.section[tuple(key)], dtype=np.float32)  # of which astropy may keep axes of one pixel
     return pixels.reshape([part.stop - part.start for part in window]), wcs

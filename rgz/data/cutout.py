@@ -18,7 +18,6 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.stats import sigma_clipped_stats
-from astropy.table import Table
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from scipy import ndimage
 
 from rgz.data import archives, detect
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
+from rgz.data.sample import linked
 from rgz.errors import BadInput, as_bad_input, first_line
 from rgz.transforms import fields
 
@@ -153,35 +153,30 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str], picture: bool = F
     In a picture, which has few grey levels, the source may have the same value: only pixels around it are blank.
     """
     pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
-    edge = _edge(pixels)
-    finite = pixels[np.isfinite(pixels)]
+    edge, finite = _edge(pixels), pixels[np.isfinite(pixels)]
     values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
     repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
     step = np.diff(values).min() if values.size > 1 else 0.0  # between the levels of a picture
     for value in (finite.min(), finite.max(), *repeated) if finite.size else ():
-        rest = finite[finite != value]
-        if 1 < finite.size - rest.size < finite.size:
+        same, rest = pixels == value, finite[finite != value]
+        if 1 < same.sum() < finite.size:
             away = np.abs(rest - (sky := np.median(rest)))
             beyond = max(rest.min() - value, value - rest.max()) > 10 * np.ptp(rest) > 0
             unlike = abs(value - sky) > 5 * 1.4826 * max(np.median(away), step) and rest.size > CLIPPED * finite.size
-            if beyond or (value in repeated and (unlike or _is_margin(pixels == value))):
-                blank = _outer(pixels == value) if picture and value in repeated else pixels == value
-                notes.append(f"{blank.sum()} pixels of the value {value:g} were treated as blank")
-                return _without_sentinels(np.where(blank, np.nan, pixels), notes, picture)  # there may be others
+            if beyond or (value in repeated and (unlike or _is_margin(same))):
+                if picture and value in repeated:
+                    labels, _ = ndimage.label(same, structure=np.ones((3, 3)))
+                    same &= np.isin(labels, _edge(labels))  # connected with the edges
+                notes.append(f"{same.sum()} pixels of the value {value:g} were treated as blank")
+                return _without_sentinels(np.where(same, np.nan, pixels), notes, picture)  # there may be others
     return pixels
 
 
 def _is_margin(same: NDArray[np.bool_]) -> bool:
     """Whether a mask is a margin around a noisy image; a source in a clipped image touches its box in a few pixels."""
-    rows, columns = (np.flatnonzero(~same.all(axis)) for axis in (1, 0))
-    inside = ~same[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    (box,) = ndimage.find_objects((~same).astype(int))
+    inside = ~same[box]
     return bool(min(inside.shape) >= NARROWEST and inside.shape != same.shape and _edge(inside).mean() > NOISY_MARGIN)
-
-
-def _outer(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part of a mask that is connected with the edges of the image."""
-    labels, _ = ndimage.label(same, structure=np.ones((3, 3)))
-    return same & np.isin(labels, _edge(labels))
 
 
 def _edge(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -290,21 +285,23 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     notes, located = list(image.notes), image.wcs is not None
     with as_bad_input(f"{image.name} has celestial coordinates that cannot be used", "correct its header"):
         image, wcs, target = _square_pixels(image, at, notes)
-    pixels, pixel = image.pixels, image.pixel
-    blank = ~np.isfinite(pixels)
-    clipped, rms = _clip(pixels, blank, notes)
+    pixel, blank = image.pixel, ~np.isfinite(image.pixels)
+    clipped, rms = _clip(image.pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
         read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
-        raise BadInput(_no_source(image.name, fields.fill(pixels), rms) + read)
-    groups = detect.linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
+        raise BadInput(_no_source(image.name, fields.fill(image.pixels), rms) + read)
+    groups = linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
+    _, group = np.unique(groups, return_inverse=True)
+    flux = np.bincount(group, islands["flux"])
+    across, down = (np.bincount(group, islands["flux"] * islands[axis]) / flux for axis in ("x", "y"))
+    sources = np.stack([across, down, flux])
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
-    x, y = _middle(emission, islands, groups, pixel, target, notes)
-    given = at is not None and (x, y) == target
+    x, y = _middle(emission, sources, pixel, target, notes)
     near = _circle(clipped.shape, (x, y), RADIUS / pixel)
     lost = 1 - (near & ~blank).sum() / (np.pi * (RADIUS / pixel) ** 2)
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
-    ended = ndimage.binary_dilation(np.pad(blank, 1, constant_values=True), np.ones((3, 3)))[1:-1, 1:-1]
+    ended = ndimage.binary_dilation(blank, np.ones((3, 3)), border_value=1)
     brightest = np.max(clipped, where=near, initial=0)
     partial = bool(np.max(clipped, where=near & ended, initial=0) > FAINT * brightest)
     if lost > BLANK and partial:
@@ -313,28 +310,29 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
         notes.append(f"{outside}, and treated as empty sky")
     if partial:
         notes.append("the source reaches an edge of the image, or blank pixels")
-    if apart := _lobes(islands, groups, pixel, target):
+    if apart := _lobes(sources, pixel, target):
         partial = True
         notes.append(
             f"two sources of similar brightness, {apart:.0f}″ apart, on opposite sides of the requested position may "
             f"be lobes of one galaxy, which is wider than the {2 * RADIUS:.0f}″ that are classified"
         )
-    own = [bool(near[round(float(one["y"])), round(float(one["x"]))]) for one in islands]
+    own = near[np.rint(islands["y"]).astype(int), np.rint(islands["x"]).astype(int)]
     others = len(set(groups) - set(groups[own]))
     if others:
         notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
     sky = wcs.pixel_to_world(x, y).icrs
     place = (float(sky.ra.deg), float(sky.dec.deg)) if located else (np.nan, np.nan)
-    field, snr = detect.cut(clipped, x, y), float(brightest) / rms
+    field, given = detect.cut(clipped, x, y), at is not None and (x, y) == target
+    snr = float(brightest) / rms
     return Cutout(image.name, field, pixel, place, snr, others, tuple(notes), image.beam, given, partial)
 
 
-def _lobes(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel) -> float:
-    """Distance, arcsec, of two groups of islands that may be the lobes of a source too wide to be classified, or 0.
+def _lobes(sources: NDArray[np.float64], pixel: float, target: Pixel) -> float:
+    """Distance, arcsec, of two sources (3, N) that may be the lobes of one too wide to be classified, or 0.
 
     They are on opposite sides of the target, within a factor of two in distance from it and of three in flux.
     """
-    x, y, flux = _sums(islands, groups)
+    x, y, flux = sources
     arm = pixel * ((x - target[0]) + 1j * (y - target[1])) + 1e-6  # arcsec, never zero
     opposite = np.abs(np.angle(-arm[:, None] / arm)) < np.pi / 6
     alike = np.maximum(flux / flux[:, None] / 3, np.abs(arm / arm[:, None]) / 2) <= 1
@@ -343,21 +341,10 @@ def _lobes(islands: Table, groups: NDArray[Any], pixel: float, target: Pixel) ->
     return float(apart[pairs].max(initial=0))
 
 
-def _sums(islands: Table, groups: NDArray[Any]) -> NDArray[np.float64]:
-    """Centroid x and y, in pixels, and flux of each group of islands, (3, groups)."""
-    _, group = np.unique(groups, return_inverse=True)
-    flux = np.asarray(islands["flux"])
-    total = np.bincount(group, flux)
-    x, y = (np.bincount(group, flux * islands[axis]) / total for axis in ("x", "y"))
-    return np.stack([x, y, total])
-
-
 def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Observation, WCS, Pixel]:
     """The image with square pixels not finer than FIRST's, cropped around ``at``, its WCS, and the pixel to look at."""
-    pixels, wcs = image.pixels, image.wcs
-    height, width = pixels.shape
-    if wcs is None:  # any position will do
-        wcs = detect.north_up(pixels.shape, image.pixel, 0.0, 0.0)
+    pixels, (height, width) = image.pixels, image.pixels.shape
+    wcs = detect.north_up(pixels.shape, image.pixel, 0.0, 0.0) if image.wcs is None else image.wcs  # any position
     x, y = (width - 1) / 2, (height - 1) / 2
     if at is not None:
         if image.wcs is None:
@@ -397,7 +384,7 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     shape = tuple(max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True))
     sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
     new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
-    down, across = np.mgrid[: shape[0], : shape[1]].astype(float)
+    down, across = np.indices(shape, float)
     x, y = np.round(wcs.world_to_pixel(new.pixel_to_world(across, down)), NOISELESS)
     sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
     blank = ~np.isfinite(pixels)
@@ -412,46 +399,45 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
 def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
     """The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before."""
     lowest = np.min(pixels, where=~blank, initial=np.inf)
-    if (pixels == lowest).mean() > CLIPPED:
-        rest, edge = pixels - lowest, _edge(pixels)
-        if (edge > lowest).mean() > NOISY:  # only the darker half of the sky was cut off
-            _, _, rms = sigma_clipped_stats(np.concatenate([rest[rest > 0], -rest[rest > 0]]))
-            notes.append("the darker half of the sky is black: what is left of the noise was clipped")
-            return fields.despeckle(np.where(rest >= 3 * rms, rest, 0)), np.nan
+    rest, rms = pixels - lowest, np.nan
+    if (rest == 0).mean() <= CLIPPED:
+        median, rms = fields.noise(fields.fill(pixels))
+        rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
+        rest = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
+    elif (_edge(rest) > 0).mean() > NOISY:
+        _, _, half = sigma_clipped_stats(np.concatenate([rest[rest > 0], -rest[rest > 0]]))
+        rest = np.where(rest >= 3 * half, rest, 0)
+        notes.append("the darker half of the sky is black: what is left of the noise was clipped")
+    else:
+        rest = fields.fill(rest)
         notes.append("the image had been clipped before: its rms and the S/N of the source are not known")
-        return fields.despeckle(fields.fill(pixels - lowest)), np.nan
-    median, rms = fields.noise(fields.fill(pixels))
-    rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
-    clipped = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
-    return fields.despeckle(np.where(blank, 0.0, clipped)), rms
+    return fields.despeckle(np.where(blank, 0.0, rest)), rms
 
 
 def _middle(
-    emission: NDArray[Any], islands: Table, groups: NDArray[Any], pixel: float, target: Pixel, notes: list[str]
+    emission: NDArray[Any], sources: NDArray[np.float64], pixel: float, target: Pixel, notes: list[str]
 ) -> Pixel:
-    """The target, or the middle of the nearest group of islands if the target is not on a source.
+    """The target, or the centroid of the nearest source (3, N) if the target is not on a source.
 
     It is on a source if the centroid of all emission within 57.6″, or of one group of islands less than 57.6″ apart,
     such as two lobes, lies within 20″ of it.
     """
-    centres = _sums(islands, groups)[:2].T
-    away = [float(np.hypot(x - target[0], y - target[1])) * pixel for x, y in centres]
-    nearest = int(np.argmin(away))
+
+    x, y, _ = sources
+    away = np.hypot(x - target[0], y - target[1]) * pixel
+    nearest, found = np.argmin(away), target
     light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
-    if light.any():
-        y, x = (float(np.average(axis, weights=light[light > 0])) for axis in np.nonzero(light > 0))
-        away.append(float(np.hypot(x - target[0], y - target[1])) * pixel)
-    x, y = target
-    if min(away) > CENTRED:
+    down, across = ndimage.center_of_mass(light) if light.any() else (np.inf, np.inf)
+    if min(away[nearest], np.hypot(across - target[0], down - target[1]) * pixel) > CENTRED:
         notes.append(
             f"the nearest source is {away[nearest]:.0f}″ from the place asked for: the field was centred on it"
         )
-        x, y = (float(one) for one in centres[nearest])
-    if not emission[_circle(emission.shape, (x, y), RADIUS / pixel)].any():  # the middle of a wide ring or double
+        found = float(x[nearest]), float(y[nearest])
+    if not emission[_circle(emission.shape, found, RADIUS / pixel)].any():  # the middle of a wide ring or double
         down, across = np.nonzero(emission)
-        closest = np.argmin(np.hypot(across - x, down - y))
-        x, y = float(across[closest]), float(down[closest])
-    return x, y
+        closest = np.argmin(np.hypot(across - found[0], down - found[1]))
+        found = float(across[closest]), float(down[closest])
+    return found
 
 
 def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.bool_]:

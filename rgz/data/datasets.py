@@ -31,12 +31,10 @@ MIRABEST_NAME = re.compile(
 
 
 def _mirabest(path: Path) -> Sample:
-    """MiraBest. A file name has the form ``code_RA±Dec_redshift_size``, with degrees and the largest angular size in
-    arcsec.
+    """MiraBest, whose file names have the form ``code_RA±Dec_redshift_size``, in degrees and arcsec.
 
-    The first digit of the code is the class (1 FRI, 2 FRII, 3 hybrid), the second the confidence (0 certain, 1
-    uncertain). The third is the morphology (0 standard, 1 double-double, 2 wide-angle tail, 3 diffuse, 4 head-tail):
-    Porter & Scaife 2023, Table 1.
+    Digits of the code: class (1 FRI, 2 FRII, 3 hybrid), confidence (0 certain, 1 uncertain), and morphology (0
+    standard, 1 double-double, 2 wide-angle tail, 3 diffuse, 4 head-tail): Porter & Scaife 2023, Table 1.
     """
     images, _, files, splits = read_batches(path)
     stems = [PurePosixPath(file).stem for file in files]
@@ -50,22 +48,18 @@ def _mirabest(path: Path) -> Sample:
 
 
 def _frdeep(path: Path, name: str, pixel: float) -> Sample:
-    """FR-DEEP: class 0 is FRI, 1 is FRII; some FIRST file names repeat.
-
-    The archive gives no positions; those of another file are used where it is on this machine (:data:`POSITIONS`).
-    """
+    """FR-DEEP: class 0 is FRI, 1 is FRII; some file names repeat; positions are in another file, where it is here."""
     images, classes, files, splits = read_batches(path)
     stems, count = [], Counter[str]()
     for file in files:
         stem = PurePosixPath(file).stem.rstrip("_")
         count[stem] += 1
         stems.append(stem if count[stem] == 1 else f"{stem}-{count[stem]}")
-    ra, dec = np.full((2, len(stems)), np.nan)
+    place: dict[str, tuple[float, float]] = {}
     if (known := fetch.locate(POSITIONS)) is not None:
-        places = Table.read(known, format="ascii.csv")
-        row = {row["name"]: row for row in places[places["sample"] == name]}
-        found = [number for number, stem in enumerate(stems) if stem in row]
-        ra[found], dec[found] = zip(*((row[stems[n]]["ra"], row[stems[n]]["dec"]) for n in found), strict=True)
+        rows = Table.read(known, format="ascii.csv").iterrows("sample", "name", "ra", "dec")
+        place = {stem: (ra, dec) for sample, stem, ra, dec in rows if sample == name}
+    ra, dec = np.transpose([place.get(stem, (np.nan, np.nan)) for stem in stems])
     labels = [("FRI", "FRII")[c] for c in classes]
     return Sample(images, source_table(stems, ra, dec, labels, np.ones(len(stems)), splits), pixel)
 

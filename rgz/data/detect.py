@@ -1,4 +1,4 @@
-"""Find sources in a clipped field: detect islands of emission, and group those that are close to each other."""
+"""Find sources in a clipped field: islands of emission, and the field around one."""
 
 from typing import Any
 
@@ -8,9 +8,6 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rgz.data.sample import connected
-
-LINK = 30.0  # arcsec between islands of one uncatalogued source; 2 in 100 unrelated islands are that close
 PEAK = 5.0  # rms
 FIELD = 150  # pixels, as MiraBest's images have
 
@@ -37,19 +34,6 @@ def islands(pixels: NDArray[Any], rms: float) -> tuple[Table, NDArray[Any]]:
     numbers = 1 + np.flatnonzero(~(peaks[1:] < PEAK * rms))
     columns = of_y[numbers] / flux[numbers], of_x[numbers] / flux[numbers], peaks[numbers], numbers, flux[numbers]
     return Table(columns, names=("y", "x", "peak", "number", "flux")), labels
-
-
-def linked(places: NDArray[Any], arcsec: float = LINK) -> NDArray[Any]:
-    """Friends of friends: for each position (N, 2), in arcsec, the first row of its group.
-
-    Positions at most ``arcsec`` apart, directly or through a chain of others, are one group.
-
-    >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]))
-    array([0, 1, 0, 0])
-    """
-    from scipy.spatial import KDTree  # its import takes a tenth of a second
-
-    return connected(tuple(KDTree(places).query_pairs(arcsec, output_type="ndarray").T), len(places))
 
 
 def cut(pixels: NDArray[Any], x: float, y: float) -> NDArray[Any]:

@@ -56,18 +56,14 @@ def batches(sample: Sample, recipe: Recipe, size: int, seed: int, device: str = 
             return _pairs(prepared, fields[drawn].float(), noise[drawn], sample.pixel)
 
     def batch(step: int) -> Pair:
-        block, part = divmod(step, TOGETHER)
-        clean, seen = (images.tensor_split(TOGETHER)[part] for images in several(block))
-        return clean, seen
+        clean, seen = several(step // TOGETHER)
+        return clean.tensor_split(TOGETHER)[step % TOGETHER], seen.tensor_split(TOGETHER)[step % TOGETHER]
 
     return batch
 
 
 def _drawn(fields: Tensor, rms: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Clean fields (N, H, W) of slightly stretched sources, and how they were drawn (:func:`perturb.observe`).
-
-    Some are drawn as a survey with a beam as large as the galaxy shows them, with its noise.
-    """
+    """Clean fields (N, H, W) of slightly stretched sources, and how they were drawn (:func:`perturb.observe`)."""
     count, like = len(fields), fields[:, 0, 0]
     size, shape = torch.exp(0.1 * torch.randn_like(like)), torch.exp(0.06 * torch.randn_like(like))
     axis = perturb.rotation(2 * math.pi * torch.rand_like(like))
@@ -107,10 +103,7 @@ def _pairs(prepared: Prepare, fields: Tensor, rms: Tensor, pixel: float) -> Pair
 
 
 def _matched(view: Tensor, own: Pose, other: Pose, turned: Tensor) -> Tensor:
-    """Views (N, 1, H, W) of sources in another pose, mirrored as the clean images are.
-
-    ``turned`` (N,) is the angle by which the other field is turned.
-    """
+    """Views (N, 1, H, W) in another pose, of fields that are ``turned`` (N,), mirrored as the clean images are."""
     angle = other.angle + turned - own.angle
     same = angle.cos().sign()  # both axes of the image turn with it
     mirrored = same[:, None] * torch.where(own.lean >= 0, 1, -1) * torch.where(other.lean >= 0, 1, -1) < 0

@@ -42,10 +42,10 @@ class Sample:
 
     Raises :class:`BadInput` if rows and images differ in number, a column is missing, or names repeat.
 
-    >>> from rgz.data import simulate
-    >>> sample = simulate.sources(4, seed=0)
-    >>> sample.images.shape, len(sample), sample[sample.table["label"] == "FRII"].images.shape
-    ((4, 150, 150), 4, (2, 150, 150))
+    >>> table = source_table(["a", "b"], [10, 20], [0, 0], ["FRI", "FRII"], [True, True], ["train", "test"])
+    >>> sample = Sample(np.zeros((2, 150, 150)), table, pixel=1.8)
+    >>> len(sample), sample[sample.table["label"] == "FRII"].images.shape
+    (2, (1, 150, 150))
     """
 
     images: NDArray[Any]
@@ -88,39 +88,41 @@ def positions(table: Table) -> SkyCoord:
     return SkyCoord(table["ra"], table["dec"], unit="deg")
 
 
-def connected(pairs: tuple[NDArray[Any], ...], count: int) -> NDArray[Any]:
-    """For each of ``count`` items, the first item to which a chain of pairs, two arrays (M,), connects it."""
-    from scipy.sparse import coo_array  # its import takes a tenth of a second
-    from scipy.sparse.csgraph import connected_components
+def linked(places: NDArray[Any], reach: float) -> NDArray[Any]:
+    """Friends of friends: for each position (N, D) the first row that chains of steps of at most ``reach`` lead to.
 
-    links = coo_array((np.ones(len(pairs[0])), pairs), shape=(count, count))
+    >>> linked(np.array([[0.0, 0.0], [99.0, 0.0], [50.0, 0.0], [25.0, 0.0]]), 30)
+    array([0, 1, 0, 0])
+    """
+    from scipy.sparse import coo_array  # these imports take a tenth of a second each
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    pairs = KDTree(places).query_pairs(reach, output_type="ndarray").T  # (2, M)
+    links = coo_array((np.ones(pairs.shape[1]), tuple(pairs)), shape=(len(places), len(places)))
     _, group = connected_components(links, directed=False)
     return np.asarray(np.unique(group, return_index=True)[1][group])
 
 
 def same_source(table: Table, arcsec: float) -> NDArray[Any]:
-    """For each row, the number of the first row that is the same source; its own if it is alone or has no position.
+    """For each row the first row of its source; rows within ``arcsec``, also in chains (:func:`linked`), are one.
 
-    Rows within ``arcsec`` of each other, directly or through a chain of such rows, are one source.
+    A row without a position is a source of its own.
     """
-    from scipy.spatial import KDTree  # its import takes a tenth of a second
-
-    known = np.flatnonzero(np.isfinite(table["ra"]))
-    tree = KDTree(positions(table[known]).cartesian.xyz.value.T)  # of unit vectors
-    pairs = tree.query_pairs(2 * np.sin(np.radians(arcsec / 3600) / 2), output_type="ndarray")
-    return connected(tuple(known[pairs].T), len(table))
+    source, known = np.arange(len(table)), np.flatnonzero(np.isfinite(table["ra"]))
+    places = positions(table[known]).cartesian.xyz.value.T  # unit vectors
+    source[known] = known[linked(places, 2 * np.sin(np.radians(arcsec / 3600) / 2))]
+    return source
 
 
 def disputed(table: Table, arcsec: float) -> NDArray[np.str_]:
     """For each row, the classes of its source (:func:`same_source`) if catalogues give different ones, else no text.
 
-    >>> from rgz.data import simulate
-    >>> table = simulate.sources(3).table
-    >>> table["ra"], table["dec"], table["label"] = [10, 10, 20], [0, 0, 0], ["FRI", "bent", "FRI"]
+    >>> table = Table({"ra": [10, 10, 20], "dec": [0, 0, 0], "label": ["FRI", "bent", "FRI"]})
     >>> disputed(table, 10).tolist()
     ['FRI, bent', 'FRI, bent', '']
     """
-    source, classes = same_source(table, arcsec).tolist(), defaultdict[int, set[str]](set)
+    source, classes = same_source(table, arcsec), defaultdict[int, set[str]](set)
     for number, label in zip(source, map(str, table["label"]), strict=True):
         classes[number] |= {label} - {""}
     return np.array([", ".join(sorted(classes[one])) if len(classes[one]) > 1 else "" for one in source])

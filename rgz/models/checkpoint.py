@@ -40,17 +40,15 @@ def load(path: Path, kind: type[Any] = VDVAE) -> tuple[Any, Recipe, dict[str, An
             shapes = {name: value.shape for name, value in kind(config).state_dict().items()}
         if shapes != {name: value.shape for name, value in tensors.items()} or recipe.size != config.size:
             raise ValueError("its weights or its recipe are not those of its configuration")
-        model = kind(config).eval().requires_grad_(False)
-        model = model.to(memory_format=torch.channels_last)
+        model = kind(config).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model, recipe, dict(about["provenance"])
 
 
 def write(path: Path, key: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors, and what is ``about`` them, to one safetensors file, atomically."""
-    described = about | {"sha256": _digest(tensors)}
     with artifacts.atomic(path) as partial:
-        partial.write_bytes(to_bytes(tensors, metadata={key: json.dumps(described)}))
+        partial.write_bytes(to_bytes(tensors, metadata={key: json.dumps(about | {"sha256": _digest(tensors)})}))
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,11 +62,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 of all values in order of name, to detect damaged weights."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        found.update(tensors[name].numpy().tobytes())
-    return found.hexdigest()
+    return hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))).hexdigest()
 
 
 def frozen(value: Any) -> Any:

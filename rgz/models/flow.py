@@ -14,7 +14,6 @@ of network and flows. If a flow gives no finite value, the log-likelihood is set
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,13 @@ class Flow(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.kept = config.kept
+        networks = {"num_blocks": config.blocks, "dropout_probability": config.dropout}
         steps: list[nn.Module] = []
         for _ in range(config.layers):
             steps += [
                 ReversePermutation(config.kept),
                 PointwiseAffineTransform(torch.tensor(0.0), torch.tensor(STRETCH)),
-                MaskedAffineAutoregressiveTransform(
-                    config.kept, config.hidden, num_blocks=config.blocks, dropout_probability=config.dropout
-                ),
+                MaskedAffineAutoregressiveTransform(config.kept, config.hidden, **networks),
             ]
         self.steps = CompositeTransform(steps)
 
@@ -85,8 +83,7 @@ class Flow(nn.Module):
     def masked(self) -> list[tuple[str, Tensor, Tensor]]:
         """Name, values and mask of each parameter; outside the mask of an autoregressive network, weights are zero."""
         masks = {f"{name}.weight": part.mask.bool() for name, part in self.named_modules() if hasattr(part, "mask")}
-        everything = torch.tensor(True)
-        return [(name, one, masks.get(name, everything.expand_as(one))) for name, one in self.named_parameters()]
+        return [(name, one, masks.get(name, torch.ones_like(one).bool())) for name, one in self.named_parameters()]
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class FlowEnsemble:
     centre: NDArray[np.float64]
     matrix: NDArray[np.float64]
     flows: tuple[Flow, ...]
-    calibration: NDArray[np.float64]
+    calibration: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     about_centroid: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
@@ -162,10 +159,7 @@ def whitening(codes: NDArray[Any], kept: int) -> tuple[NDArray[np.float64], NDAr
 
 
 def fit_flow(values: NDArray[Any], held_out: NDArray[Any], config: Config, seed: int = 0) -> Flow:
-    """One flow fitted to whitened codes (N, kept), and stopped early on ``held_out`` ones.
-
-    AdamW with a cosine schedule; the weights of the best epoch on the held-out codes are kept.
-    """
+    """One flow fitted to whitened codes (N, kept); the weights of the best epoch on ``held_out`` ones are kept."""
     fitted, checked = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (values, held_out))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -196,15 +190,6 @@ def fit_flow(values: NDArray[Any], held_out: NDArray[Any], config: Config, seed:
     return flow.eval().requires_grad_(False)
 
 
-def folds(
-    values: NDArray[Any], groups: NDArray[Any], members: int = MEMBERS
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """For each flow the rows for fitting and those for early stopping; rows of one group (N,) stay together."""
-    from sklearn.model_selection import GroupKFold  # its import takes half a second
-
-    yield from GroupKFold(members).split(values, groups=groups)
-
-
 def fit_ensemble(
     codes: NDArray[Any], groups: NDArray[Any], config: Config = Config(), members: int = MEMBERS
 ) -> FlowEnsemble:
@@ -213,6 +198,7 @@ def fit_ensemble(
     Raises :class:`rgz.errors.BadInput` if a code is not finite, or there are too few codes or groups.
     """
     from joblib import Parallel, delayed
+    from sklearn.model_selection import GroupKFold  # its import takes half a second
 
     if not np.isfinite(codes).all():
         raise BadInput("codes to fit a density to must be finite; some are not")
@@ -220,13 +206,10 @@ def fit_ensemble(
         raise BadInput(f"{members} flows need codes of as many groups; there are {len(set(groups))}")
     centre, matrix = whitening(codes, config.kept)
     values = (codes - centre) @ matrix
-    jobs = (
-        delayed(fit_flow)(values[fitted], values[stopping], config, seed)
-        for seed, (fitted, stopping) in enumerate(folds(values, groups, members))
-    )
+    parts = enumerate(GroupKFold(members).split(values, groups=groups))
+    jobs = (delayed(fit_flow)(values[fitted], values[stopping], config, seed) for seed, (fitted, stopping) in parts)
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
-    flows = tuple(progress(done, desc="fitting flows", total=members, unit="flow"))
-    return FlowEnsemble(config, centre, matrix, flows, np.zeros(0))
+    return FlowEnsemble(config, centre, matrix, tuple(progress(done, "fitting flows", members, unit="flow")))
 
 
 def calibrate(density: FlowEnsemble, codes: NDArray[Any], about_centroid: NDArray[Any] | None = None) -> FlowEnsemble:
@@ -234,7 +217,8 @@ def calibrate(density: FlowEnsemble, codes: NDArray[Any], about_centroid: NDArra
 
     ``about_centroid`` are codes (M, D) of the same galaxies that do not depend on the middle of the images.
     """
-    ranked = [np.zeros(0) if one is None else np.sort(density.score_samples(one)) for one in (codes, about_centroid)]
+    none = np.zeros(0)
+    ranked = [none if one is None else np.sort(density.score_samples(one)) for one in (codes, about_centroid)]
     known, centroid = (scores[np.isfinite(scores)] for scores in ranked)
     return replace(density, calibration=known, about_centroid=centroid)
 

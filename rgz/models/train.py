@@ -90,7 +90,17 @@ def fit(
     or too many steps in a row were skipped.
     """
     run = _Run(model, schedule, folder, device, inputs or {})
-    run.train(batch, validation, every)
+    logged, since = run.step, time.monotonic()
+    with progress(total=schedule.steps, initial=run.step, unit="step") as bar:
+        while run.step < schedule.steps:
+            figures = run.advance(batch(run.step))
+            bar.update()
+            bar.set_postfix(loss=f"{figures['loss']:.3f}", refresh=False)
+            if run.step % every == 0 or run.step == schedule.steps:
+                with run.autocast():
+                    held_out = math.nan if validation is None else describe(run.ema, validation.to(device))["loss"]
+                run.record(figures, held_out, schedule.batch * (run.step - logged) / (time.monotonic() - since))
+                logged, since = run.step, time.monotonic()
     return run.ema
 
 
@@ -98,12 +108,11 @@ class _Run:
     """Model, averaged model, optimizer and log of a run, resumed from its folder."""
 
     def __init__(self, model: nn.Module, schedule: Schedule, folder: Path, device: str, inputs: dict[str, Any]):
-        self.schedule, self.folder, self.device = schedule, folder, device
+        self.schedule, self.folder, self.device, self.recipe = schedule, folder, device, asdict(schedule) | inputs
         self.model: nn.Module = cast(Any, model).to(device, memory_format=torch.channels_last)
         self.ema: Any = copy.deepcopy(self.model).eval().requires_grad_(False)
         options: dict[str, Any] = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options, betas=(0.9, 0.95), fused=True)
-        self.recipe = asdict(schedule) | inputs
         self.state: dict[str, Any] = {"model": self.model, "ema": self.ema, "optimizer": self.optimizer}
         self.replay: Callable[[tuple[Tensor, ...]], dict[str, Tensor]] | None = None
         path = folder / "checkpoint.pt"
@@ -117,23 +126,6 @@ class _Run:
     def autocast(self) -> Any:
         """bfloat16 on a GPU; on processors without matrix units it is slower than float32."""
         return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.device == "cuda" else nullcontext()
-
-    def train(self, batch: Callable[[int], tuple[Tensor, ...]], validation: Tensor | None, every: int) -> None:
-        """Take all steps; every ``every`` steps, and at the end, write the log and the checkpoint."""
-        logged, since = self.step, time.monotonic()
-        with progress(total=self.schedule.steps, initial=self.step, unit="step") as bar:
-            while self.step < self.schedule.steps:
-                figures = self.advance(batch(self.step))
-                bar.update()
-                bar.set_postfix(loss=f"{figures['loss']:.3f}", refresh=False)
-                if self.step % every == 0 or self.step == self.schedule.steps:
-                    held_out = math.nan
-                    if validation is not None:
-                        with self.autocast():
-                            held_out = describe(self.ema, validation.to(self.device))["loss"]
-                    speed = self.schedule.batch * (self.step - logged) / (time.monotonic() - since)
-                    self.record(figures, held_out, speed)
-                    logged, since = self.step, time.monotonic()
 
     def advance(self, images: tuple[Tensor, ...]) -> dict[str, float]:
         """Take one step; returns batch means and the gradient norm."""
@@ -161,8 +153,7 @@ class _Run:
             out = self.model(*images)
         out["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-        means = _means(out, getattr(self.model, "levels", ()))
-        return means | {"gradient_norm": norm}
+        return _means(out, getattr(self.model, "levels", ())) | {"gradient_norm": norm}
 
     def _captured(self, images: tuple[Tensor, ...]) -> Callable[[tuple[Tensor, ...]], dict[str, Tensor]]:
         """:meth:`_backward` as a CUDA graph, which spares the launch of thousands of kernels a step."""
