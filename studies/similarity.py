@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import SAME_SOURCE, Sample, positions, usable

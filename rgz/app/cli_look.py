@@ -12,11 +12,12 @@ import typer
 
 import rgz
 from rgz import artifacts
-from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
 
 if TYPE_CHECKING:
+    import numpy as np
     from astropy.table import Table
+    from numpy.typing import NDArray
 
     from rgz.app.tables import Item
     from rgz.data.cutout import Cutout
@@ -43,6 +44,7 @@ K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")
 TableFile = Annotated[
     Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot, .fits or .parquet.")
 ]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default those of the repository.")]
 Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .csv, .ecsv, .vot, .fits or .parquet.")]
 
 
@@ -70,11 +72,13 @@ def look(
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
     """
+    from astropy.table import vstack
+
     from rgz.app import tables
 
     _check_endings(table, output, plot)
     asked, refused = _listed(files or [], at), 0
-    near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
+    near, kept = list["Table"](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
     request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
     with tables.saved(output, request) as (done, save):
@@ -84,7 +88,9 @@ def look(
                 refused += 1
                 if len(asked) == 1:
                     raise BadInput(row["notes"][0])
-            near += [(one.cutout.name, one.neighbours)] if one and table else []
+            if one and table:
+                one.neighbours.add_column(one.cutout.name, name="query", index=0)
+                near.append(one.neighbours)
             kept += [one] if one and plot and len(kept) < PLOTTED else []
             if number >= len(done):
                 save(row)
@@ -95,7 +101,7 @@ def look(
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        tables.write(_together(near), table)
+        tables.write(vstack(near, metadata_conflicts="silent"), table)
     if plot:
         _draw(kept, plot)
     if refused:
@@ -111,7 +117,7 @@ def _check_endings(table: Path | None, output: Path | None, plot: Path | None) -
     if table:
         tables.ending(table)
     if output:
-        tables.written(output)
+        tables.ending(output, lines=True)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
 
@@ -206,15 +212,6 @@ def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dic
         return {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
 
 
-def _together(near: list[tuple[str, "Table"]]) -> "Table":
-    """The similar galaxies of all files, with the file that each list belongs to."""
-    from astropy.table import vstack
-
-    for name, table in near:
-        table.add_column(name, name="query", index=0)
-    return vstack([table for _, table in near], metadata_conflicts="silent")
-
-
 def _draw(found: list["Inspection"], path: Path) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written to
     from rgz import plots
@@ -246,10 +243,12 @@ def rank(
     from rgz.app import tables
     from rgz.tasks import rank as ranking
 
-    files, codes, plain = tables.results(results)
+    looked, codes = tables.coded(results)
+    files, nats = np.asarray(looked["file"]), np.nan_to_num(looked["log_likelihood_nats"], nan=-np.inf)
     given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
+    plain = np.column_stack([looked["area_over_point"], looked["peak_over_noise"], nats])
     known = ranking.features(codes, plain)
-    expected = ranking.predict(known, given) if scores else -plain[:, 2]
+    expected = ranking.predict(known, given) if scores else -nats
     order = np.argsort(-expected, kind="stable")
     found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
     if output:
@@ -257,7 +256,7 @@ def rank(
     found[found.colnames[1]].info.format = ".2f"
     typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
     typer.echo("\nto score next:")
-    for row in ranking.propose(known, plain[:, 2], given, count):
+    for row in ranking.propose(known, nats, given, count):
         typer.echo(f"  {files[row]}")
 
 
@@ -302,17 +301,37 @@ def generate(
 
     Example: rgz generate 64 --out galaxies.png
     """
-    from rgz.app import gallery
     from rgz.models import checkpoint
     from rgz.tasks import generate as generation
 
-    gallery.check_ending(out)
+    if out.suffix not in (".h5", ".fits", ".png"):
+        raise BadInput(f"{out} ends in {out.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
     model, _, about = checkpoint.load(weights or artifacts.artifact("vdvae.safetensors"))
     drawn = generation.generate(count, temperature, truncation, seed, model)
     settings: dict[str, Any] = {"temperature": temperature, "truncation": truncation, "seed": seed}
-    settings |= {"weights": about.get("commit", "unknown")}
-    gallery.write(drawn, out, settings)
+    _write_galaxies(drawn, out, settings | {"weights": about.get("commit", "unknown")})
     typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
+
+
+def _write_galaxies(galaxies: "NDArray[np.uint8]", path: Path, settings: dict[str, Any]) -> None:
+    """Write galaxies (N, H, W) and their settings to ``.h5`` (``images``), ``.fits`` (a cube) or ``.png`` (a sheet)."""
+    import h5py
+    from astropy.io import fits
+
+    from rgz.app import explorer
+    from rgz.data.sample import CHECKED
+
+    with artifacts.atomic(path) as partial:
+        if path.suffix == ".h5":
+            with h5py.File(partial, "w") as file:
+                file.create_dataset("images", data=galaxies, **CHECKED)
+                file.attrs.update(settings)
+        elif path.suffix == ".fits":
+            header = fits.Header([(name[:8].upper(), str(value)) for name, value in settings.items()])
+            fits.PrimaryHDU(galaxies, header).writeto(partial)
+        else:
+            sheet = explorer.sheet(galaxies, galaxies.shape[1])
+            sheet.resize((3 * sheet.width, 3 * sheet.height)).save(partial, "PNG")  # by bicubic interpolation
 
 
 def explorer(

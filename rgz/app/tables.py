@@ -26,8 +26,20 @@ try:
 except ImportError:  # on Windows, where two processes that write one file are not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FILE", "FORMATS", "LINES", "Item", "catalogue", "coded", "codes", "ending", "items", "numbers", "results"]
-__all__ += ["saved", "scores", "text", "write", "written"]
+__all__ = [
+    "FILE",
+    "FORMATS",
+    "Item",
+    "catalogue",
+    "coded",
+    "ending",
+    "items",
+    "numbers",
+    "saved",
+    "scores",
+    "text",
+    "write",
+]
 
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 FORMATS |= {".fits": "fits"}
@@ -40,15 +52,12 @@ NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
-def ending(path: Path) -> str:
-    """The format in which a table is read from, or written to, a file of this name.
+def ending(path: Path, lines: bool = False) -> str:
+    """The format in which a table is read from, or written to, a file of this name; of results, also ``json`` lines.
 
-    Raises
-    ------
-    BadInput
-        Its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
+    Raises :class:`BadInput` if its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
     """
-    form = FORMATS.get(path.suffix.lower())
+    form = "json" if lines and path.suffix.lower() in LINES else FORMATS.get(path.suffix.lower())
     if form is None:
         raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
     if form == "parquet" and find_spec("pyarrow") is None:
@@ -65,11 +74,6 @@ def write(table: Table, path: Path) -> None:
             table[name] = MaskedColumn(plain, mask=getattr(table[name], "mask", False))
     with artifacts.atomic(path) as partial:
         table.write(partial, format=form, overwrite=True)
-
-
-def written(path: Path) -> str:
-    """Format in which results are written to a file of this name: ``json`` lines, or that of a table."""
-    return "json" if path.suffix.lower() in LINES else ending(path)
 
 
 def items(path: Path, alone: bool = True) -> list[Item] | None:
@@ -171,7 +175,7 @@ def saved(
     if path is None:
         yield [], lambda row: None
         return
-    form = written(path)
+    form = ending(path, lines=True)
     unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
     with _opened(unfinished, path) as stream:
         rows = _whole(stream)
@@ -221,10 +225,11 @@ def _whole(stream: FileIO) -> list[dict[str, Any]]:
         return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def coded(path: Path) -> Table:
-    """The results in a file, one row a galaxy, with the numbers of its code as columns ``code_000`` and so on.
+def coded(path: Path) -> tuple[Table, NDArray[np.float64]]:
+    """The results in a file: one row a galaxy that was not refused, and their codes (N, D).
 
-    Raises :class:`BadInput` if the file is damaged or has no codes.
+    The table has at least the columns ``file``, ``class`` (empty if there is none) and :data:`NUMBERS` (NaN where
+    unknown). Raises :class:`BadInput` if the file is damaged or has no codes.
     """
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
         if path.suffix.lower() in LINES:
@@ -234,30 +239,19 @@ def coded(path: Path) -> Table:
         if missing := {"file", "status"} - set(table.colnames):
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
-        if not codes(table) or not np.isfinite(numbers(table, *codes(table))).all():
+        code = [name for name in table.colnames if name.startswith("code_")]
+        if not code or not np.isfinite(codes := numbers(table, *code)).all():
             raise ValueError("it has no codes")
-        for name in set(NUMBERS) & set(table.colnames):
-            numbers(table, name)  # raises for a column of words
-        return table
-
-
-def codes(table: Table) -> list[str]:
-    """Names of the columns of the code."""
-    return [name for name in table.colnames if name.startswith("code_")]
+        known = {
+            name: np.ma.filled(table[name].astype(str), "") for name in ("file", "class") if name in table.colnames
+        }
+        known |= {name: numbers(table, name)[:, 0] for name in NUMBERS if name in table.colnames}
+        return Table({"class": [""] * len(table)} | dict.fromkeys(NUMBERS, [np.nan] * len(table)) | known), codes
 
 
 def numbers(table: Table, *names: str) -> NDArray[np.float64]:
     """Columns of a table as numbers, (N, columns), NaN where unknown."""
     return np.stack([np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in names], axis=1)
-
-
-def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
-    table = coded(path)
-    with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
-        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
-        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
