@@ -76,7 +76,7 @@ def look(
 
     from rgz.app import tables
 
-    _check_endings(table, output, plot)
+    _check_endings(table, plot)
     asked, refused = _listed(files or [], at), 0
     near, kept = list["Table"](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
@@ -110,14 +110,12 @@ def look(
             raise typer.Exit(1)
 
 
-def _check_endings(table: Path | None, output: Path | None, plot: Path | None) -> None:
+def _check_endings(table: Path | None, plot: Path | None) -> None:
     """Raise :class:`BadInput` if a file could not be written, before anything is computed."""
     from rgz.app import tables
 
     if table:
         tables.ending(table)
-    if output:
-        tables.ending(output, lines=True)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
 
@@ -146,53 +144,42 @@ def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
 
 
 def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
-    """The answers from number ``start`` on, as :func:`_part` gives them; processes share many galaxies out."""
+    """The answers from number ``start`` on, in order; of many galaxies by several processes, one a core."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, cpu_count, delayed
+
     from rgz.progress import progress
 
     numbered = list(enumerate(asked, 1))
     parts = [numbered[first : first + TOGETHER] for first in range(start, len(asked), TOGETHER)]
-    workers = min((len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
-    found = _shared(workers, parts, *how) if workers > 1 else (_part(part, *how) for part in parts)
-    yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
-
-
-def _shared(workers: int, parts: list[list[tuple[int, "Item"]]], *how: Any) -> Iterator[list["Answer"]]:
-    """The answers of :func:`_part` for each part, in order, from at most ``workers`` processes, one a core."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib import Parallel, cpu_count, delayed  # a fifth of a second, which few files need not wait for
-
-    pool = Parallel(min(cpu_count(), workers), return_as="generator")
+    workers = max(1, min((len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES, cpu_count()))
+    found = Parallel(workers, return_as="generator")(delayed(_part)(part, workers > 1, *how) for part in parts)
     try:
-        yield from pool(delayed(_part_of_many)(part, *how) for part in parts)
+        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
 
-def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, codes: bool, whole: bool) -> list["Answer"]:
+def _part(
+    asked: list[tuple[int, "Item"]], many: bool, choice: tuple[Any, ...], k: int, codes: bool, whole: bool
+) -> list["Answer"]:
     """Row, text and, if ``whole``, inspection of some numbered files or positions."""
     opened = [_opened(number, item, choice) for number, item in asked]
+    cutouts = [one for one in opened if not isinstance(one, dict)]
     found: Iterator[Inspection] = iter(())
-    if cutouts := [one for one in opened if not isinstance(one, dict)]:
+    if cutouts or many:  # joblib ends a process that grows after its first part
         from rgz.tasks import inspect  # torch, which takes a second
 
         found = iter(inspect.inspect_all(cutouts, k))
     answers: list[Answer] = []
     for one in opened:
         if isinstance(one, dict):
-            answers.append((one, one["notes"][0], None))
+            answers.append((one, "", None))
         else:
             seen = next(found)
             answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
     return answers
-
-
-def _part_of_many(part: list[tuple[int, "Item"]], *how: Any) -> list["Answer"]:
-    """:func:`_part`, with the network loaded in any case: joblib ends a process that grows after its first part."""
-    from rgz.tasks import inspect
-
-    inspect.inspect_all([])
-    return _part(part, *how)
 
 
 def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
