@@ -35,12 +35,13 @@ from rgz.data import datasets, fetch
 from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.tasks import classify, encode
-from rgz.tasks.classify import CLASSES, Labelled
+from rgz.tasks import classify
+from rgz.tasks.classify import CLASSES
 from rgz.transforms import fields
 from rgz.transforms.prepare import lengths
-from studies import baselines, cnn, metrics, results
+from studies import baselines, cnn, encode, labelled, metrics, results
 from studies.classification import joint_sources
+from studies.labelled import Labelled
 from studies.results import Row
 
 STRANGERS = "first_unseen.h5"
@@ -171,7 +172,7 @@ def left_out(name: str, known: Labelled, images: Labelled, shown: NDArray[Any]) 
     }
     rows, found = [], {}
     for way, (seen, codes, first) in ways.items():
-        found[way] = odds(classify._fitted(seen, first).predict_proba(codes))  # no sets, so nothing to hold out
+        found[way] = odds(labelled.fit_alone(seen, first).predict_proba(codes))  # no sets, so nothing to hold out
     found[NETWORK] = supervised(table[train], shown[train], shown[test])
     for way, probability in found.items():
         rows += scored({"tested": name, "way": way}, truth, probability)
@@ -197,7 +198,7 @@ def of_strangers(known: Labelled, images: Labelled, shown: NDArray[Any]) -> tupl
     ways = {
         HOST: (classify.Classifier.from_pretrained("host"), codes),
         CENTROID: (classify.Classifier.from_pretrained("centroid"), codes),
-        COMPONENTS: (classify.fit(reduced), tested),
+        COMPONENTS: (labelled.fit(reduced), tested),
     }
     two, rows, each, found = np.isin(label, CLASSES[:2]), [], [], {}
     truth = (label[two] == "FRII").astype(int)
@@ -244,7 +245,7 @@ def by_length(about: Row, truth: NDArray[Any], probability: NDArray[Any], length
 def main() -> None:
     """Compute and write the tables of this chapter; twelve minutes on one core."""
     files = [artifacts.artifact(name) for name in ("codes.h5", "classifier.safetensors")]
-    known = classify.labelled(encode.FIRST)
+    known = labelled.labelled(encode.FIRST)
     images, shown = components(known), pictures(known)
     rows, each = of_strangers(known, images, shown)
     for name in encode.FIRST:

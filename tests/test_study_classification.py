@@ -9,9 +9,8 @@ from astropy.table import Table
 from sklearn.naive_bayes import GaussianNB
 
 from rgz.data import datasets, sample, simulate
-from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import baselines, classification, metrics, results
+from studies import baselines, classification, encode, metrics, results
 from studies.classifiers import Features
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}
@@ -66,7 +65,7 @@ def codes(tmp_path, monkeypatch):
             code = np.tile(features(table, 3.0).values, 2)
         groups[name] = table, code, code[:, None], {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
-    codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
+    encode.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     table, _ = classification.known(tmp_path / "codes.h5", "mirabest")
     results.write("cnn", held_out(table))
     return tmp_path / "codes.h5"

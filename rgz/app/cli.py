@@ -4,8 +4,8 @@ rgz look, rank, similar, generate          inspect, rank, compare and generate g
 rgz survey                                 all sources of a catalogue, on many cores
 rgz explorer                               a web page with a map of your own galaxies
 rgz data fetch                             the public archives
-rgz train, encode, fit                     the network, its codes, and the flows fitted to them
-rgz study                                  the measurements behind the book
+rgz train                                  the network
+rgz study                                  codes, classifiers, flows, and the measurements behind the book
 """
 
 import subprocess
@@ -31,11 +31,10 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="The public archives.")
 app.add_typer(data, name="data")
-for verb in (
-    *(cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer, survey.survey),
-    *(training.train, training.encode, training.fit),
-):
+for verb in (cli_look.look, cli_look.rank, cli_look.similar, cli_look.generate, cli_look.explorer):
     app.command()(verb)
+app.command()(survey.survey)
+app.command()(training.train)
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make a network, its codes, and the flows fitted to them: train, encode, fit."""
+"""The command ``rgz train``, and the training set."""
 
 import math
 from dataclasses import asdict
@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rgz import artifacts
-from rgz.app.cli_look import Weights
 from rgz.errors import BadInput
 
 if TYPE_CHECKING:
     from rgz.data.sample import Sample
     from rgz.models.train import Schedule
 
-__all__ = ["TRAINING_SET", "encode", "fit", "run", "splits", "train"]
+__all__ = ["TRAINING_SET", "run", "splits", "train"]
 
 TRAINING_SET = Path("runs/train.h5")
 PRIOR = 1 << 14  # pairs of images from which the correlations of the prior are measured
-TrainingSet = Annotated[Path, typer.Option("--data", help="Training set, as written by rgz.data.sample.write.")]
 
 
 def train(
@@ -27,7 +25,9 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Number of optimizer steps of the whole schedule.")] = 6000,
     batch: Annotated[int, typer.Option(min=2, help="Images in a batch, an even number.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of initial weights, batches and noise.")] = 0,
-    path: TrainingSet = TRAINING_SET,
+    path: Annotated[
+        Path, typer.Option("--data", help="Training set, as written by rgz.data.sample.write.")
+    ] = TRAINING_SET,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; by default runs/PRESET, with --start runs/finer.")
     ] = None,
@@ -58,55 +58,6 @@ def train(
     weights = (out or Path("runs") / ("finer" if start else preset)) / "vdvae.safetensors"
     bits = run(model, origin, path, weights, Schedule(steps=steps, batch=batch, seed=seed), device)
     typer.echo(f"{weights}: {steps} steps, {bits} bits/dim on validation images")
-
-
-def encode(
-    weights: Weights = None,
-    out: Annotated[Path | None, typer.Option(help="HDF5 file to write; by default artifacts/codes.h5.")] = None,
-    path: TrainingSet = TRAINING_SET,
-) -> None:
-    """Encode all samples into codes.h5, and fit the classifiers to them; twenty minutes on two cores.
-
-    Codes are posterior means of latents; they have no unit.
-
-    Example: rgz encode --weights runs/deep/vdvae.safetensors --out runs/deep/codes.h5
-    """
-    from rgz.tasks import encode as encoding
-
-    out = out or artifacts.artifacts() / "codes.h5"
-    counts = encoding.encode(weights or artifacts.artifact("vdvae.safetensors"), splits(path)[0], out)
-    typer.echo(f"{out}: {', '.join(f'{name} {n}' for name, n in counts.items())}")
-
-
-def fit(
-    path: TrainingSet = TRAINING_SET,
-    out: Annotated[Path | None, typer.Option(help="File to write; by default artifacts/density.safetensors.")] = None,
-) -> None:
-    """Fit the flow ensemble for anomaly detection: log-likelihoods (nats) and percentiles; five minutes on two cores.
-
-    Percentiles are relative to the validation sources.
-
-    Example: rgz fit --out runs/deep/density.safetensors
-    """
-    from rgz.data.sample import cells
-    from rgz.features.embed import Encoder
-    from rgz.models import flow as flows
-
-    out = out or artifacts.artifacts() / "density.safetensors"
-    seen, held_out = splits(path)
-    encoder = Encoder.from_pretrained()
-    codes, unseen = (encoder.transform(part).astype(float) for part in (seen, held_out))
-    about_centroid = encoder.transform(held_out, hosts=False).astype(float)
-    fitted = flows.calibrate(flows.fit_ensemble(codes, cells(seen.table)), unseen, about_centroid)
-    about = artifacts.describe(
-        weights_sha256=artifacts.sha256(artifacts.artifact("vdvae.safetensors")),
-        codes_sha256=artifacts.sha256(artifacts.artifact("codes.h5")),
-        training_set_sha256=artifacts.sha256(path),
-        sources=len(seen),
-        unseen=len(held_out),
-    )
-    flows.save(out, fitted, about)
-    typer.echo(f"{out}: {len(fitted.flows)} flows, fitted to {len(seen)} sources, calibrated with {len(held_out)}")
 
 
 def splits(path: Path) -> tuple["Sample", "Sample"]:

@@ -57,7 +57,7 @@ BASIS = {
 class Inspection:
     """The results for one galaxy; ``print`` shows them as text.
 
-    ``kind`` is the classifier, one of :data:`rgz.tasks.encode.CLASSIFIERS`. ``set90`` has the classes that are not
+    ``kind`` is that of :meth:`rgz.tasks.classify.Classifier.from_pretrained`. ``set90`` has the classes that are not
     excluded, with a coverage of 90 %. ``area`` is the effective area of the source over that of a point source.
     ``likelihood`` has the log-likelihood in nats, its standard deviation over the flows, and its percentile among
     held-out galaxies. ``neighbours`` are as :meth:`rgz.tasks.search.SearchIndex.query` returns them, ``code`` is (D,),
