@@ -26,10 +26,10 @@ from rgz.features import embed
 from rgz.models import checkpoint, train
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import generate
-from rgz.tasks.classify import confident, folds, groups
 from rgz.transforms.prepare import Recipe, prepare
 from studies import realism, results
 from studies.generation import COUNT, TRAINING
+from studies.labelled import confident, folds, groups
 from studies.metrics import is_frii
 from studies.results import Row
 

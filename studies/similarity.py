@@ -30,12 +30,12 @@ from rgz.features import metric
 from rgz.features.embed import PARTS, Encoder
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
-from rgz.tasks.classify import confident
 from rgz.transforms import fields, perturb
 from rgz.transforms.prepare import FRAMES, Recipe, gaussian, prepare, stretch
 from studies import metrics, results
 from studies.encode import changes, invariant
 from studies.injected import add_noise, rotate
+from studies.labelled import confident
 from studies.reconstruction import flat
 from studies.results import Row
 

@@ -35,8 +35,7 @@ from rgz.data import datasets, fetch
 from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.tasks import classify
-from rgz.tasks.classify import CLASSES
+from rgz.tasks.classify import CLASSES, Classifier
 from rgz.transforms import fields
 from rgz.transforms.prepare import lengths
 from studies import baselines, cnn, encode, labelled, metrics, results
@@ -93,7 +92,7 @@ def components(known: Labelled) -> Labelled:
 
 def _reduced(train: Labelled, *tested: NDArray[Any]) -> tuple[Labelled, list[NDArray[np.float32]]]:
     """Principal components, fitted to training images, in place of images."""
-    pca = PCA(COUNT, svd_solver="randomized", random_state=classify.SEED).fit(train.codes)
+    pca = PCA(COUNT, svd_solver="randomized", random_state=labelled.SEED).fit(train.codes)
 
     def reduce(grey: NDArray[Any]) -> NDArray[np.float32]:
         flat = grey.reshape(-1, grey.shape[-1])
@@ -153,7 +152,7 @@ def left_out(name: str, known: Labelled, images: Labelled, shown: NDArray[Any]) 
 
     ``images`` has prepared images in place of codes, ``shown`` (N, 150, 150) the images for the CNN.
     """
-    table, group = known.table, classify.groups(known.table)
+    table, group = known.table, labelled.groups(known.table)
     label, own = np.asarray(table["label"]), np.asarray(table["sample"] == name)
     test = own & np.isin(label, CLASSES[:2])
     if name == "rgd":  # which contains most of MiraBest
@@ -196,8 +195,8 @@ def of_strangers(known: Labelled, images: Labelled, shown: NDArray[Any]) -> tupl
     codes = Encoder.from_pretrained().transform(sample)
     reduced, (tested,) = _reduced(images, _grey(sample))
     ways = {
-        HOST: (classify.Classifier.from_pretrained("host"), codes),
-        CENTROID: (classify.Classifier.from_pretrained("centroid"), codes),
+        HOST: (Classifier.from_pretrained("host"), codes),
+        CENTROID: (Classifier.from_pretrained("centroid"), codes),
         COMPONENTS: (labelled.fit(reduced), tested),
     }
     two, rows, each, found = np.isin(label, CLASSES[:2]), [], [], {}

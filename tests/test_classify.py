@@ -21,10 +21,10 @@ def test_folds_keep_a_source_on_one_side():
     table = Table({"ra": rng.uniform(0, 360, 120), "dec": rng.uniform(-5, 60, 120), "label": labels})
     for row in range(0, 60, 2):
         table["ra"][row + 1], table["dec"][row + 1] = table["ra"][row], table["dec"][row] + 0.001
-    group = classify.groups(table)
+    group = labelled.groups(table)
     assert len(set(group)) == 90
     labels, seen = metrics.is_frii(table), np.zeros(len(table), int)
-    for train, held_out in classify.folds(labels, group, repeats=2):
+    for train, held_out in labelled.folds(labels, group, repeats=2):
         assert not set(group[train]) & set(group[held_out])
         seen[held_out] += 1
     assert (seen == 2).all()
@@ -37,7 +37,7 @@ def test_labels_other_than_fri_and_frii_are_refused():
 
 def test_confident_galaxies_are_certain_fri_and_frii():
     table = Table({"label": ["FRI", "FRII", "hybrid", "FRI"], "confident": [True, True, True, False]})
-    assert classify.confident(table).tolist() == [True, True, False, False]
+    assert labelled.confident(table).tolist() == [True, True, False, False]
     assert metrics.is_frii(table[:2]).tolist() == [0, 1]
 
 

@@ -9,8 +9,7 @@ from astropy.table import Table
 from sklearn.naive_bayes import GaussianNB
 
 from rgz.data import datasets, sample, simulate
-from rgz.tasks import classify
-from studies import baselines, classification, encode, metrics, results
+from studies import baselines, classification, encode, labelled, metrics, results
 from studies.classifiers import Features
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}
@@ -74,7 +73,7 @@ def codes(tmp_path, monkeypatch):
 def held_out(table):
     """Rows of a CNN that is right about nine in ten galaxies, for every round."""
     labels, test = metrics.is_frii(table), np.asarray(table["split"]) == "test"
-    parts = {f"fold {k}": rows for k, (_, rows) in enumerate(classify.folds(labels, classify.groups(table), 1))}
+    parts = {f"fold {k}": rows for k, (_, rows) in enumerate(labelled.folds(labels, labelled.groups(table), 1))}
     probability = np.where(np.arange(len(labels)) % 10 == 0, 1 - labels, labels)
     return [
         {"sample": "mirabest", "round": part, "name": table["name"][row], "probability": probability[row]}

@@ -1,4 +1,4 @@
-r"""Classes of radio galaxies: labels, groups and folds, and the classifier of :func:`rgz.inspect`.
+r"""Classes of radio galaxies: the classifier of :func:`rgz.inspect`.
 
 The classifier is a logistic regression on Gaussian kernels between a code and a thousand landmarks, which are codes of
 labelled galaxies (Nyström approximation, Williams & Seeger 2001):
@@ -13,44 +13,19 @@ cross-validation, nine of ten training galaxies have a probability above this th
 (cross-conformal prediction, Vovk 2015). The most probable class is always in the set.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from rgz import artifacts
-from rgz.data.sample import SAME_SOURCE, same_source
 from rgz.errors import as_bad_input
 
-SEED = 0
 CLASSES = ("FRI", "FRII", "bent", "compact")
-FOLDS = 5
-
-
-def confident(table: Table) -> NDArray[np.bool_]:
-    """Mask of the FRI and FRII for which the experts were certain of the class."""
-    return np.asarray(table["confident"]) & np.isin(table["label"], ("FRI", "FRII"))
-
-
-def groups(table: Table) -> NDArray[np.int64]:
-    """One integer per source, shared by rows within 10″ of each other."""
-    return same_source(table, SAME_SOURCE)
-
-
-def folds(
-    labels: NDArray[Any], group: NDArray[Any], repeats: int = 10, splits: int = FOLDS
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Row numbers of training and test folds: stratified, grouped, reshuffled in each repeat."""
-    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and rgz look does not need it
-
-    for repeat in range(repeats):
-        yield from StratifiedGroupKFold(splits, shuffle=True, random_state=SEED + repeat).split(labels, labels, group)
 
 
 @dataclass(frozen=True)
