@@ -106,16 +106,6 @@ def catalogue(path: Path, form: str) -> Table:
 
     Raises ValueError if it takes more memory than the file has bytes, or reads other files.
     """
-    table = _table(path, form)
-    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-    for column in table.itercols():
-        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
-            column.unit = u.deg
-    return table
-
-
-def _table(path: Path, form: str) -> Table:
-    """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
     with path.open("rb") as stream:
         if not (start := stream.read(6)):
             raise ValueError("it is empty")
@@ -135,12 +125,16 @@ def _table(path: Path, form: str) -> Table:
             if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
                 raise ValueError("its data are in another file, which is not read")
     options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
-    return Table.read(path, format=form, **options)
+    table = Table.read(path, format=form, **options)
+    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for column in table.itercols():
+        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
+            column.unit = u.deg
+    return table
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it has no table, is compressed, or cannot be read, which is then
-    said of the image."""
+    """Whether a FITS file has an image, or has no table, or cannot be read, which is then said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
         with problem, path.open("rb") as stream:
@@ -235,18 +229,19 @@ def coded(path: Path) -> tuple[Table, NDArray[np.float64]]:
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
-            table = _table(path, ending(path))
+            table = catalogue(path, ending(path))
         if missing := {"file", "status"} - set(table.colnames):
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
         code = [name for name in table.colnames if name.startswith("code_")]
         if not code or not np.isfinite(codes := numbers(table, *code)).all():
             raise ValueError("it has no codes")
-        known = {
-            name: np.ma.filled(table[name].astype(str), "") for name in ("file", "class") if name in table.colnames
-        }
-        known |= {name: numbers(table, name)[:, 0] for name in NUMBERS if name in table.colnames}
-        return Table({"class": [""] * len(table)} | dict.fromkeys(NUMBERS, [np.nan] * len(table)) | known), codes
+        found = Table({"class": [""] * len(table)} | dict.fromkeys(NUMBERS, [np.nan] * len(table)))
+        for name in {"file", "class"} & set(table.colnames):
+            found[name] = np.ma.filled(table[name].astype(str), "")
+        for name in set(NUMBERS) & set(table.colnames):
+            found[name] = numbers(table, name)[:, 0]
+        return found, codes
 
 
 def numbers(table: Table, *names: str) -> NDArray[np.float64]:
@@ -260,7 +255,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
-        table = _table(path, ending(path))
+        table = catalogue(path, ending(path))
         given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")
