@@ -5,7 +5,9 @@ labelled galaxies (Nyström approximation, Williams & Seeger 2001):
 
 .. math:: p(y \mid x) = \mathrm{softmax}_y\Bigl(b_y + \sum_m w_{ym}\, e^{-\lVert x - x_m \rVert^2 / D}\Bigr)
 
-for codes :math:`x` of :math:`D` numbers, each divided by its standard deviation. All classes have the same weight,
+for codes :math:`x` of :math:`D` numbers, each divided by its standard deviation. It is fitted to all labelled samples
+of FIRST together and to other observations of the same galaxies (``studies/labelled.py``), so that it holds for
+galaxies that are fainter, smaller or less well placed than those of one catalogue. All classes have the same weight,
 since nobody knows how frequent they are among the galaxies of a reader.
 
 The *set* of a galaxy contains the classes that are not excluded: those with a probability above a threshold. In
