@@ -237,8 +237,9 @@ def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
     percentiles = flows.percentile(values, np.array([cutout.given for cutout in cutouts]))
     with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
         errors = members.std(axis=0, ddof=1)
+    likelihoods = np.stack([values, errors, percentiles], axis=1).tolist()
     found = []
-    for cutout, code, *likelihood in zip(cutouts, codes, *map(list, (values, errors, percentiles)), strict=True):
+    for cutout, code, likelihood in zip(cutouts, codes, likelihoods, strict=True):
         seen, extent = _measured(cutout)
         coarse = seen.pixel > COARSE and extent < BARELY
         kind = "coarse" if coarse else "host" if seen.given else "centroid"
