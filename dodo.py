@@ -64,8 +64,8 @@ STEPS = {
         first=("codes-network",),
     ),
     "plain": Step("studies.vae", SOURCES, makes=(PLAIN,), run="runs/plain"),
-    "codes": Step("rgz encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
-    "density": Step("rgz fit", SOURCES, (NETWORK, CODES), (DENSITY,), version=2),
+    "codes": Step("studies.encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
+    "density": Step("studies.density", SOURCES, (NETWORK, CODES), (DENSITY,), version=2),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
     "classification": Step(
         "studies.classification",

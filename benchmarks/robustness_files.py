@@ -259,8 +259,8 @@ def _tables(folder: Path) -> dict[str, Kind]:
     flat.write(folder / "flat.csv", format="ascii.csv", overwrite=True)
     lines = "\n".join(map(json.dumps, rows)).encode()
     return made | {
-        "results .jsonl": Kind(".jsonl", lines, tables.results, edit="numbers"),
-        "results .csv": Kind(".csv", (folder / "flat.csv").read_bytes(), tables.results, edit="numbers"),
+        "results .jsonl": Kind(".jsonl", lines, tables.coded, edit="numbers"),
+        "results .csv": Kind(".csv", (folder / "flat.csv").read_bytes(), tables.coded, edit="numbers"),
         "scores": Kind(
             ".csv", b"file,score\n0.fits,1\n2.fits,5\n", lambda path: tables.scores(path, files), edit="numbers"
         ),

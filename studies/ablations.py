@@ -19,17 +19,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint, train
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import generate
-from rgz.tasks.classify import confident, folds, groups
 from rgz.transforms.prepare import Recipe, prepare
 from studies import realism, results
 from studies.generation import COUNT, TRAINING
+from studies.labelled import confident, folds, groups
 from studies.metrics import is_frii
 from studies.results import Row
 

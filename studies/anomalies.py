@@ -34,7 +34,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.sample import Sample, cells, source_table
 from rgz.features import codes as codefile

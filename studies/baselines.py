@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from rgz.data.sample import Sample
 from rgz.features.embed import Encoder
-from rgz.tasks.classify import SEED
 from rgz.transforms import fields
 from rgz.transforms.prepare import Recipe, prepare
 from studies.classifiers import Features
+from studies.labelled import SEED
 
 
 class Pixels(nn.Module):

@@ -27,9 +27,9 @@ from rgz.data import datasets
 from rgz.data.sample import same_source
 from rgz.features import codes as codefile
 from rgz.features.embed import PARTS
-from rgz.tasks.classify import SEED, confident, folds, groups
 from studies import baselines, metrics, results
 from studies.classifiers import BRIEF, CLASSIFIERS, Features, predict
+from studies.labelled import SEED, confident, folds, groups
 from studies.metrics import is_frii
 from studies.results import Row, tidy
 

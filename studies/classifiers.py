@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from rgz.progress import progress
-from rgz.tasks.classify import SEED
+from studies.labelled import SEED
 
 
 def _tuned(estimator: Any, **grid: Any) -> Any:

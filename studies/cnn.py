@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from rgz.data import datasets, fetch
 from rgz.data.sample import usable
 from rgz.progress import progress
-from rgz.tasks import classify
-from studies import metrics, results
+from studies import labelled, metrics, results
 
 SAMPLES = ("frdeep-nvss", "mirabest", "frdeep-first")
 SIZE = 150  # pixels along a side
@@ -138,10 +137,10 @@ def main() -> None:
     found = results.read("cnn") if (results.FOLDER / "cnn.csv").exists() else pd.DataFrame(columns=columns)
     for name in SAMPLES:
         sample = datasets.load_dataset(name)
-        sample = sample[usable(sample) & classify.confident(sample.table)]  # same rows and order as for the codes
+        sample = sample[usable(sample) & labelled.confident(sample.table)]  # same rows and order as for the codes
         table, labels = sample.table, metrics.is_frii(sample.table)
         test = np.asarray(table["split"]) == "test"
-        rounds = {f"fold {k}": rows for k, rows in enumerate(classify.folds(labels, classify.groups(table), repeats=1))}
+        rounds = {f"fold {k}": rows for k, rows in enumerate(labelled.folds(labels, labelled.groups(table), repeats=1))}
         rounds["official"] = np.flatnonzero(~test), np.flatnonzero(test)
         for seed, (part, (seen, held_out)) in enumerate(rounds.items()):
             names, old = list(table["name"][held_out]), (found["sample"] == name) & (found["round"] == part)

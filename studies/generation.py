@@ -23,16 +23,16 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets, loader
 from rgz.data.sample import Sample, usable
 from rgz.features import embed
 from rgz.models import checkpoint
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
-from rgz.tasks import classify, generate
+from rgz.tasks import generate
 from rgz.transforms import prepare
-from studies import realism, results
+from studies import labelled, realism, results
 from studies.classifiers import CLASSIFIERS
 from studies.metrics import is_frii
 from studies.reconstruction import flat
@@ -93,7 +93,7 @@ def ks_by_chance(
 def fr_classifier(recipe: prepare.Recipe) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
     """A function from prepared images to probabilities of FRII: an SVM on principal components of MiraBest images."""
     known = datasets.load_dataset("mirabest")
-    known = known[classify.confident(known.table) & (known.table["split"] != "test") & usable(known)]
+    known = known[labelled.confident(known.table) & (known.table["split"] != "test") & usable(known)]
     grey = prepare.prepare(known.images, known.pixel, recipe)[0]
     pca = PCA(32, svd_solver="randomized", random_state=0)
     codes = pca.fit_transform(flat(grey) / 255)

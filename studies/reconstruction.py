@@ -20,7 +20,7 @@ from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput

@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.data import datasets
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
 from rgz.data.sample import SAME_SOURCE, Sample, positions, usable
@@ -30,12 +30,12 @@ from rgz.features import metric
 from rgz.features.embed import PARTS, Encoder
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import search
-from rgz.tasks.classify import confident
-from rgz.tasks.encode import changes
 from rgz.transforms import fields, perturb
 from rgz.transforms.prepare import FRAMES, Recipe, gaussian, prepare, stretch
 from studies import metrics, results
+from studies.encode import changes, invariant
 from studies.injected import add_noise, rotate
+from studies.labelled import confident
 from studies.reconstruction import flat
 from studies.results import Row
 
@@ -261,9 +261,7 @@ def described(
     basis = Encoder(cast(VDVAE, linear), recipe, np.arange(len(encoder.latents)))
     values = np.concatenate([basis.transform(one) for one in kept.values()])
     after = {kind: basis.transform(one) for kind, one in changed.items()}
-    yield Described(
-        COMPONENTS, values, after, _metrics(values, metric.invariant(values, changes(basis, training), PARTS))
-    )
+    yield Described(COMPONENTS, values, after, _metrics(values, invariant(values, changes(basis, training), PARTS)))
     grey: dict[str, Callable[[Sample], NDArray[Any]]] = {
         ALIGNED: encoder.prepared,
         SKY: lambda one: on_the_sky(one.images, one.pixel, recipe),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rgz import artifacts
-from rgz.app.cli_data import TRAINING_SET, splits
+from rgz.app.training import TRAINING_SET, splits
 from rgz.errors import as_bad_input
 from rgz.features.embed import Encoder
 from studies import results

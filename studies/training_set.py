@@ -26,7 +26,7 @@ from astropy.table import Table, vstack
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
-from rgz.app.cli_data import TRAINING_SET
+from rgz.app.training import TRAINING_SET
 from rgz.data import archives, datasets, fetch
 from rgz.data.datasets import FITS_FIELDS, ZOO
 from rgz.data.detect import FIELD, cut, islands, north_up

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from rgz.app import training
-from rgz.app.cli_data import TRAINING_SET
 from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
 from rgz.models.train import Schedule
 from studies import results
@@ -113,7 +112,7 @@ def main() -> None:
     schedule = Schedule(steps=2500, batch=128)
     torch.manual_seed(schedule.seed)
     weights = Path("runs/plain/plain.safetensors")
-    print(training.run(PlainVAE(Config()), {"preset": "plain"}, TRAINING_SET, weights, schedule, device))
+    print(training.run(PlainVAE(Config()), {"preset": "plain"}, training.TRAINING_SET, weights, schedule, device))
 
 
 if __name__ == "__main__":

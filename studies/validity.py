@@ -35,12 +35,12 @@ from rgz.data import datasets, fetch
 from rgz.data.sample import Sample, source_table
 from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
-from rgz.tasks import classify, encode
-from rgz.tasks.classify import CLASSES, Labelled
+from rgz.tasks.classify import CLASSES, Classifier
 from rgz.transforms import fields
 from rgz.transforms.prepare import lengths
-from studies import baselines, cnn, metrics, results
+from studies import baselines, cnn, encode, labelled, metrics, results
 from studies.classification import joint_sources
+from studies.labelled import Labelled
 from studies.results import Row
 
 STRANGERS = "first_unseen.h5"
@@ -92,7 +92,7 @@ def components(known: Labelled) -> Labelled:
 
 def _reduced(train: Labelled, *tested: NDArray[Any]) -> tuple[Labelled, list[NDArray[np.float32]]]:
     """Principal components, fitted to training images, in place of images."""
-    pca = PCA(COUNT, svd_solver="randomized", random_state=classify.SEED).fit(train.codes)
+    pca = PCA(COUNT, svd_solver="randomized", random_state=labelled.SEED).fit(train.codes)
 
     def reduce(grey: NDArray[Any]) -> NDArray[np.float32]:
         flat = grey.reshape(-1, grey.shape[-1])
@@ -152,7 +152,7 @@ def left_out(name: str, known: Labelled, images: Labelled, shown: NDArray[Any]) 
 
     ``images`` has prepared images in place of codes, ``shown`` (N, 150, 150) the images for the CNN.
     """
-    table, group = known.table, classify.groups(known.table)
+    table, group = known.table, labelled.groups(known.table)
     label, own = np.asarray(table["label"]), np.asarray(table["sample"] == name)
     test = own & np.isin(label, CLASSES[:2])
     if name == "rgd":  # which contains most of MiraBest
@@ -171,7 +171,7 @@ def left_out(name: str, known: Labelled, images: Labelled, shown: NDArray[Any]) 
     }
     rows, found = [], {}
     for way, (seen, codes, first) in ways.items():
-        found[way] = odds(classify._fitted(seen, first).predict_proba(codes))  # no sets, so nothing to hold out
+        found[way] = odds(labelled.fit_alone(seen, first).predict_proba(codes))  # no sets, so nothing to hold out
     found[NETWORK] = supervised(table[train], shown[train], shown[test])
     for way, probability in found.items():
         rows += scored({"tested": name, "way": way}, truth, probability)
@@ -195,9 +195,9 @@ def of_strangers(known: Labelled, images: Labelled, shown: NDArray[Any]) -> tupl
     codes = Encoder.from_pretrained().transform(sample)
     reduced, (tested,) = _reduced(images, _grey(sample))
     ways = {
-        HOST: (classify.Classifier.from_pretrained("host"), codes),
-        CENTROID: (classify.Classifier.from_pretrained("centroid"), codes),
-        COMPONENTS: (classify.fit(reduced), tested),
+        HOST: (Classifier.from_pretrained("host"), codes),
+        CENTROID: (Classifier.from_pretrained("centroid"), codes),
+        COMPONENTS: (labelled.fit(reduced), tested),
     }
     two, rows, each, found = np.isin(label, CLASSES[:2]), [], [], {}
     truth = (label[two] == "FRII").astype(int)
@@ -244,7 +244,7 @@ def by_length(about: Row, truth: NDArray[Any], probability: NDArray[Any], length
 def main() -> None:
     """Compute and write the tables of this chapter; twelve minutes on one core."""
     files = [artifacts.artifact(name) for name in ("codes.h5", "classifier.safetensors")]
-    known = classify.labelled(encode.FIRST)
+    known = labelled.labelled(encode.FIRST)
     images, shown = components(known), pictures(known)
     rows, each = of_strangers(known, images, shown)
     for name in encode.FIRST:

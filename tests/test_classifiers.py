@@ -5,8 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from rgz.features import codes as codefile
-from rgz.tasks import classify
-from studies import classifiers, metrics
+from studies import classifiers, labelled, metrics
 
 LABELS = np.arange(120) % 2
 HALVES = [(np.arange(0, 80), np.arange(80, 120))]
@@ -26,12 +25,12 @@ def test_every_classifier_finds_a_clear_signal():
 def test_shuffled_labels_score_as_chance():
     """Settings and calibration are fitted to training folds: random labels of real codes cannot be predicted."""
     table, code, _ = codefile.read_codes(None, "mirabest")
-    code = code[classify.confident(table)]
+    code = code[labelled.confident(table)]
     features = classifiers.Features("shuffled", code, PCA(12, svd_solver="covariance_eigh"))
     found: dict[str, list] = {}
     for seed in range(3):  # a single permutation may score well by chance
         labels = np.random.default_rng(seed).permutation(np.arange(len(code)) % 2)
-        train, test = next(classify.folds(labels, np.arange(len(code)), repeats=1, splits=2))
+        train, test = next(labelled.folds(labels, np.arange(len(code)), repeats=1, splits=2))
         for name, (probability,) in classifiers.predict(features, labels, [(train, test)]).items():
             scores = metrics.scores(labels[test], probability)
             found.setdefault(name, []).append([scores[key] for key in ("accuracy", "roc_auc")])

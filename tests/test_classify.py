@@ -11,9 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from rgz.data.sample import source_table
 from rgz.errors import BadInput
-from rgz.features import codes as codefile
 from rgz.tasks import classify
-from studies import metrics
+from studies import encode, labelled, metrics
 
 
 def test_folds_keep_a_source_on_one_side():
@@ -22,10 +21,10 @@ def test_folds_keep_a_source_on_one_side():
     table = Table({"ra": rng.uniform(0, 360, 120), "dec": rng.uniform(-5, 60, 120), "label": labels})
     for row in range(0, 60, 2):
         table["ra"][row + 1], table["dec"][row + 1] = table["ra"][row], table["dec"][row] + 0.001
-    group = classify.groups(table)
+    group = labelled.groups(table)
     assert len(set(group)) == 90
     labels, seen = metrics.is_frii(table), np.zeros(len(table), int)
-    for train, held_out in classify.folds(labels, group, repeats=2):
+    for train, held_out in labelled.folds(labels, group, repeats=2):
         assert not set(group[train]) & set(group[held_out])
         seen[held_out] += 1
     assert (seen == 2).all()
@@ -38,7 +37,7 @@ def test_labels_other_than_fri_and_frii_are_refused():
 
 def test_confident_galaxies_are_certain_fri_and_frii():
     table = Table({"label": ["FRI", "FRII", "hybrid", "FRI"], "confident": [True, True, True, False]})
-    assert classify.confident(table).tolist() == [True, True, False, False]
+    assert labelled.confident(table).tolist() == [True, True, False, False]
     assert metrics.is_frii(table[:2]).tolist() == [0, 1]
 
 
@@ -48,24 +47,24 @@ def known(count=240, features=6, seed=0):
     label = np.array(["FRI", "FRII", "bent"])[np.arange(count) % 3]
     codes = rng.normal(size=(count, features)) + 2 * (label[:, None] == np.array(["FRI", "FRII", "bent"] * 2))
     table = Table({"ra": np.arange(count) * 1.0, "dec": np.zeros(count), "label": label, "sample": ["s"] * count})
-    return classify.Labelled(table, codes.astype(np.float32), (codes + 0.1)[:, None].astype(np.float32))
+    return labelled.Labelled(table, codes.astype(np.float32), (codes + 0.1)[:, None].astype(np.float32))
 
 
 def test_a_classifier_is_the_kernel_machine_of_scikit_learn():
     few = known(60)
-    few = classify.Labelled(few.table, few.codes, few.observed[:, :0])
+    few = labelled.Labelled(few.table, few.codes, few.observed[:, :0])
     machine = make_pipeline(
         StandardScaler(),
         Nystroem(gamma=1 / 6, n_components=60, random_state=0),
         LogisticRegression(C=30, max_iter=2000),
     ).fit(few.codes.astype(float), few.table["label"])
     np.testing.assert_allclose(
-        classify.fit(few).predict_proba(few.codes), machine.predict_proba(few.codes.astype(float)), atol=2e-3
+        labelled.fit(few).predict_proba(few.codes), machine.predict_proba(few.codes.astype(float)), atol=2e-3
     )
 
 
 def test_a_classifier_finds_classes_and_its_sets_hold_nine_in_ten():
-    classifier, new = classify.fit(known()), known(900, seed=1)
+    classifier, new = labelled.fit(known()), known(900, seed=1)
     assert classifier.classes == ("FRI", "FRII", "bent")
     probability = classifier.predict_proba(new.codes)
     np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-5)
@@ -80,7 +79,7 @@ def test_all_classes_weigh_the_same_and_so_do_all_sources():
     rare = known()
     rows = np.r_[np.flatnonzero(rare.table["label"] == "FRI")[:10], np.flatnonzero(rare.table["label"] != "FRI")]
     again = np.concatenate([rows, np.repeat(rows[-1:], 200)])  # one source in 200 images
-    alike = classify.fit(rare[rows]).predict_proba(rare.codes), classify.fit(rare[again]).predict_proba(rare.codes)
+    alike = labelled.fit(rare[rows]).predict_proba(rare.codes), labelled.fit(rare[again]).predict_proba(rare.codes)
     assert np.abs(alike[0] - alike[1]).mean() < 0.05
     assert alike[0].mean(0) == pytest.approx(1 / 3, abs=0.1)
 
@@ -88,12 +87,12 @@ def test_all_classes_weigh_the_same_and_so_do_all_sources():
 def test_observations_that_do_not_show_the_source_are_left_out():
     some = known()
     some.observed[::2] = np.nan
-    assert np.isfinite(classify.fit(some).predict_proba(some.codes)).all()
+    assert np.isfinite(labelled.fit(some).predict_proba(some.codes)).all()
 
 
 def test_a_classifier_comes_back_from_its_file(tmp_path):
-    first = classify.fit(known(), first=2)
-    (tmp_path / "c.safetensors").write_bytes(save(first.tensors("a") | classify.fit(known(seed=3)).tensors("b")))
+    first = labelled.fit(known(), first=2)
+    (tmp_path / "c.safetensors").write_bytes(save(first.tensors("a") | labelled.fit(known(seed=3)).tensors("b")))
     again = classify.Classifier.from_pretrained("a", tmp_path / "c.safetensors")
     np.testing.assert_array_equal(again.predict_proba(known().codes), first.predict_proba(known().codes))
     assert (again.first, again.classes, again.threshold) == (2, first.classes, pytest.approx(first.threshold))
@@ -105,7 +104,7 @@ def test_sources_of_contradictory_classes_are_not_labelled(tmp_path):
     label, place = ["FRI", "FRII", "bent", "hybrid", "FRI"], [10.0, 20.0, 10.0005, 40.0, 50.0]
     table = source_table(list("abcde"), place, [0.0] * 5, label, [True] * 4 + [False], ["train"] * 5)
     code = np.arange(10, dtype=np.float32).reshape(5, 2)
-    codefile.write_codes(tmp_path / "c.h5", {"one": (table, code, code[:, None], {})}, {})
-    found = classify.labelled(("one",), tmp_path / "c.h5")
+    encode.write_codes(tmp_path / "c.h5", {"one": (table, code, code[:, None], {})}, {})
+    found = labelled.labelled(("one",), tmp_path / "c.h5")
     assert list(found.table["name"]) == ["b"]
     np.testing.assert_array_equal(found.observed[0, 0], found.codes[0])

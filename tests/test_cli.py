@@ -20,8 +20,8 @@ from rgz import __version__, artifacts
 from rgz.data import datasets, sample
 from rgz.features import codes
 from rgz.models import checkpoint, flow
-from rgz.tasks import classify, encode
-from studies import simulate
+from rgz.tasks import classify
+from studies import density, encode, simulate
 
 HOUSE = Path(__file__).parents[1]
 
@@ -33,8 +33,6 @@ VERBS = [
     ("generate",),
     ("explorer",),
     ("train",),
-    ("encode",),
-    ("fit",),
     ("study",),
     ("data", "fetch"),
 ]
@@ -90,16 +88,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
     torch.testing.assert_close(*kept, rtol=0, atol=0)
     assert (first.pixels.head.weight != further.pixels.head.weight).any()
     monkeypatch.setattr(datasets, "load_dataset", lambda name: simulate.sources(6, seed=len(name)))
-    status, out, err = run(
-        "encode",
-        "--weights",
-        tmp_path / "run" / "vdvae.safetensors",
-        "--out",
-        tmp_path / "codes.h5",
-        "--data",
-        tmp_path / "train.h5",
-    )
-    assert status == 0, err
+    encode.encode(tmp_path / "run" / "vdvae.safetensors", built[built.table["split"] == "train"], tmp_path / "codes.h5")
     for name in datasets.SAMPLES:
         table, code, about = codes.read_codes(tmp_path / "codes.h5", name)
         assert code.shape == (6, 4 * 64)
@@ -116,7 +105,7 @@ def test_train_and_encode_on_simulated_galaxies(tmp_path, monkeypatch, run):
 
 
 @pytest.mark.slow
-def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch, run):
+def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatch):
     few = flow.Config(kept=5, layers=1, hidden=8, epochs=1, batch=64)
     monkeypatch.setattr(flow.fit_ensemble, "__defaults__", (few, 2))
     built = simulate.sources(15, seed=3)
@@ -124,8 +113,7 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
     built.table["ra"], built.table["dec"] = 10.0, [float(2 * i) for i in range(15)]
     sample.write(tmp_path / "train.h5", built)
     with parallel_config(backend="sequential"):
-        status, out, err = run("fit", "--data", tmp_path / "train.h5", "--out", tmp_path / "d.safetensors")
-    assert status == 0, err
+        out = density.fit(tmp_path / "train.h5", tmp_path / "d.safetensors")
     assert "2 flows, fitted to 10 sources, calibrated with 5" in out
     fitted, about = flow.load(tmp_path / "d.safetensors")
     assert fitted.config == few

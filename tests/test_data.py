@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from rgz.data import archives, datasets, fetch, loader, sample
-from rgz.tasks import classify
 from rgz.transforms import fields, prepare
-from studies import training_set, validity
+from studies import labelled, training_set, validity
 
 pytestmark = pytest.mark.data
 HOUSE = Path(__file__).parents[1]
@@ -28,7 +27,7 @@ def counts(table, column):
 def test_mirabest(survey):
     mirabest = survey("mirabest")
     assert mirabest.images.shape == (1256, 150, 150)
-    known = mirabest[classify.confident(mirabest.table)]
+    known = mirabest[labelled.confident(mirabest.table)]
     assert counts(known.table, "label") == {"FRI": 397, "FRII": 436}
     assert counts(known.table, "split") == {"train": 729, "test": 104}
     row = mirabest.table[mirabest.table["name"] == "100_185.137+000.072_0.1585_0135.33"][0]
@@ -63,12 +62,12 @@ def placed(survey):
 def test_frdeep_has_the_same_galaxies_in_both_surveys(placed):
     nvss, first = (table[np.isfinite(table["ra"])] for table in placed.values())
     assert (separation(first, nvss) < 10).sum() > 450
-    assert classify.groups(nvss).max() < len(nvss)
+    assert labelled.groups(nvss).max() < len(nvss)
 
 
 def test_an_image_without_a_known_position_is_a_source_of_its_own(placed):
     for table in placed.values():
-        group, unknown = classify.groups(table), np.flatnonzero(~np.isfinite(table["ra"]))
+        group, unknown = labelled.groups(table), np.flatnonzero(~np.isfinite(table["ra"]))
         np.testing.assert_array_equal(group[unknown], unknown)
         assert len(set(group)) > 0.95 * len(table)
 

@@ -288,7 +288,7 @@ def test_a_damaged_file_is_no_density(stored, how):
 )  # fmt: skip
 def test_a_file_of_something_else_is_no_density(tmp_path, about):
     save_file({"centre": torch.zeros(3)}, tmp_path / "other.safetensors", about)
-    with pytest.raises(BadInput, match="rgz fit makes it"):
+    with pytest.raises(BadInput, match="rgz study density makes it"):
         flows.load(tmp_path / "other.safetensors")
 
 

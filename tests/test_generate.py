@@ -8,7 +8,7 @@ from astropy.io import fits
 from PIL import Image
 from test_vdvae import drawn, stir
 
-from rgz.app import gallery
+from rgz.app import cli_look
 from rgz.errors import BadInput
 from rgz.features import embed
 from rgz.models import checkpoint
@@ -160,11 +160,11 @@ def test_an_interpolation_begins_and_ends_with_the_two_galaxies(tiny, three):
 
 def test_hdf5_and_fits_keep_pixels_and_settings(tmp_path, three):
     settings = {"temperature": 0.5, "truncation": float("inf"), "seed": 3, "weights": "abc"}
-    gallery.write(three, tmp_path / "g.h5", settings)
+    cli_look._write_galaxies(three, tmp_path / "g.h5", settings)
     with h5py.File(tmp_path / "g.h5") as file:
         assert (file["images"][:] == three).all()
         assert dict(file.attrs) == settings
-    gallery.write(three, tmp_path / "g.fits", settings)
+    cli_look._write_galaxies(three, tmp_path / "g.fits", settings)
     pixels, header = fits.getdata(tmp_path / "g.fits", header=True)
     assert (pixels == three).all()
     assert float(header["TEMPERAT"]) == 0.5
@@ -175,7 +175,7 @@ def test_hdf5_and_fits_keep_pixels_and_settings(tmp_path, three):
 def test_a_sheet_has_room_for_all_and_stands_upright(tmp_path):
     grey = np.zeros((5, 32, 32), np.uint8)
     grey[4, :8] = 255  # the first rows, which figures of the sky have at the bottom
-    gallery.write(grey, tmp_path / "g.png", {})
+    cli_look._write_galaxies(grey, tmp_path / "g.png", {})
     with Image.open(tmp_path / "g.png") as picture:
         assert picture.size == (3 * 3 * 32, 3 * 2 * 32)
         light = np.asarray(picture.convert("L"), dtype=float)
@@ -185,9 +185,10 @@ def test_a_sheet_has_room_for_all_and_stands_upright(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["g.jpg", "g"])
-def test_an_unknown_ending_leaves_nothing_behind(tmp_path, three, name):
-    with pytest.raises(BadInput, match=r"\.h5, \.fits or \.png"):
-        gallery.write(three, tmp_path / name, {})
+def test_an_unknown_ending_leaves_nothing_behind(tmp_path, run, name):
+    status, out, err = run("generate", 3, "--out", tmp_path / name)
+    assert (status, out) == (1, "")
+    assert ".h5, .fits or .png" in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -112,7 +112,7 @@ def test_groups_of_hdf5_that_contain_themselves_end(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.ecsv", "a.vot", "a.fits", "a.parquet"])
 def test_a_compressed_table_is_not_unpacked(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(b"ra,dec\n" + b"1,2\n" * 10_000_000))
-    readers = [tables.items, tables.results, lambda path: tables.scores(path, np.array(["a"]))]
+    readers = [tables.items, tables.coded, lambda path: tables.scores(path, np.array(["a"]))]
     assert name != "a.fits" or readers.pop(0)(tmp_path / name) is None  # then it is read as an image
     for read in readers:
         with pytest.raises(BadInput, match="compressed"):
@@ -143,7 +143,7 @@ def test_json_may_not_be_nested_without_end(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"file": {DEEP}\n')
     with pytest.raises(BadInput, match="no results"):
-        tables.results(path)
+        tables.coded(path)
     with pytest.raises(SystemExit, match="damaged"):
         dodo.Lines().decode(DEEP)
 

@@ -266,7 +266,7 @@ def test_a_damaged_classifier_is_said(galaxy, monkeypatch, tmp_path):
         (whole / name).symlink_to(artifacts.artifact(name))
     (whole / "classifier.safetensors").write_bytes(b"\x00" * 40)
     monkeypatch.setenv("RGZ_ARTIFACTS", str(whole))
-    with pytest.raises(BadInput, match="make it with rgz encode"):
+    with pytest.raises(BadInput, match="make it with rgz study codes"):
         rgz.inspect(rgz.open_cutout(galaxy))
 
 

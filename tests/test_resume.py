@@ -99,8 +99,7 @@ def test_killed_after_its_last_step_the_run_ends_with_the_same_weights(tmp_path)
     sample.write(tmp_path / "train.h5", built)
     weights, found = tmp_path / "run" / "vdvae.safetensors", []
     for _ in range(2):  # the second time, all steps are in the checkpoint
-        model, origin = training.network("tiny", None, 0)
-        training.run(model, origin, tmp_path / "train.h5", weights, train.Schedule(steps=2, batch=4))
+        training.train(preset="tiny", steps=2, batch=4, path=tmp_path / "train.h5", out=weights.parent)
         found.append(load_file(weights))  # the file also has the time that it took
         weights.unlink()
     assert found[0].keys() == found[1].keys()

@@ -7,13 +7,11 @@ import torch
 from astropy.table import Table
 
 from rgz.data import datasets
-from rgz.features import codes as codefile
-from rgz.features import metric
 from rgz.features.embed import PARTS, Encoder
-from rgz.tasks.encode import changes
 from rgz.transforms import fields
 from rgz.transforms.prepare import Recipe, prepare
-from studies import results, similarity, simulate
+from studies import encode, results, similarity, simulate
+from studies.encode import changes
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +149,8 @@ def test_the_study_asks_all_features_in_all_metrics(archives, tiny, simulated, t
     encoder = Encoder(tiny.eval(), Recipe(tiny.config.size), chosen)
     whole = {name: encoder.transform(one) for name, one in archives.items()}
     groups = {name: (archives[name].table, code, code[:, None], {}) for name, code in whole.items()}
-    space = metric.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)
-    codefile.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, space)
+    space = encode.invariant(np.vstack(list(whole.values())), changes(encoder, simulated), PARTS)
+    encode.write_codes(tmp_path / "c.h5", groups, {"latents": chosen}, space)
     found = pd.DataFrame(similarity.study(encoder, tmp_path / "c.h5", simulated))
     asked = found.drop_duplicates(["features", "metric_space"])
     assert asked["features"].value_counts().to_dict() == {

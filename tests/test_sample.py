@@ -6,8 +6,7 @@ from astropy.table import Table
 
 from rgz.data import sample
 from rgz.errors import BadInput
-from rgz.tasks import classify
-from studies import training_set
+from studies import labelled, training_set
 
 
 def test_a_file_gives_back_what_was_written(tmp_path, simulated):
@@ -52,13 +51,13 @@ def positions(*pairs):
 def test_one_source_in_two_rows_counts_once():
     table = positions((10.0, 0.0), (20.0, 0.0), (10.0, 0.002), (20.0, 0.004))
     assert training_set.once_each(table, 10).tolist() == [True, True, False, True]
-    assert classify.groups(table).tolist() == [0, 1, 0, 3]
+    assert labelled.groups(table).tolist() == [0, 1, 0, 3]
 
 
 def test_rows_without_a_position_are_sources_of_their_own():
     table = positions((10.0, 0.0), (np.nan, np.nan), (10.0, 0.001), (np.nan, np.nan))
-    assert classify.groups(table).tolist() == [0, 1, 0, 3]
-    assert classify.groups(positions((np.nan, np.nan), (np.nan, np.nan))).tolist() == [0, 1]
+    assert labelled.groups(table).tolist() == [0, 1, 0, 3]
+    assert labelled.groups(positions((np.nan, np.nan), (np.nan, np.nan))).tolist() == [0, 1]
 
 
 def test_only_images_with_emission_in_the_middle_are_usable(simulated):

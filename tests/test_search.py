@@ -11,6 +11,7 @@ from rgz.app import tables
 from rgz.errors import BadInput
 from rgz.features import metric
 from rgz.tasks import search
+from studies import encode
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_an_invariant_metric_ignores_changes_within_a_galaxy():
         return (rows[:, 0] == np.arange(400)).mean()
 
     changes = (again - codes)[:200]
-    assert recall(replace(metric.invariant(codes, changes), cosine=False)) > 0.9
+    assert recall(replace(encode.invariant(codes, changes), cosine=False)) > 0.9
     assert recall(metric.whitened(codes, cosine=False)) < 0.3
 
 
@@ -184,8 +185,8 @@ def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
 def test_a_metric_of_parts_has_the_mean_of_their_cosines():
     rng = np.random.default_rng(0)
     codes, changes = rng.normal(size=(50, 6)), rng.normal(size=(40, 6))
-    whole = metric.invariant(codes, changes, parts=2)
-    one, two = (metric.invariant(codes[:, part], changes[:, part]) for part in (slice(3), slice(3, 6)))
+    whole = encode.invariant(codes, changes, parts=2)
+    one, two = (encode.invariant(codes[:, part], changes[:, part]) for part in (slice(3), slice(3, 6)))
     cosines = [space.transform(codes[:, part]) for space, part in ((one, slice(3)), (two, slice(3, 6)))]
     expected = sum(vectors @ vectors.T for vectors in cosines) / 2
     found = whole.transform(codes)
@@ -196,9 +197,9 @@ def test_a_metric_of_parts_has_the_mean_of_their_cosines():
 @pytest.mark.parametrize("changes", [np.zeros((9, 6)), np.full((9, 6), np.nan)])
 def test_changes_that_do_not_vary_are_refused(changes):
     with pytest.raises(BadInput, match="all the same"):
-        metric.invariant(np.random.default_rng(0).normal(size=(50, 6)), changes, parts=2)
+        encode.invariant(np.random.default_rng(0).normal(size=(50, 6)), changes, parts=2)
     with pytest.raises(BadInput, match="4 parts of equal length"):
-        metric.invariant(np.ones((5, 6)), changes, parts=4)
+        encode.invariant(np.ones((5, 6)), changes, parts=4)
 
 
 def test_without_a_host_only_the_parts_about_the_centroid_are_compared():
@@ -207,7 +208,7 @@ def test_without_a_host_only_the_parts_about_the_centroid_are_compared():
     table = Table({"name": [str(n) for n in range(60)], "sample": ["s"] * 60, "label": [""] * 60})
     table["ra"] = table["dec"] = np.full(60, np.nan)
     for cosine in (True, False):
-        space = replace(metric.invariant(codes, rng.normal(size=(40, 8)), parts=4), cosine=cosine)
+        space = replace(encode.invariant(codes, rng.normal(size=(40, 8)), parts=4), cosine=cosine)
         index = search.build(codes, table, space)
         other = np.concatenate([rng.normal(size=4), codes[7, 4:]])
         found = index.query(other, 3, hosts=False)

@@ -9,9 +9,7 @@ from astropy.table import Table
 from sklearn.naive_bayes import GaussianNB
 
 from rgz.data import datasets, sample
-from rgz.features import codes as codefile
-from rgz.tasks import classify
-from studies import baselines, classification, metrics, results, simulate
+from studies import baselines, classification, encode, labelled, metrics, results, simulate
 from studies.classifiers import Features
 
 FAST = {"Gaussian naive Bayes": GaussianNB()}
@@ -66,7 +64,7 @@ def codes(tmp_path, monkeypatch):
             code = np.tile(features(table, 3.0).values, 2)
         groups[name] = table, code, code[:, None], {}
     monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
-    codefile.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
+    encode.write_codes(tmp_path / "codes.h5", groups, {"blocks": np.array([0, 0, 3])})
     table, _ = classification.known(tmp_path / "codes.h5", "mirabest")
     results.write("cnn", held_out(table))
     return tmp_path / "codes.h5"
@@ -75,7 +73,7 @@ def codes(tmp_path, monkeypatch):
 def held_out(table):
     """Rows of a CNN that is right about nine in ten galaxies, for every round."""
     labels, test = metrics.is_frii(table), np.asarray(table["split"]) == "test"
-    parts = {f"fold {k}": rows for k, (_, rows) in enumerate(classify.folds(labels, classify.groups(table), 1))}
+    parts = {f"fold {k}": rows for k, (_, rows) in enumerate(labelled.folds(labels, labelled.groups(table), 1))}
     probability = np.where(np.arange(len(labels)) % 10 == 0, 1 - labels, labels)
     return [
         {"sample": "mirabest", "round": part, "name": table["name"][row], "probability": probability[row]}

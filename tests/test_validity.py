@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from rgz.tasks.classify import Labelled
 from studies import validity
+from studies.labelled import Labelled
 
 
 def known(name, count, seed, signal=2.0):

@@ -12,11 +12,12 @@ import typer
 
 import rgz
 from rgz import artifacts
-from rgz.app.cli_data import Weights
 from rgz.errors import BadInput
 
 if TYPE_CHECKING:
+    import numpy as np
     from astropy.table import Table
+    from numpy.typing import NDArray
 
     from rgz.app.tables import Item
     from rgz.data.cutout import Cutout
@@ -43,6 +44,7 @@ K = Annotated[int, typer.Option("-k", min=1, help="Number of similar galaxies.")
 TableFile = Annotated[
     Path | None, typer.Option("--table", help="Write the list: .csv, .ecsv, .vot, .fits or .parquet.")
 ]
+Weights = Annotated[Path | None, typer.Option(help="Weights of the network; by default those of the repository.")]
 Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .csv, .ecsv, .vot, .fits or .parquet.")]
 
 
@@ -70,11 +72,13 @@ def look(
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
     """
+    from astropy.table import vstack
+
     from rgz.app import tables
 
-    _check_endings(table, output, plot)
+    _check_endings(table, plot)
     asked, refused = _listed(files or [], at), 0
-    near, kept = list[tuple[str, "Table"]](), list["Inspection"]()
+    near, kept = list["Table"](), list["Inspection"]()
     how = (pixel, hdu, plane), k, codes, bool(table or plot)
     request = _request(asked, *how, os.getpid() if table or plot else 0) if output else None
     with tables.saved(output, request) as (done, save):
@@ -84,7 +88,9 @@ def look(
                 refused += 1
                 if len(asked) == 1:
                     raise BadInput(row["notes"][0])
-            near += [(one.cutout.name, one.neighbours)] if one and table else []
+            if one and table:
+                one.neighbours.add_column(one.cutout.name, name="query", index=0)
+                near.append(one.neighbours)
             kept += [one] if one and plot and len(kept) < PLOTTED else []
             if number >= len(done):
                 save(row)
@@ -95,7 +101,7 @@ def look(
         if refused == len(asked):
             raise BadInput(f"none of these {refused} files can be used")
     if table:
-        tables.write(_together(near), table)
+        tables.write(vstack(near, metadata_conflicts="silent"), table)
     if plot:
         _draw(kept, plot)
     if refused:
@@ -104,14 +110,12 @@ def look(
             raise typer.Exit(1)
 
 
-def _check_endings(table: Path | None, output: Path | None, plot: Path | None) -> None:
+def _check_endings(table: Path | None, plot: Path | None) -> None:
     """Raise :class:`BadInput` if a file could not be written, before anything is computed."""
     from rgz.app import tables
 
     if table:
         tables.ending(table)
-    if output:
-        tables.written(output)
     if plot and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise BadInput(f"{plot}: figures are written as .png, .pdf or .svg; choose one of these endings")
 
@@ -140,53 +144,42 @@ def _request(asked: list["Item"], *options: Any) -> tuple[Any, ...]:
 
 
 def _answers(asked: list["Item"], start: int, *how: Any) -> Iterator["Answer"]:
-    """The answers from number ``start`` on, as :func:`_part` gives them; processes share many galaxies out."""
+    """The answers from number ``start`` on, in order; of many galaxies by several processes, one a core."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, cpu_count, delayed
+
     from rgz.progress import progress
 
     numbered = list(enumerate(asked, 1))
     parts = [numbered[first : first + TOGETHER] for first in range(start, len(asked), TOGETHER)]
-    workers = min((len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES)
-    found = _shared(workers, parts, *how) if workers > 1 else (_part(part, *how) for part in parts)
-    yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
-
-
-def _shared(workers: int, parts: list[list[tuple[int, "Item"]]], *how: Any) -> Iterator[list["Answer"]]:
-    """The answers of :func:`_part` for each part, in order, from at most ``workers`` processes, one a core."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib import Parallel, cpu_count, delayed  # a fifth of a second, which few files need not wait for
-
-    pool = Parallel(min(cpu_count(), workers), return_as="generator")
+    workers = max(1, min((len(asked) - start) // WORTH_A_PROCESS, MOST_PROCESSES, cpu_count()))
+    found = Parallel(workers, return_as="generator")(delayed(_part)(part, workers > 1, *how) for part in parts)
     try:
-        yield from pool(delayed(_part_of_many)(part, *how) for part in parts)
+        yield from progress(chain.from_iterable(found), desc="looking", total=len(asked) - start, unit="galaxy")
     except BrokenProcessPool as error:
         raise BadInput("a process ended, most likely for want of memory: give fewer files at a time") from error
 
 
-def _part(asked: list[tuple[int, "Item"]], choice: tuple[Any, ...], k: int, codes: bool, whole: bool) -> list["Answer"]:
+def _part(
+    asked: list[tuple[int, "Item"]], many: bool, choice: tuple[Any, ...], k: int, codes: bool, whole: bool
+) -> list["Answer"]:
     """Row, text and, if ``whole``, inspection of some numbered files or positions."""
     opened = [_opened(number, item, choice) for number, item in asked]
+    cutouts = [one for one in opened if not isinstance(one, dict)]
     found: Iterator[Inspection] = iter(())
-    if cutouts := [one for one in opened if not isinstance(one, dict)]:
+    if cutouts or many:  # joblib ends a process that grows after its first part
         from rgz.tasks import inspect  # torch, which takes a second
 
         found = iter(inspect.inspect_all(cutouts, k))
     answers: list[Answer] = []
     for one in opened:
         if isinstance(one, dict):
-            answers.append((one, one["notes"][0], None))
+            answers.append((one, "", None))
         else:
             seen = next(found)
             answers.append((seen.to_dict(codes), str(seen), seen if whole else None))
     return answers
-
-
-def _part_of_many(part: list[tuple[int, "Item"]], *how: Any) -> list["Answer"]:
-    """:func:`_part`, with the network loaded in any case: joblib ends a process that grows after its first part."""
-    from rgz.tasks import inspect
-
-    inspect.inspect_all([])
-    return _part(part, *how)
 
 
 def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dict[str, Any]":
@@ -204,15 +197,6 @@ def _opened(number: int, item: "Item", choice: tuple[Any, ...]) -> "Cutout | dic
         empty = dict.fromkeys(("class", "probabilities", "p_frii", "anomaly_percentile"))
         lists = {"catalogued": [], "set90": [], "notes": [str(error)], "neighbours": []}
         return {"file": str(path or " ".join(at or ())), "ra": ra, "dec": dec, "status": "refused"} | empty | lists
-
-
-def _together(near: list[tuple[str, "Table"]]) -> "Table":
-    """The similar galaxies of all files, with the file that each list belongs to."""
-    from astropy.table import vstack
-
-    for name, table in near:
-        table.add_column(name, name="query", index=0)
-    return vstack([table for _, table in near], metadata_conflicts="silent")
 
 
 def _draw(found: list["Inspection"], path: Path) -> None:
@@ -246,10 +230,12 @@ def rank(
     from rgz.app import tables
     from rgz.tasks import rank as ranking
 
-    files, codes, plain = tables.results(results)
+    looked, codes = tables.coded(results)
+    files, nats = np.asarray(looked["file"]), np.nan_to_num(looked["log_likelihood_nats"], nan=-np.inf)
     given = tables.scores(scores, files) if scores else np.full(len(files), np.nan)
+    plain = np.column_stack([looked["area_over_point"], looked["peak_over_noise"], nats])
     known = ranking.features(codes, plain)
-    expected = ranking.predict(known, given) if scores else -plain[:, 2]
+    expected = ranking.predict(known, given) if scores else -nats
     order = np.argsort(-expected, kind="stable")
     found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
     if output:
@@ -257,7 +243,7 @@ def rank(
     found[found.colnames[1]].info.format = ".2f"
     typer.echo("\n".join(found[:count].pformat(max_lines=-1, max_width=-1)))
     typer.echo("\nto score next:")
-    for row in ranking.propose(known, plain[:, 2], given, count):
+    for row in ranking.propose(known, nats, given, count):
         typer.echo(f"  {files[row]}")
 
 
@@ -302,17 +288,37 @@ def generate(
 
     Example: rgz generate 64 --out galaxies.png
     """
-    from rgz.app import gallery
     from rgz.models import checkpoint
     from rgz.tasks import generate as generation
 
-    gallery.check_ending(out)
+    if out.suffix not in (".h5", ".fits", ".png"):
+        raise BadInput(f"{out} ends in {out.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
     model, _, about = checkpoint.load(weights or artifacts.artifact("vdvae.safetensors"))
     drawn = generation.generate(count, temperature, truncation, seed, model)
     settings: dict[str, Any] = {"temperature": temperature, "truncation": truncation, "seed": seed}
-    settings |= {"weights": about.get("commit", "unknown")}
-    gallery.write(drawn, out, settings)
+    _write_galaxies(drawn, out, settings | {"weights": about.get("commit", "unknown")})
     typer.echo(f"{out}: {count} galaxies, temperature {temperature:g}, seed {seed}")
+
+
+def _write_galaxies(galaxies: "NDArray[np.uint8]", path: Path, settings: dict[str, Any]) -> None:
+    """Write galaxies (N, H, W) and their settings to ``.h5`` (``images``), ``.fits`` (a cube) or ``.png`` (a sheet)."""
+    import h5py
+    from astropy.io import fits
+
+    from rgz.app import explorer
+    from rgz.data.sample import CHECKED
+
+    with artifacts.atomic(path) as partial:
+        if path.suffix == ".h5":
+            with h5py.File(partial, "w") as file:
+                file.create_dataset("images", data=galaxies, **CHECKED)
+                file.attrs.update(settings)
+        elif path.suffix == ".fits":
+            header = fits.Header([(name[:8].upper(), str(value)) for name, value in settings.items()])
+            fits.PrimaryHDU(galaxies, header).writeto(partial)
+        else:
+            sheet = explorer.sheet(galaxies, galaxies.shape[1])
+            sheet.resize((3 * sheet.width, 3 * sheet.height)).save(partial, "PNG")  # by bicubic interpolation
 
 
 def explorer(

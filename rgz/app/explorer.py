@@ -47,7 +47,9 @@ NUMBERS = {  # columns to colour by: title, unit, and whether the scale is logar
     "snr": ("S/N", "", True),
     "percentile": ("anomaly percentile", "", False),
 }
-OWN = {"area": "area_over_point", "snr": "peak_over_noise", "percentile": "anomaly_percentile"}  # of rgz look
+OWN = {"name": "file", "label": "class", "area": "area_over_point", "snr": "peak_over_noise"}
+OWN |= {"percentile": "anomaly_percentile"}
+"""Columns of the page, and of the results of ``rgz look``."""
 FEWEST, MOST = 10, 50_000  # galaxies on a map
 TOGETHER = 1000  # of them decoded at once
 SEED = 0
@@ -72,40 +74,33 @@ def build(folder: Path, results: Path) -> tuple[int, int, int]:
     if results.is_dir():  # a catalogue of radio sources does not know the host galaxies
         space, sample = space.about_centroid, results.name
     vectors = space.transform(codes[:, -len(space.centre) :])
-    galaxies = Table({"name": found["name"], "sample": [sample] * len(found)})
+    found.rename_columns(list(OWN.values()), list(OWN))
+    found["sample"] = sample
     print(f"placing {len(found):,} galaxies on a map", file=sys.stderr)
-    galaxies["x"], galaxies["y"] = flat(vectors).T
-    for own, column in ({"ra": "ra", "dec": "dec"} | OWN).items():
-        galaxies[own] = tables.numbers(found, column)[:, 0] if column in found.colnames else np.nan
-    galaxies["label"] = found["class"]
-    data = payload(galaxies, vectors, "decoded from codes") | ({"all": count} if count > len(found) else {})
+    found["x"], found["y"] = flat(vectors).T
+    data = payload(found, vectors, "decoded from codes") | ({"all": count} if count > len(found) else {})
     return write(folder, data, pictures), len(found), count
 
 
 def _looked(path: Path) -> tuple[Table, NDArray[Any], int]:
     """The galaxies of a file of results that are to be on the map, their codes, and the number of all."""
-    found = tables.coded(path)
-    count, columns = len(found), tables.codes(found)
-    for name, unknown in ((OWN["percentile"], np.nan), ("class", "")):
-        if name not in found.colnames:
-            found[name] = unknown
-    found["class"] = np.ma.filled(found["class"].astype(str), "")
-    found.rename_column("file", "name")
-    found = found[sampled(tables.numbers(found, OWN["percentile"])[:, 0], np.asarray(found["class"]))]
-    return found, tables.numbers(found, *columns), count
+    found, codes = tables.coded(path)
+    rows = sampled(np.asarray(found["anomaly_percentile"]), np.asarray(found["class"]))
+    return found[rows], codes[rows], len(found)
 
 
 def _survey(folder: Path) -> tuple[Table, NDArray[Any], int]:
     """The same for a dataset of ``rgz survey``, of which the codes of the chosen sources alone are read."""
+    numbers = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile"
     with surveys.opened(folder) as source:
-        brief = source.to_table(["status", "class", OWN["percentile"]]).to_pandas()
+        brief = source.to_table(["status", "class", "anomaly_percentile"]).to_pandas()
         seen = np.flatnonzero(brief["status"] != "refused")
         label = brief["class"].fillna("").to_numpy(str)
-        rows = seen[sampled(brief[OWN["percentile"]].to_numpy(float)[seen], label[seen])]
-        chosen = source.take(rows, columns=["id", "ra", "dec", *OWN.values(), "code"])
+        rows = seen[sampled(brief["anomaly_percentile"].to_numpy(float)[seen], label[seen])]
+        chosen = source.take(rows, columns=["id", *numbers, "code"])
         codes = np.stack(chosen["code"].to_numpy()) if len(rows) else np.empty((0, 0))
-        found = Table({name: chosen[name].to_numpy() for name in ("ra", "dec", *OWN.values())})
-        found["name"], found["class"] = chosen["id"].to_pylist(), label[rows]
+        found = Table({name: chosen[name].to_numpy() for name in numbers})
+        found["file"], found["class"] = chosen["id"].to_pylist(), label[rows]
     return found, codes, len(seen)
 
 
@@ -217,18 +212,16 @@ def _columns(count: int) -> int:
     return int(np.ceil(np.sqrt(count)))
 
 
-def sheet(pictures: NDArray[Any]) -> bytes:
-    """Grey-level pictures (N, H, W) as one square WebP image, upright, in the colours of the galleries."""
+def sheet(pictures: NDArray[Any], cell: int) -> Image.Image:
+    """Grey-level pictures (N, H, W) in the cells of a square image, upright, in the colours of the galleries."""
     count, size, _ = pictures.shape
-    columns, cell = _columns(count), min(size, int(np.sqrt(PIXELS / count)))
-    made = Image.new("RGB", (columns * cell, -(-count // columns) * cell))
+    columns = _columns(count)
+    made = Image.new("RGB", (columns * cell, -(-count // columns) * cell), tuple(plots.colours(np.zeros((1, 1)))[0, 0]))
     for number, picture in enumerate(pictures):
         image = Image.fromarray(plots.colours(picture[::-1] / max(picture.max(), 1)))
         row, column = divmod(number, columns)
         made.paste(image if cell == size else image.resize((cell, cell)), (column * cell, row * cell))
-    stream = io.BytesIO()
-    made.save(stream, "WEBP", quality=QUALITY, method=6)
-    return stream.getvalue()
+    return made
 
 
 def write(folder: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
@@ -238,7 +231,9 @@ def write(folder: Path, data: dict[str, Any], pictures: NDArray[Any]) -> int:
     inside = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
     content = {path.name: path.read_bytes() for path in sorted(WEB.iterdir())}
     content["index.html"] = content["index.html"].replace(b"/*data*/", inside.encode())
-    content["sprites.webp"] = sheet(pictures)
+    cell = min(pictures.shape[1], int(np.sqrt(PIXELS / len(pictures))))
+    sheet(pictures, cell).save(stream := io.BytesIO(), "WEBP", quality=QUALITY, method=6)
+    content["sprites.webp"] = stream.getvalue()
     save(folder, content)
     return sum(map(len, content.values()))
 

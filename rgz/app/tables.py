@@ -26,8 +26,20 @@ try:
 except ImportError:  # on Windows, where two processes that write one file are not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FILE", "FORMATS", "LINES", "Item", "catalogue", "coded", "codes", "ending", "items", "numbers", "results"]
-__all__ += ["saved", "scores", "text", "write", "written"]
+__all__ = [
+    "FILE",
+    "FORMATS",
+    "Item",
+    "catalogue",
+    "coded",
+    "ending",
+    "items",
+    "numbers",
+    "saved",
+    "scores",
+    "text",
+    "write",
+]
 
 FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml": "votable", ".parquet": "parquet"}
 FORMATS |= {".fits": "fits"}
@@ -40,15 +52,12 @@ NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile
 Item = tuple[Path | None, tuple[str, str] | None]  # an image, and RA and Dec of the host galaxy; not both are None
 
 
-def ending(path: Path) -> str:
-    """The format in which a table is read from, or written to, a file of this name.
+def ending(path: Path, lines: bool = False) -> str:
+    """The format in which a table is read from, or written to, a file of this name; of results, also ``json`` lines.
 
-    Raises
-    ------
-    BadInput
-        Its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
+    Raises :class:`BadInput` if its ending is not in :data:`FORMATS`, or it is Parquet and pyarrow is not installed.
     """
-    form = FORMATS.get(path.suffix.lower())
+    form = "json" if lines and path.suffix.lower() in LINES else FORMATS.get(path.suffix.lower())
     if form is None:
         raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
     if form == "parquet" and find_spec("pyarrow") is None:
@@ -65,11 +74,6 @@ def write(table: Table, path: Path) -> None:
             table[name] = MaskedColumn(plain, mask=getattr(table[name], "mask", False))
     with artifacts.atomic(path) as partial:
         table.write(partial, format=form, overwrite=True)
-
-
-def written(path: Path) -> str:
-    """Format in which results are written to a file of this name: ``json`` lines, or that of a table."""
-    return "json" if path.suffix.lower() in LINES else ending(path)
 
 
 def items(path: Path, alone: bool = True) -> list[Item] | None:
@@ -102,16 +106,6 @@ def catalogue(path: Path, form: str) -> Table:
 
     Raises ValueError if it takes more memory than the file has bytes, or reads other files.
     """
-    table = _table(path, form)
-    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-    for column in table.itercols():
-        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
-            column.unit = u.deg
-    return table
-
-
-def _table(path: Path, form: str) -> Table:
-    """The table in a file; raises ValueError for one that takes more memory than it has bytes, or reads other files."""
     with path.open("rb") as stream:
         if not (start := stream.read(6)):
             raise ValueError("it is empty")
@@ -131,12 +125,16 @@ def _table(path: Path, form: str) -> Table:
             if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
                 raise ValueError("its data are in another file, which is not read")
     options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
-    return Table.read(path, format=form, **options)
+    table = Table.read(path, format=form, **options)
+    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for column in table.itercols():
+        if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
+            column.unit = u.deg
+    return table
 
 
 def _has_image(path: Path) -> bool:
-    """Whether a FITS file has an image; True if it has no table, is compressed, or cannot be read, which is then
-    said of the image."""
+    """Whether a FITS file has an image, or has no table, or cannot be read, which is then said of the image."""
     try:
         problem = as_bad_input(f"{path} is damaged", "fetch it again")
         with problem, path.open("rb") as stream:
@@ -171,7 +169,7 @@ def saved(
     if path is None:
         yield [], lambda row: None
         return
-    form = written(path)
+    form = ending(path, lines=True)
     unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
     with _opened(unfinished, path) as stream:
         rows = _whole(stream)
@@ -221,43 +219,34 @@ def _whole(stream: FileIO) -> list[dict[str, Any]]:
         return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
-def coded(path: Path) -> Table:
-    """The results in a file, one row a galaxy, with the numbers of its code as columns ``code_000`` and so on.
+def coded(path: Path) -> tuple[Table, NDArray[np.float64]]:
+    """The results in a file: one row a galaxy that was not refused, and their codes (N, D).
 
-    Raises :class:`BadInput` if the file is damaged or has no codes.
+    The table has at least the columns ``file``, ``class`` (empty if there is none) and :data:`NUMBERS` (NaN where
+    unknown). Raises :class:`BadInput` if the file is damaged or has no codes.
     """
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
         else:
-            table = _table(path, ending(path))
+            table = catalogue(path, ending(path))
         if missing := {"file", "status"} - set(table.colnames):
             raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
         table = table[np.asarray(table["status"]).astype(str) != "refused"]
-        if not codes(table) or not np.isfinite(numbers(table, *codes(table))).all():
+        code = [name for name in table.colnames if name.startswith("code_")]
+        if not code or not np.isfinite(codes := numbers(table, *code)).all():
             raise ValueError("it has no codes")
+        found = Table({"class": [""] * len(table)} | dict.fromkeys(NUMBERS, [np.nan] * len(table)))
+        for name in {"file", "class"} & set(table.colnames):
+            found[name] = np.ma.filled(table[name].astype(str), "")
         for name in set(NUMBERS) & set(table.colnames):
-            numbers(table, name)  # raises for a column of words
-        return table
-
-
-def codes(table: Table) -> list[str]:
-    """Names of the columns of the code."""
-    return [name for name in table.colnames if name.startswith("code_")]
+            found[name] = numbers(table, name)[:, 0]
+        return found, codes
 
 
 def numbers(table: Table, *names: str) -> NDArray[np.float64]:
     """Columns of a table as numbers, (N, columns), NaN where unknown."""
     return np.stack([np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in names], axis=1)
-
-
-def results(path: Path) -> tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
-    """Files (N,), codes (N, D) and plain numbers (N, 3), as of :mod:`rgz.tasks.rank`, of :func:`coded` results."""
-    table = coded(path)
-    with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
-        plain = numbers(table, "area_over_point", "peak_over_noise", "log_likelihood_nats")
-        plain[:, 2] = np.nan_to_num(plain[:, 2], nan=-np.inf)
-        return np.asarray(table["file"]).astype(str), numbers(table, *codes(table)), plain
 
 
 def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -266,7 +255,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
     Raises :class:`BadInput` if the table is damaged, or scores no file or another one.
     """
     with as_bad_input(f"{path} is not a table of scores", "give it the columns file and score, a number"):
-        table = _table(path, ending(path))
+        table = catalogue(path, ending(path))
         given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
         raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")

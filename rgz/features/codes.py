@@ -1,6 +1,5 @@
 """The codes file: one HDF5 group per sample, with its table and its codes in the same order, and the metric."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,59 +11,20 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from rgz import artifacts
-from rgz.data.sample import CHECKED, check_size, read_columns, write_columns
+from rgz.data.sample import check_size, read_columns
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import metric
 
 CODES = ("code", "observed")
-DIGITS, COARSE_DIGITS = 11, 5  # binary, of codes and of those of other observations, which vary anyway
 SPACE = "space"
 """Group of a codes file with the metric of the search."""
-
-
-def write_codes(
-    path: Path,
-    groups: dict[str, tuple[Table, NDArray[Any], NDArray[Any], dict[str, Any]]],
-    attributes: dict[str, Any],
-    space: metric.Metric | None = None,
-) -> None:
-    """Write codes of several samples, and the metric in which they are compared, to one HDF5 file.
-
-    ``groups`` has for each sample its table, its codes (N, D), those of other observations of its galaxies (N, K, D),
-    and its attributes. Codes are rounded to eleven binary digits, those of other observations to five. Of attributes,
-    strings, numbers and arrays are stored unchanged, anything else as JSON.
-    """
-    with artifacts.atomic(path) as partial, h5py.File(partial, "w") as file:
-        _set_attributes(file, attributes)
-        for name, (table, code, observed, about) in groups.items():
-            group = file.create_group(name)
-            write_columns(group, table)
-            group.create_dataset("code", data=_rounded(code), **CHECKED)
-            group.create_dataset("observed", data=_rounded(observed, COARSE_DIGITS), **CHECKED)
-            _set_attributes(group, about)
-        if space is not None:
-            group = file.create_group(SPACE)
-            group.create_dataset("centre", data=space.centre.astype(np.float32), **CHECKED)
-            group.create_dataset("matrix", data=_rounded(space.matrix), **CHECKED)
-            group.attrs["cosine"], group.attrs["parts"] = space.cosine, space.parts
-
-
-def _rounded(values: NDArray[Any], digits: int = DIGITS) -> NDArray[np.float32]:
-    """Single precision, rounded to some binary digits, which makes the file smaller."""
-    mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.rint(mantissa * 2**digits) / 2**digits, exponent), dtype=np.float32)
-
-
-def _set_attributes(place: h5py.Group, attributes: dict[str, Any]) -> None:
-    for key, value in attributes.items():
-        place.attrs[key] = value if isinstance(value, str | int | float | np.ndarray) else json.dumps(value)
 
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[h5py.File]:
     """A codes file, by default that of the repository; any error while reading it becomes a :class:`BadInput`."""
     path = artifacts.artifact("codes.h5") if path is None else path
-    problem = as_bad_input(f"{path} is not a readable codes file", "make it again with rgz encode")
+    problem = as_bad_input(f"{path} is not a readable codes file", "make it again with rgz study codes")
     with problem, h5py.File(path, "r") as file:
         check_size(file)
         yield file

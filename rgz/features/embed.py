@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         model, recipe, _ = checkpoint.load(weights)
         latents = codefile.chosen(codes)
         if latents.max() >= model.dimensions:
-            raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz encode")
+            raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz study codes")
         return cls(model, recipe, latents)
 
     def forward(self, fields: Tensor, pixel: float, hosts: bool = True) -> Tensor:

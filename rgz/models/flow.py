@@ -238,7 +238,7 @@ def load(path: Path) -> tuple[FlowEnsemble, dict[str, Any]]:
 
     Raises :class:`rgz.errors.BadInput` if the file is missing or damaged, or not a density of this library.
     """
-    with as_bad_input(f"{path} is not a density of rgz", "rgz fit makes it"):
+    with as_bad_input(f"{path} is not a density of rgz", "rgz study density makes it"):
         stored, about = checkpoint.read(path, "density")
         tensors = {name: value.float() for name, value in stored.items()}
         config = Config(**checkpoint.frozen(about["config"]))

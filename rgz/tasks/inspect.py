@@ -11,7 +11,7 @@ and peak. Noise raises this ratio by up to about 6/SNR, where SNR is the peak ov
 header is taken to be three pixels wide, as in FIRST and NVSS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
@@ -26,11 +26,10 @@ from scipy import ndimage
 from rgz import artifacts
 from rgz.data.cutout import Cutout
 from rgz.data.detect import PEAK
-from rgz.features import codes as codefile
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble, mean_density
 from rgz.tasks.classify import Classifier
-from rgz.tasks.search import SearchIndex
+from rgz.tasks.search import SearchIndex, for_search
 from rgz.transforms.fields import RADIUS
 
 __all__ = ["Inspection", "inspect", "inspect_all", "pictures"]
@@ -58,26 +57,11 @@ BASIS = {
 class Inspection:
     """The results for one galaxy; ``print`` shows them as text.
 
-    Parameters
-    ----------
-    cutout
-        The centred image.
-    kind
-        The classifier, one of :data:`rgz.tasks.encode.CLASSIFIERS`.
-    probabilities
-        Of each class.
-    set90
-        Classes that are not excluded, with a coverage of 90 %.
-    area
-        Effective area of the source over that of a point source.
-    likelihood
-        Log-likelihood in nats, its standard deviation over the flows, and its percentile among held-out galaxies.
-    neighbours
-        The most similar galaxies, as :meth:`rgz.tasks.search.SearchIndex.query` returns them.
-    code
-        The code of the galaxy, (D,).
-    catalogued
-        The different classes that the samples give to this galaxy; none if it is in none of them.
+    ``kind`` is that of :meth:`rgz.tasks.classify.Classifier.from_pretrained`. ``set90`` has the classes that are not
+    excluded, with a coverage of 90 %. ``area`` is the effective area of the source over that of a point source.
+    ``likelihood`` has the log-likelihood in nats, its standard deviation over the flows, and its percentile among
+    held-out galaxies. ``neighbours`` are as :meth:`rgz.tasks.search.SearchIndex.query` returns them, ``code`` is (D,),
+    and ``catalogued`` has the different classes that the samples give to this galaxy; none if it is in none of them.
     """
 
     cutout: Cutout
@@ -239,58 +223,50 @@ def area(cutout: Cutout) -> float:
 def inspect(cutout: Cutout, k: int = 10) -> Inspection:
     """Classify a galaxy, measure how anomalous it is, and find the ``k`` most similar galaxies.
 
-    Raises
-    ------
-    BadInput
-        Weights or codes are missing or damaged.
+    Raises :class:`rgz.errors.BadInput` if weights or codes are missing or damaged.
     """
     return inspect_all([cutout], k)[0]
 
 
 def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
     """Like :func:`inspect`, for several galaxies; weights and codes are read once."""
-    return _tools(artifacts.artifact("codes.h5").parent).inspect(cutouts, k)
-
-
-class _Tools:
-    """Everything that is read from the trained network's files."""
-
-    def __init__(self) -> None:
-        self.encoder, self.index = Encoder.from_pretrained(), SearchIndex.from_pretrained()
-        self.flows, self.classifier = FlowEnsemble.from_pretrained(), cache(Classifier.from_pretrained)
-
-    def inspect(self, cutouts: Sequence[Cutout], k: int) -> list[Inspection]:
-        codes = self.encoder.transform(cutouts)
-        members = self.flows.member_scores(codes)
-        values = mean_density(members)
-        percentiles = self.flows.percentile(values, np.array([cutout.given for cutout in cutouts]))
-        with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
-            errors = members.std(axis=0, ddof=1)
-        likelihoods = np.stack([values, errors, percentiles], axis=1).tolist()
-        return [self._one(*known, k) for known in zip(cutouts, codes, map(tuple, likelihoods), strict=True)]
-
-    def _one(
-        self, cutout: Cutout, code: NDArray[np.float32], likelihood: tuple[float, float, float], k: int
-    ) -> Inspection:
-        extent = area(cutout)
-        if extent < NARROWER and np.isfinite(cutout.beam):
-            told = f"the source is narrower than the beam in the header ({cutout.beam:.1f}″), so that beam was not used"
-            cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
-            extent = area(cutout)
-        coarse = cutout.pixel > COARSE and extent < BARELY
-        kind = "coarse" if coarse else "host" if cutout.given else "centroid"
-        classifier = self.classifier(kind)
+    encoder, flows, index, classifiers = _tools(artifacts.artifact("codes.h5").parent)
+    codes = encoder.transform(cutouts)
+    members = flows.member_scores(codes)
+    values = mean_density(members)
+    percentiles = flows.percentile(values, np.array([cutout.given for cutout in cutouts]))
+    with np.errstate(invalid="ignore"):  # −∞ where a flow gives no finite value
+        errors = members.std(axis=0, ddof=1)
+    likelihoods = np.stack([values, errors, percentiles], axis=1).tolist()
+    found = []
+    for cutout, code, likelihood in zip(cutouts, codes, likelihoods, strict=True):
+        seen, extent = _measured(cutout)
+        coarse = seen.pixel > COARSE and extent < BARELY
+        kind = "coarse" if coarse else "host" if seen.given else "centroid"
+        classifier = classifiers(kind)
         probability = classifier.predict_proba(code[None])
         by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
         kept = tuple(compress(classifier.classes, classifier.sets(probability)[0]))
-        near, known = self.index.query(code, k, cutout.place, cutout.given), self.index.catalogued(cutout.place)
-        return Inspection(cutout, kind, by_class, kept, extent, likelihood, near, code, known)
+        near, known = index.query(code, k, seen.place, seen.given), index.catalogued(seen.place)
+        found.append(Inspection(seen, kind, by_class, kept, extent, tuple(likelihood), near, code, known))
+    return found
 
 
 @cache
-def _tools(_folder: Path) -> _Tools:
-    """Those of a folder of weights and codes, read once by each process."""
-    return _Tools()
+def _tools(_folder: Path) -> tuple[Encoder, FlowEnsemble, SearchIndex, Callable[[str], Classifier]]:
+    """What is read from a folder of weights and codes, once by each process."""
+    index, flows = SearchIndex.from_pretrained(), FlowEnsemble.from_pretrained()
+    return Encoder.from_pretrained(), flows, index, cache(Classifier.from_pretrained)
+
+
+def _measured(cutout: Cutout) -> tuple[Cutout, float]:
+    """The cut-out, without its beam if the source is narrower, and the :func:`area` of the source."""
+    extent = area(cutout)
+    if not (extent < NARROWER and np.isfinite(cutout.beam)):
+        return cutout, extent
+    told = f"the source is narrower than the beam in the header ({cutout.beam:.1f}″), so that beam was not used"
+    cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
+    return cutout, area(cutout)
 
 
 def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any], NDArray[Any], list[list[str]]]:
@@ -303,11 +279,9 @@ def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any],
         from their codes, (N, count, H, W); and a title for each of these.
     """
     encoder, shown = Encoder.from_pretrained(), [one.neighbours[:count] for one in found]
-    codes: dict[tuple[str, str], NDArray[Any]] = {}
-    for sample in {str(name) for near in shown for name in near["sample"]}:
-        table, code, _ = codefile.read_codes(None, sample)
-        codes |= {(sample, name): one for name, one in zip(table["name"], code, strict=True)}
+    table, codes, _ = for_search()
+    known = dict(zip(zip(table["sample"], table["name"], strict=True), codes, strict=True))
     own = [(encoder.prepared(one.cutout)[0], encoder.reconstruct(one.cutout)[0]) for one in found]
-    near = [encoder.decode(np.stack([codes[row["sample"], row["name"]] for row in rows])) for rows in shown]
+    near = [encoder.decode(np.stack([known[row["sample"], row["name"]] for row in rows])) for rows in shown]
     titles = [[f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in rows] for rows in shown]
     return np.stack(own), np.stack(near), titles

@@ -250,7 +250,7 @@ def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
         table, found, _ = codefile.read_codes(path, sample)
         if missing := set(COLUMNS) - set(table.colnames):
             raise BadInput(
-                f"the codes of {sample} have no {', '.join(sorted(missing))}: make them again with rgz encode"
+                f"the codes of {sample} have no {', '.join(sorted(missing))}: make them again with rgz study codes"
             )
         part = table[COLUMNS]
         part["sample"] = np.full(len(part), sample)
@@ -258,7 +258,7 @@ def for_search(path: Path | None = None) -> tuple[Table, NDArray[Any], Metric]:
         codes.append(found)
     space = codefile.read_space(path)
     if {code.shape[1] for code in codes} != {len(space.centre)}:
-        raise BadInput("codes and metric have different lengths: make them again with rgz encode")
+        raise BadInput("codes and metric have different lengths: make them again with rgz study codes")
     table = vstack(tables, metadata_conflicts="silent")
     table["disputed"] = disputed(table, SAME_SOURCE)
     return table, np.vstack(codes), space

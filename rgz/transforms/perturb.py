@@ -2,7 +2,7 @@
 
 A rotation, a small shift, a larger distance, a larger beam, more noise or a higher threshold do not change the class of
 a galaxy. The network is trained to tell what stays the same (:mod:`rgz.data.loader`), and the search ignores what
-changes (:func:`rgz.features.metric.invariant`). Fields are clipped, (N, H, W), zero where there is no emission.
+changes (``studies/encode.py``). Fields are clipped, (N, H, W), zero where there is no emission.
 """
 
 import math
