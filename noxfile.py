@@ -47,7 +47,7 @@ COLAB = """\
 import importlib.util
 import sys
 
-if importlib.util.find_spec("rgz") is None:
+if importlib.util.find_spec("studies") is None:
     !git clone --quiet --depth 1 {} companion
     !{{sys.executable}} -m pip install --quiet -e companion myst-nb doit
     sys.path.insert(0, "companion")"""  # loose bounds: numpy and torch of Colab stay

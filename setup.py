@@ -3,6 +3,7 @@
 A package-dir entry could place them too, but would change how editable installs find ``studies``.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -20,6 +21,8 @@ class BuildWithWeights(build_py):
     """Copy the committed artifacts beside the modules; an editable install reads them from ``artifacts/``."""
 
     def run(self):
+        if not self.editable_mode:  # modules that were removed since an earlier build
+            shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         if not self.editable_mode:
             folder = Path(self.build_lib, "rgz", "weights")

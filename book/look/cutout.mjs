@@ -22,7 +22,7 @@ function squarePixels(image, given, notes) {
   }
   const across = Math.min(widths[0] * width, widths[1] * height);
   if (Math.min(width, height) < C.NARROWEST || across < C.NARROWEST * C.FIRST_PIXEL) {
-    throw new Refused(`${name} has ${width}×${height} pixels, ${Number(across.toPrecision(2))}″: too small, use a larger image`);
+    throw new Refused(`${name} is ${width}×${height} pixels, ${Number(across.toPrecision(2))}″ by its pixel width: too small, use a larger image`);
   }
   const pixel = Math.max(Math.sqrt(widths[0] * widths[1]), C.FIRST_PIXEL);
   const orthogonal = Math.abs(a * b + c * d) < 0.01 * widths[0] * widths[1];
@@ -89,7 +89,7 @@ function middleOf(sources, pixels, { width, height, pixel }, centres, notes) {
   }
   let [x, y] = target;
   if (Math.min(...away) > C.CENTRED) {
-    notes.push(`the nearest source is ${rounded(away[nearest])}″ from the place asked for: the field was centred on it`);
+    notes.push(`the nearest source is ${rounded(away[nearest])}″ from the middle of the image: the field was centred on it`);
     ({ x, y } = centres[nearest]);
   }
   if (!within(x, y).length) { // the middle of a wide ring or double

@@ -126,7 +126,9 @@ export function readFits(bytes, name) {
   }
   const axesOfBeam = [keys.BMAJ, keys.BMIN].map((v) => 3600 * v);
   const beam = axesOfBeam[1] > 0 && axesOfBeam[1] <= axesOfBeam[0] && axesOfBeam[0] < 3600 ? Math.sqrt(axesOfBeam[0] * axesOfBeam[1]) : NaN;
-  return { name, pixels: withoutSentinels(pixels, width, height, notes), width, height, sky: sky(keys), beam, notes };
+  const clean = withoutSentinels(pixels, width, height, notes);
+  if (Number.isNaN(beam) && keys.BMAJ !== undefined) notes.push("the beam in the header (BMAJ, BMIN) cannot be right, and was not used");
+  return { name, pixels: clean, width, height, sky: sky(keys), beam, notes };
 }
 
 /** RA and Dec in degrees of a pixel (from 0), for the projections TAN and SIN; else null. */

@@ -31,7 +31,10 @@ function areaOverPoint(cutout) {
 /** Class, set, status, notes and neighbours of a cut-out, from the outputs of the graph. */
 export function inspection(cutout, outputs, galaxies) {
   let area = areaOverPoint(cutout);
-  if (area < C.NARROWER && Number.isFinite(cutout.beam)) {
+  if (area < C.NARROWER && Number.isNaN(cutout.beam)) {
+    const told = `the source is narrower than the beam of ${(C.BEAM * cutout.pixel).toFixed(1)}″ that was assumed: is the pixel width right?`;
+    cutout = { ...cutout, notes: [...cutout.notes, told] };
+  } else if (area < C.NARROWER) {
     const told = `the source is narrower than the beam in the header (${cutout.beam.toFixed(1)}″), so that beam was not used`;
     cutout = { ...cutout, beam: NaN, notes: [...cutout.notes, told] };
     area = areaOverPoint(cutout);

@@ -70,6 +70,8 @@ function isMargin(pixels, width, height, value) {
 
 /** NaN in place of values that stand for blank, such as -9999, 1e30, or a constant along the edges or in the margin. */
 export function withoutSentinels(pixels, width, height, notes, picture = false) {
+  const huge = kept(pixels, (v) => Math.abs(v) >= C.SENTINEL).length;
+  if (huge) notes.push(`${huge} pixels beyond ±1e+20 were treated as blank`);
   pixels = pixels.map((v) => (Math.abs(v) < C.SENTINEL ? v : NaN));
   const finite = kept(pixels, Number.isFinite), counts = new Map();
   for (const v of edge(pixels, width, height)) if (Number.isFinite(v)) counts.set(v, (counts.get(v) ?? 0) + 1);

@@ -69,7 +69,7 @@ def fetch_files(
             found = f"not on this machine, and not published as one file: {fetch.REGISTRY[name].source}"
         else:
             path = fetch.fetch(name)
-            found = f"{path} ({path.stat().st_size / 1e6:.1f} MB, sha256 checked)"
+            found = f"{path} ({path.stat().st_size / 1e3:,.0f} kB, sha256 checked)"
         typer.echo(f"{name}\n    {found}\n    {fetch.REGISTRY[name].about}")
 
 

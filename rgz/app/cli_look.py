@@ -36,7 +36,8 @@ Files = Annotated[
 Position = Annotated[
     tuple[str, str] | None,
     typer.Option(
-        help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without, the shape decides.",
+        help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without it, the class is judged from the "
+        "shape alone.",
         metavar="RA DEC",
     ),
 ]
@@ -51,7 +52,7 @@ Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .c
 def look(
     files: Files = None,
     at: Position = None,
-    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec without WCS (PNG: 1.8).")] = None,
+    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec, for files without WCS (1.8 for FIRST).")] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
     plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,
@@ -67,7 +68,7 @@ def look(
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
     given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
     Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file. With
-    --output, the same command goes on where an interrupted one stopped.
+    --output, the same command resumes an interrupted run.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot
@@ -129,6 +130,8 @@ def _listed(paths: list[Path], at: tuple[str, str] | None) -> list["Item"]:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         rows = tables.items(path, len(paths) == 1)
         files = [file for file in inside if file == path or (file.is_file() and not file.name.startswith("."))]
+        if skipped := [file for file in inside if not file.is_file() and file != path]:
+            typer.echo(f"{path}: skipping {len(skipped)} folders or other entries that are no files", err=True)
         found += [(file, at) for file in files] if rows is None else rows
     if not found:
         raise BadInput("no input: give an image, a folder of images, or a position with --at RA DEC")
@@ -237,7 +240,10 @@ def rank(
     known = ranking.features(codes, plain)
     expected = ranking.predict(known, given) if scores else -nats
     order = np.argsort(-expected, kind="stable")
-    found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected, "score": given})[order]
+    found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected})
+    if scores:
+        found["score"] = given
+    found = found[order]
     if output:
         tables.write(found, output)
     found[found.colnames[1]].info.format = ".2f"
@@ -288,11 +294,11 @@ def generate(
 
     Example: rgz generate 64 --out galaxies.png
     """
+    if out.suffix not in (".h5", ".fits", ".png"):
+        raise BadInput(f"{out} ends in {out.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
     from rgz.models import checkpoint
     from rgz.tasks import generate as generation
 
-    if out.suffix not in (".h5", ".fits", ".png"):
-        raise BadInput(f"{out} ends in {out.suffix or 'nothing'}: galaxies are written to .h5, .fits or .png")
     model, _, about = checkpoint.load(weights or artifacts.artifact("vdvae.safetensors"))
     drawn = generation.generate(count, temperature, truncation, seed, model)
     settings: dict[str, Any] = {"temperature": temperature, "truncation": truncation, "seed": seed}

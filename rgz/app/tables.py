@@ -46,6 +46,8 @@ FORMATS |= {".fits": "fits"}
 """Ending of a file name to the format of a table."""
 LINES = ".jsonl", ".json"
 FILE = "file", "filename", "path"
+PLACES = {"raj2000": "ra", "_raj2000": "ra", "ra_icrs": "ra", "ra_deg": "ra"}  # as catalogues name positions
+PLACES |= {name.replace("ra", "de"): "dec" for name in PLACES} | {"dec_deg": "dec"}
 PACKED = b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ"  # which astropy would unpack, to any size
 LARGEST = 1 << 26  # values in a Parquet file
 NUMBERS = "ra", "dec", "area_over_point", "peak_over_noise", "anomaly_percentile", "log_likelihood_nats"  # of results
@@ -79,8 +81,8 @@ def write(table: Table, path: Path) -> None:
 def items(path: Path, alone: bool = True) -> list[Item] | None:
     """Files and positions that a table lists; None if ``path`` is no table.
 
-    Columns are found by name, in any case: ``file``, ``filename`` or ``path``, and ``ra`` and ``dec``, in degrees, in
-    the unit of the column, or as text. Files are looked for beside the table. A FITS file is a table if it is
+    Columns are found by name, in any case: ``file``, ``filename`` or ``path``, and ``ra`` and ``dec`` (or names such as
+    ``RAJ2000``), in degrees, in the unit of the column, or as text. Files are looked for beside the table. A FITS file is a table if it is
     ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of these columns.
     """
     form = FORMATS.get(path.suffix.lower())
@@ -127,6 +129,9 @@ def catalogue(path: Path, form: str) -> Table:
     options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
     table = Table.read(path, format=form, **options)
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for name in [name for name in PLACES if name in table.colnames and PLACES[name] not in table.colnames]:
+        if PLACES[name] not in table.colnames:
+            table.rename_column(name, PLACES[name])
     for column in table.itercols():
         if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
             column.unit = u.deg
@@ -171,6 +176,8 @@ def saved(
         return
     form = ending(path, lines=True)
     unfinished = path.with_name(f"{path.name}.{hashlib.sha256(repr(request).encode()).hexdigest()[:12]}.unfinished")
+    if path.exists():
+        print(f"{path} will be replaced", file=sys.stderr)
     with _opened(unfinished, path) as stream:
         rows = _whole(stream)
         if rows:
@@ -225,6 +232,8 @@ def coded(path: Path) -> tuple[Table, NDArray[np.float64]]:
     The table has at least the columns ``file``, ``class`` (empty if there is none) and :data:`NUMBERS` (NaN where
     unknown). Raises :class:`BadInput` if the file is damaged or has no codes.
     """
+    if not path.exists():
+        raise BadInput(f"{path} does not exist: make it with rgz look FILES --output {path} --codes")
     with as_bad_input(f"{path} has no results with codes", "make it with rgz look FILES --output FILE --codes"):
         if path.suffix.lower() in LINES:
             table = Table([_flat(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()])
@@ -258,7 +267,7 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
         table = catalogue(path, ending(path))
         given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
-        raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do")
+        raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do ({files[0]})")
     return np.array([given.get(file, np.nan) for file in files])
 
 

@@ -115,7 +115,8 @@ def read_image(
             raise BadInput(f"{name} is a PNG or JPEG picture: omit --hdu and --plane, which are for FITS files")
         return _read_picture(data, name, pixel)
     if isinstance(data, bytes) and not data.startswith(archives.FITS):
-        raise BadInput(f"{name} is not a readable FITS, PNG or JPEG image (it begins {data[:12]!r}): save it as one")
+        begins = f"begins {data[:12]!r}" if data else "is empty"
+        raise BadInput(f"{name} is not a readable FITS, PNG or JPEG image (it {begins}): save it as one")
     place = None if at is None else SkyCoord(*at, unit="deg")
     pixels, wcs, header, notes = archives.read_plane(data, name, hdu, plane, place, LARGEST)
     pixels = _without_sentinels(pixels, notes)
@@ -134,7 +135,10 @@ def read_image(
         if pixel is not None and abs(pixel / own - 1) > 0.05:
             raise BadInput(f"{name} has pixels of {own:.3g}″ by its header, not of {pixel:g}″: omit --pixel")
         pixel = own
-    return Observation(name, pixels, pixel, wcs, _beam(header), tuple(notes))
+    beam = _beam(header)
+    if np.isnan(beam) and "BMAJ" in header:
+        notes.append("the beam in the header (BMAJ, BMIN) cannot be right, and was not used")
+    return Observation(name, pixels, pixel, wcs, beam, tuple(notes))
 
 
 def _beam(header: Mapping[str, Any]) -> float:
@@ -152,6 +156,8 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str], picture: bool = F
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
     In a picture, which has few grey levels, the source may have the same value: only pixels around it are blank.
     """
+    if huge := int((np.abs(pixels) >= SENTINEL).sum()):
+        notes.append(f"{huge} pixels beyond ±{SENTINEL:g} were treated as blank")
     pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
     edge, finite = _edge(pixels), pixels[np.isfinite(pixels)]
     values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
@@ -235,6 +241,7 @@ def download_cutout(ra: float, dec: float) -> Cutout:
     try:
         from astroquery.hips2fits import hips2fits
         from astroquery.image_cutouts.first import First
+        from requests import ConnectionError
     except ImportError as error:
         raise BadInput("positions need astroquery: pip install astroquery, or use a FITS file") from error
     sky, name, refused = SkyCoord(ra, dec, unit="deg"), f"{ra:.5f} {dec:+.5f}", []
@@ -253,7 +260,8 @@ def download_cutout(ra: float, dec: float) -> Cutout:
             if not (image.pixels[np.isfinite(image.pixels)] != 0).any():
                 raise BadInput("the survey has no image there")
         except Exception as error:  # astroquery, requests and astropy each raise their own
-            refused.append(f"{survey}: {first_line(error)}")
+            offline = isinstance(error, ConnectionError)  # of requests, whose message is long
+            refused.append(f"{survey}: {'its server cannot be reached' if offline else first_line(error)}")
         else:
             return centre(image, (ra, dec))
     reasons = "; ".join(refused)
@@ -268,7 +276,11 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
     """
     with as_bad_input(f"{ra} {dec} is no position on the sky", "give degrees, or 10:02:00 +02:15:00"):
         try:
+            if not -180 <= float(ra) <= 360:
+                raise BadInput(f"RA {ra} is not between 0 and 360 degrees: correct it")
             sky = SkyCoord(float(ra), float(dec), unit="deg")
+        except BadInput:
+            raise
         except ValueError:
             sky = SkyCoord(ra, dec, unit=(u.hourangle, u.deg))
         if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
@@ -297,7 +309,7 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     across, down = (np.bincount(group, islands["flux"] * islands[axis]) / flux for axis in ("x", "y"))
     sources = np.stack([across, down, flux])
     emission = np.where(np.isin(labels, islands["number"]), clipped, 0)
-    x, y = _middle(emission, sources, pixel, target, notes)
+    x, y = _middle(emission, sources, pixel, target, notes, at is not None)
     near = _circle(clipped.shape, (x, y), RADIUS / pixel)
     lost = 1 - (near & ~blank).sum() / (np.pi * (RADIUS / pixel) ** 2)
     outside = f"{lost:.0%} of the source's surroundings are blank or outside of the image"
@@ -361,7 +373,7 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         )
     across = min(widths * (width, height))
     if min(height, width) < NARROWEST or across < NARROWEST * FIRST_PIXEL:
-        raise BadInput(f"{image.name} has {width}×{height} pixels, {across:.2g}″: too small, use a larger image")
+        raise BadInput(f"{image.name} is {width}×{height} pixels, {across:.2g}″ by its pixel width: too small, use a larger image")
     pixel = max(float(np.sqrt(np.prod(widths))), FIRST_PIXEL)
     if at is not None:
         reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood
@@ -415,7 +427,12 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
 
 
 def _middle(
-    emission: NDArray[Any], sources: NDArray[np.float64], pixel: float, target: Pixel, notes: list[str]
+    emission: NDArray[Any],
+    sources: NDArray[np.float64],
+    pixel: float,
+    target: Pixel,
+    notes: list[str],
+    given: bool,
 ) -> Pixel:
     """The target, or the centroid of the nearest source (3, N) if the target is not on a source.
 
@@ -429,9 +446,8 @@ def _middle(
     light = np.where(_circle(emission.shape, target, RADIUS / pixel), emission, 0)
     down, across = ndimage.center_of_mass(light) if light.any() else (np.inf, np.inf)
     if min(away[nearest], np.hypot(across - target[0], down - target[1]) * pixel) > CENTRED:
-        notes.append(
-            f"the nearest source is {away[nearest]:.0f}″ from the place asked for: the field was centred on it"
-        )
+        place = "the position given" if given else "the middle of the image"
+        notes.append(f"the nearest source is {away[nearest]:.0f}″ from {place}: the field was centred on it")
         found = float(x[nearest]), float(y[nearest])
     if not emission[_circle(emission.shape, found, RADIUS / pixel)].any():  # the middle of a wide ring or double
         down, across = np.nonzero(emission)

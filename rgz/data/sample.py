@@ -36,7 +36,7 @@ LARGEST = 1 << 30  # bytes of the data sets of a file together
 COLUMNS = ("name", "ra", "dec", "label", "confident", "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample:
     """Images (N, H, W), uint8 grey levels or float32 in Jy/beam, a table of N rows, and the pixel width in arcsec.
 
@@ -61,6 +61,10 @@ class Sample:
             raise BadInput(f"the table of a sample also needs the columns {', '.join(missing)}")
         if len(set(self.table["name"])) != len(self.table):
             raise BadInput("names in a sample must be unique; some of these repeat")
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[1:]
+        return f"Sample of {len(self)} images, {height} × {width} pixels of {self.pixel:g}″"
 
     def __len__(self) -> int:
         return len(self.images)

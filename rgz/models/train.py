@@ -13,6 +13,7 @@ import copy
 import csv
 import io
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -93,7 +94,11 @@ def fit(
     logged, since = run.step, time.monotonic()
     with progress(total=schedule.steps, initial=run.step, unit="step") as bar:
         while run.step < schedule.steps:
-            figures = run.advance(batch(run.step))
+            try:
+                figures = run.advance(batch(run.step))
+            except KeyboardInterrupt:
+                print(f"at step {run.step}; the same command goes on from step {logged}", file=sys.stderr)
+                raise
             bar.update()
             bar.set_postfix(loss=f"{figures['loss']:.3f}", refresh=False)
             if run.step % every == 0 or run.step == schedule.steps:

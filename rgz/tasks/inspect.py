@@ -88,13 +88,13 @@ class Inspection:
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None for a source without a shape."""
+        """The most probable class; None for an unresolved or too faint source."""
         shapeless = self.status in ("unresolved", "faint")
         return None if shapeless else max(self.probabilities, key=lambda one: self.probabilities[one])
 
     @property
     def p_frii(self) -> float:
-        """Probability of an FRII among FRI and FRII; NaN for a source without a shape."""
+        """Probability of an FRII among FRI and FRII; NaN for an unresolved or too faint source."""
         one, two = self.probabilities["FRI"], self.probabilities["FRII"]
         return float("nan") if self.label is None else two / (one + two)
 
@@ -260,10 +260,13 @@ def _tools(_folder: Path) -> tuple[Encoder, FlowEnsemble, SearchIndex, Callable[
 
 
 def _measured(cutout: Cutout) -> tuple[Cutout, float]:
-    """The cut-out, without its beam if the source is narrower, and the :func:`area` of the source."""
+    """The cut-out, with a note, and without its beam, if the source is narrower, and the :func:`area` of the source."""
     extent = area(cutout)
-    if not (extent < NARROWER and np.isfinite(cutout.beam)):
+    if extent >= NARROWER:
         return cutout, extent
+    if np.isnan(cutout.beam):
+        told = f"the source is narrower than the beam of {BEAM * cutout.pixel:.1f}″ that was assumed: is the pixel width right?"
+        return replace(cutout, notes=(*cutout.notes, told)), extent
     told = f"the source is narrower than the beam in the header ({cutout.beam:.1f}″), so that beam was not used"
     cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
     return cutout, area(cutout)
