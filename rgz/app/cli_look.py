@@ -36,8 +36,7 @@ Files = Annotated[
 Position = Annotated[
     tuple[str, str] | None,
     typer.Option(
-        help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without it, the class is judged from the "
-        "shape alone.",
+        help="RA and Dec of the host galaxy, in degrees or as 10:02:00 +02:15:00; without, the shape alone decides.",
         metavar="RA DEC",
     ),
 ]
@@ -52,7 +51,9 @@ Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .c
 def look(
     files: Files = None,
     at: Position = None,
-    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width in arcsec, for files without WCS (1.8 for FIRST).")] = None,
+    pixel: Annotated[
+        float | None, typer.Option(min=0.01, help="Pixel width in arcsec, without WCS (FIRST: 1.8).")
+    ] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
     plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,

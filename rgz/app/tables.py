@@ -82,7 +82,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
     """Files and positions that a table lists; None if ``path`` is no table.
 
     Columns are found by name, in any case: ``file``, ``filename`` or ``path``, and ``ra`` and ``dec`` (or names such as
-    ``RAJ2000``), in degrees, in the unit of the column, or as text. Files are looked for beside the table. A FITS file is a table if it is
+    ``RAJ2000``), in degrees, in the unit of the column, or as text. Files are looked for beside the table. A FITS file
+    is a table if it is
     ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of these columns.
     """
     form = FORMATS.get(path.suffix.lower())
@@ -267,7 +268,9 @@ def scores(path: Path, files: NDArray[np.str_]) -> NDArray[np.float64]:
         table = catalogue(path, ending(path))
         given = dict(zip(text(table["file"]), map(float, text(table["score"])), strict=True))
     if unknown := sorted(set(given) - set(files)):
-        raise BadInput(f"{path} scores {unknown[0]}, which is not among the results: name files as they do ({files[0]})")
+        raise BadInput(
+            f"{path} scores {unknown[0]}, which is not among the results: name files as they do ({files[0]})"
+        )
     return np.array([given.get(file, np.nan) for file in files])
 
 

@@ -276,13 +276,13 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
     """
     with as_bad_input(f"{ra} {dec} is no position on the sky", "give degrees, or 10:02:00 +02:15:00"):
         try:
-            if not -180 <= float(ra) <= 360:
-                raise BadInput(f"RA {ra} is not between 0 and 360 degrees: correct it")
-            sky = SkyCoord(float(ra), float(dec), unit="deg")
-        except BadInput:
-            raise
+            degrees = float(ra), float(dec)
         except ValueError:
             sky = SkyCoord(ra, dec, unit=(u.hourangle, u.deg))
+        else:
+            if abs(degrees[0]) > 360:
+                raise ValueError("its RA is beyond 360 degrees")
+            sky = SkyCoord(*degrees, unit="deg")
         if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
             raise ValueError("not finite")
     return round(float(sky.ra.deg), 9), round(float(sky.dec.deg), 9)
@@ -373,7 +373,9 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         )
     across = min(widths * (width, height))
     if min(height, width) < NARROWEST or across < NARROWEST * FIRST_PIXEL:
-        raise BadInput(f"{image.name} is {width}×{height} pixels, {across:.2g}″ by its pixel width: too small, use a larger image")
+        raise BadInput(
+            f"{image.name} is {width}×{height} pixels, {across:.2g}″ by its pixel width: too small, use a larger image"
+        )
     pixel = max(float(np.sqrt(np.prod(widths))), FIRST_PIXEL)
     if at is not None:
         reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood

@@ -81,4 +81,4 @@ def fetch(name: str) -> Path:
             return Path(pooch.create(folder, base_url="", retry_if_failed=2, **known).fetch(name, progressbar=bar))
     except (OSError, ValueError) as error:  # ValueError: wrong hash, or no such file in the archive
         reason = f"{name} cannot be downloaded to {folder} ({first_line(error)})"
-        raise BadInput(f"{reason}: try again later, set RGZ_CACHE to another folder, or {hint}") from None  # a chain of five
+        raise BadInput(f"{reason}: try again later, set RGZ_CACHE to another folder, or {hint}") from None

@@ -265,7 +265,8 @@ def _measured(cutout: Cutout) -> tuple[Cutout, float]:
     if extent >= NARROWER:
         return cutout, extent
     if np.isnan(cutout.beam):
-        told = f"the source is narrower than the beam of {BEAM * cutout.pixel:.1f}″ that was assumed: is the pixel width right?"
+        assumed = f"the beam of {BEAM * cutout.pixel:.1f}″ that was assumed"
+        told = f"the source is narrower than {assumed}: is the pixel width right?"
         return replace(cutout, notes=(*cutout.notes, told)), extent
     told = f"the source is narrower than the beam in the header ({cutout.beam:.1f}″), so that beam was not used"
     cutout = replace(cutout, beam=np.nan, notes=(*cutout.notes, told))
