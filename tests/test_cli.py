@@ -121,19 +121,27 @@ def test_a_fitted_density_is_calibrated_by_held_out_sources(tmp_path, monkeypatc
     assert fitted.percentile([0.0]).shape == (1,)  # refused unless calibrated
 
 
-def test_a_study_runs_its_step_in_the_clone(monkeypatch, run):
+@pytest.mark.parametrize(
+    ("words", "started"),
+    [
+        (("study", "classification", "--fresh"), ["studies.steps", "classification", "--fresh"]),
+        (("encode", "--data", "/train.h5"), ["studies.encode", "--data=/train.h5"]),
+    ],
+)
+def test_a_study_runs_its_step_in_the_clone(monkeypatch, run, words, started):
     process = MagicMock()
     process.return_value.__enter__.return_value.wait.return_value = 3
     monkeypatch.setattr(subprocess, "Popen", process)
-    assert run("study", "classification", "--fresh")[0] == 3
-    (words,), options = process.call_args
-    assert words[1:] == ["-m", "studies.steps", "classification", "--fresh"]
+    assert run(*words)[0] == 3
+    (found,), options = process.call_args
+    assert found[1:] == ["-m", *started]
     assert options == {"cwd": HOUSE}
 
 
-def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run):
+@pytest.mark.parametrize("words", [("study", "classification"), ("encode",)])
+def test_a_study_outside_of_a_clone_is_one_line(monkeypatch, run, words):
     monkeypatch.setattr(artifacts, "clone", lambda: None)
-    status, out, err = run("study", "classification")
+    status, out, err = run(*words)
     assert (status, out) == (1, "")
     assert "clone of the repository" in err
     assert err.count("\n") == 1

@@ -164,6 +164,8 @@ def test_a_beam_wider_than_the_source_is_not_believed(source):
     found = inspect.inspect(seen)
     assert found.label == "FRII"
     assert any("narrower than the beam in the header (45.0″)" in note for note in found.notes)
+    small = dataclasses.replace(seen, pixels=np.pad([[0, 5, 0], [5, 99, 5], [0, 5.0, 0]], (73, 74)), beam=np.nan)
+    assert "beam of 5.4″ that was assumed" in inspect._measured(small)[0].notes[-1]
     flat = dataclasses.replace(seen, pixels=np.where(seen.pixels > 0, 1.0, 0.0), snr=np.nan, beam=np.nan)
     assert np.isfinite(inspect.area(flat))
 

@@ -89,6 +89,9 @@ def test_positions_are_read_in_any_unit(tmp_path):
         assert (float(ra), float(dec)) == pytest.approx((150, np.degrees(0.5)))
     path = listed(tmp_path, ra=["10:02:00"], dec=["+02:15:00"], path=["a.fits"])
     assert tables.items(path) == [(tmp_path / "a.fits", ("10:02:00", "+02:15:00"))]
+    for ra, dec in (("RAJ2000", "DEJ2000"), ("_RAJ2000", "_DEJ2000"), ("RA_ICRS", "DE_ICRS")):  # as in VizieR
+        path = listed(tmp_path, **{ra: [150.0], dec: [20.0], "File": ["a.fits"]})
+        assert tables.items(path) == [(tmp_path / "a.fits", ("150.0", "20.0"))]
 
 
 def test_what_is_no_table_of_positions_is_said(run, folder):

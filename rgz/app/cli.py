@@ -4,14 +4,15 @@ rgz look, rank, similar, generate          inspect, rank, compare and generate g
 rgz survey                                 all sources of a catalogue, on many cores
 rgz explorer                               a web page with a map of your own galaxies
 rgz data fetch                             the public archives
-rgz train                                  the network
-rgz study                                  codes, classifiers, flows, and the measurements behind the book
+rgz train, encode                          the network, and the codes of the samples
+rgz study                                  flows, and the measurements behind the book
 """
 
 import subprocess
 import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,12 +88,31 @@ def study(
 
     Example: rgz study classification --fresh
     """
+    _in_clone("studies.steps", *(names or ()), *["--fresh"] * fresh)
+
+
+@app.command()
+def encode(
+    weights: Annotated[Path | None, typer.Option(help="Weights of the network; by default the trained ones.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; by default artifacts/codes.h5.")] = None,
+    path: Annotated[Path, typer.Option("--data", help="Training set, for the metric.")] = training.TRAINING_SET,
+) -> None:
+    """Encode all samples in a clone of the repository, and fit metric and classifiers to their codes; minutes.
+
+    Your own galaxies are encoded by rgz look --codes.
+
+    Example: rgz encode --weights runs/deep/vdvae.safetensors --out codes.h5
+    """
+    files = {"--weights": weights, "--out": out, "--data": path}
+    _in_clone("studies.encode", *(f"{name}={file.absolute()}" for name, file in files.items() if file))
+
+
+def _in_clone(module: str, *words: str) -> None:
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
         raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
-    words = [sys.executable, "-m", "studies.steps", *(names or ()), *["--fresh"] * fresh]
-    with subprocess.Popen(words, cwd=root) as running:  # it ends its steps on Ctrl-C, which run would not wait for
-        raise typer.Exit(running.wait())
+    with subprocess.Popen([sys.executable, "-m", module, *words], cwd=root) as running:
+        raise typer.Exit(running.wait())  # run would not wait for it on Ctrl-C
 
 
 def main() -> None:

@@ -51,9 +51,7 @@ Output = Annotated[Path | None, typer.Option(help="Write the results: .jsonl, .c
 def look(
     files: Files = None,
     at: Position = None,
-    pixel: Annotated[
-        float | None, typer.Option(min=0.01, help="Pixel width in arcsec, without WCS (FIRST: 1.8).")
-    ] = None,
+    pixel: Annotated[float | None, typer.Option(min=0.01, help="Pixel width, arcsec, if there is no WCS.")] = None,
     hdu: Annotated[str | None, typer.Option(help="Number or name of the HDU of a FITS file to read.")] = None,
     plane: Annotated[int | None, typer.Option(min=0, help="Plane of a FITS cube to read, from 0.")] = None,
     k: K = 10,

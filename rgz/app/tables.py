@@ -83,8 +83,8 @@ def items(path: Path, alone: bool = True) -> list[Item] | None:
 
     Columns are found by name, in any case: ``file``, ``filename`` or ``path``, and ``ra`` and ``dec`` (or names such as
     ``RAJ2000``), in degrees, in the unit of the column, or as text. Files are looked for beside the table. A FITS file
-    is a table if it is
-    ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of these columns.
+    is a table if it is ``alone`` and has no image. Raises :class:`BadInput` if the table is damaged or has none of
+    these columns.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None or not path.is_file() or (form == "fits" and (not alone or _has_image(path))):
