@@ -45,11 +45,12 @@ NUMBERS = {  # columns to colour by: title, unit, and whether the scale is logar
     "size": ("size", "″", True),
     "area": ("area over a point source", "", True),
     "snr": ("S/N", "", True),
-    "percentile": ("anomaly percentile", "", False),
+    "percentile": ("anomaly percentile (below 5: anomalous)", "", False),
 }
 OWN = {"name": "file", "label": "class", "area": "area_over_point", "snr": "peak_over_noise"}
 OWN |= {"percentile": "anomaly_percentile"}
 """Columns of the page, and of the results of ``rgz look``."""
+TITLE = b"<title>A map of radio galaxies"  # by which the page knows itself
 FEWEST, MOST = 10, 50_000  # galaxies on a map
 TOGETHER = 1000  # of them decoded at once
 SEED = 0
@@ -63,6 +64,8 @@ def build(folder: Path, results: Path) -> tuple[int, int, int]:
     """
     from rgz.features.embed import Encoder
 
+    if (page := folder / "index.html").exists() and TITLE not in page.read_bytes():
+        raise BadInput(f"{page} is another page: choose another folder with --out")
     found, codes, count = _survey(results) if results.is_dir() else _looked(results)
     if len(found) < FEWEST:
         raise BadInput(f"a map needs at least {FEWEST} galaxies; the results have {len(found)}")
