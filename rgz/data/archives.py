@@ -256,6 +256,8 @@ def _images(units: fits.HDUList) -> dict[int, Image]:
     images, primary = {}, _legible(units[0].header)
     for number, unit in enumerate(units):
         shape, notes = unit.shape if unit.is_image else (), list[str]()
+        if len(shape) < 2:
+            continue
         header = _legible(unit.header) if number else primary
         wcs, axes = _celestial(header, len(shape), notes)
         if wcs is None and not primary.get("NAXIS") and header.get("INHERIT", True):

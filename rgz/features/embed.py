@@ -80,8 +80,8 @@ class Encoder(nn.Module):
     def encode(self, squares: Tensor, poses: list[Pose]) -> Tensor:
         """Prepared fields (frames, N, 1, H, W), the last frame about the centroid, to codes (N, 4 D)."""
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
-        parts = torch.split(views.flatten(0, 2), BATCH)
-        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.chosen] for part in parts])
+        parts = torch.split(views.flatten(0, 2), 4 * FIELDS)
+        means = torch.cat([self.model.means(part, self.model.coded)[:, self.chosen] for part in parts])
         of_frames = means.view(*views.shape[:3], -1).unbind(1)
         middle, centroid = of_frames[0], of_frames[-1]  # (views, N, D)
         sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)

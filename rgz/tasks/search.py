@@ -108,7 +108,7 @@ class SearchIndex:
             rows, apart = (np.reshape(one, (len(queries), k)) for one in (found.keys, found.distances))
             return rows.astype(np.intp), np.maximum(apart, 0.0)
         rows, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
-        for start in range(0, len(queries), BATCH):
+        for start in range(0, len(queries) if k else 0, BATCH):
             part = slice(start, start + BATCH)
             rows[part], squares[part] = _nearest(self, queries[part], k)
         return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
