@@ -162,15 +162,11 @@ def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
 
     from rgz.app import tables
 
-    if table[name].ndim > 1:
-        raise ValueError(f"the column {name} has several values in a row")
-    if table[name].dtype.kind in "iuf":
-        return np.asarray(tables.numbers(table, name)[:, 0] * (table[name].unit.to("deg") if table[name].unit else 1))
-    given = tables.text(table[name])
+    given = [one or "nan" for one in tables.text(table[name])]
     try:
-        return np.array([float(one or "nan") for one in given])
+        return np.array(given, float)
     except ValueError:
-        return np.asarray(Angle([one or "nan" for one in given], "hourangle" if name == "ra" else "deg").deg)
+        return np.asarray(Angle(given, "hourangle" if name == "ra" else "deg").deg)
 
 
 def _located(
