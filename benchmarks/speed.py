@@ -140,7 +140,7 @@ def apart(function: Callable[..., dict], *arguments) -> dict:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError):
+        except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
             return {"skipped": "it ended for want of memory"}
 
 
