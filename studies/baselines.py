@@ -26,9 +26,9 @@ class Pixels(nn.Module):
 
     coded = 0
 
-    def encode(self, images: Tensor, **_options: Any) -> tuple[Tensor]:
+    def means(self, images: Tensor, _blocks: int) -> Tensor:
         """Images (N, 1, H, W) to grey levels (N, H W)."""
-        return (images.flatten(1),)
+        return images.flatten(1)
 
 
 def _raw(sample: Sample, size: int = 128) -> NDArray[Any]:

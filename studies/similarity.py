@@ -194,7 +194,7 @@ def seen_twice(first: Sample, nvss: Sample) -> Row:
 
 
 class Components(nn.Module):
-    """Principal components of prepared images (N, H, W), onto which :meth:`encode` projects, in place of a network."""
+    """Principal components of prepared images (N, H, W), onto which :meth:`means` projects, in place of a network."""
 
     coded = None
     mean: Tensor
@@ -206,9 +206,9 @@ class Components(nn.Module):
         self.register_buffer("mean", torch.from_numpy(found.mean_).float())
         self.register_buffer("basis", torch.from_numpy(found.components_).float())
 
-    def encode(self, images: Tensor, blocks: None = None) -> tuple[Tensor, None]:
-        """Components (N, D) of images (N, 1, H, W), 0 … 255, in place of posterior means; there are no rates."""
-        return (images.flatten(1) - self.mean) @ self.basis.T, None
+    def means(self, images: Tensor, _blocks: None = None) -> Tensor:
+        """Components (N, D) of images (N, 1, H, W), 0 … 255, in place of posterior means."""
+        return (images.flatten(1) - self.mean) @ self.basis.T
 
 
 def on_the_sky(images: NDArray[Any], pixel: float, recipe: Recipe) -> NDArray[np.float32]:

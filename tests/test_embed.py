@@ -89,6 +89,16 @@ def test_without_a_host_the_whole_code_is_about_the_centroid(encoder, simulated)
     np.testing.assert_array_equal(none[count : 2 * count], none[3 * count :])
 
 
+def test_images_with_different_pixels_have_the_codes_of_each(encoder, simulated):
+    widths = (1.8, 2.5, 4.0, 2.5)
+    fields = [
+        SimpleNamespace(pixels=one, pixel=w, given=True) for one, w in zip(simulated.images, widths, strict=False)
+    ]
+    apart = np.concatenate([encoder.transform(one) for one in fields])
+    np.testing.assert_allclose(encoder.transform(fields), apart, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(apart[1:], encoder.transform(simulated[1:4]), atol=0.1 * spread(apart))
+
+
 def test_prepared_images_are_around_the_middle_or_the_centroid(encoder, simulated):
     both = prepare.prepare(simulated.images, simulated.pixel, encoder.recipe, (False, True))
     np.testing.assert_array_equal(encoder.prepared(simulated), both[0])

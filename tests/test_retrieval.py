@@ -112,7 +112,7 @@ def test_perturbations_do_what_they_say():
 
 def test_components_project_images_onto_their_principal_axes(simulated):
     pixels = prepare(simulated.images, simulated.pixel, Recipe())[0]
-    found, _ = similarity.Components(pixels, 5).encode(torch.from_numpy(pixels).float()[:, None])
+    found = similarity.Components(pixels, 5).means(torch.from_numpy(pixels).float()[:, None])
     flat = pixels.reshape(24, -1) - pixels.reshape(24, -1).mean(0)
     axes = np.linalg.svd(flat, full_matrices=False)[2]
     own = np.abs(flat @ axes[:5].T)

@@ -102,6 +102,7 @@ def test_many_queries_are_answered_as_single_ones_are(galaxies):
         own, separation = index.neighbours(codes[query : query + 1], k=3)
         np.testing.assert_array_equal(rows[query], own[0])
         np.testing.assert_array_equal(far[query], separation[0])
+    assert index.neighbours(codes[:4], k=0)[0].shape == (4, 0)
 
 
 @pytest.mark.parametrize("cosine", [True, False])

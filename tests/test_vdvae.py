@@ -342,7 +342,12 @@ def test_sub_images_learn_from_each_other_once_the_codes_are_kept(pixels):
 
 
 def test_one_image_has_one_code_whatever_its_batch(stirred, pixels):
-    torch.testing.assert_close(stirred.encode(pixels)[0][3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
+    whole = stirred.encode(pixels)[0]
+    torch.testing.assert_close(whole[3:5], stirred.encode(pixels[3:5])[0], rtol=1e-4, atol=1e-4)
+    many = pixels.repeat(1 + vdvae.TOGETHER // len(pixels), 1, 1, 1)  # more than are in one pass at finer resolutions
+    means = stirred.means(many, len(stirred.levels))
+    assert len(means) > vdvae.TOGETHER
+    torch.testing.assert_close(means, whole.repeat(len(many) // len(pixels), 1), rtol=1e-4, atol=1e-4)
 
 
 def test_an_image_of_another_size_is_refused(tiny):

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,15 +162,11 @@ def _degrees(table: "Table", name: str) -> NDArray[np.float64]:
 
     from rgz.app import tables
 
-    if table[name].ndim > 1:
-        raise ValueError(f"the column {name} has several values in a row")
-    if table[name].dtype.kind in "iuf":
-        return np.asarray(tables.numbers(table, name)[:, 0] * (table[name].unit.to("deg") if table[name].unit else 1))
-    given = tables.text(table[name])
+    given = [one or "nan" for one in tables.text(table[name])]
     try:
-        return np.array([float(one or "nan") for one in given])
+        return np.array(given, float)
     except ValueError:
-        return np.asarray(Angle([one or "nan" for one in given], "hourangle" if name == "ra" else "deg").deg)
+        return np.asarray(Angle(given, "hourangle" if name == "ra" else "deg").deg)
 
 
 def _located(
@@ -239,28 +236,23 @@ def _middle(path: Path) -> tuple[float, float]:
         return float(sky.ra.deg), float(sky.dec.deg)
 
 
-def _section(path: str, at: tuple[float, float]) -> bytes:
-    """The surroundings of a position in a mosaic, as a FITS file."""
+def _section(path: str, at: tuple[float, float]) -> "Cutout":
+    """The cut-out around a position in a mosaic, of which no more than its surroundings is read."""
     from astropy.coordinates import SkyCoord
-    from astropy.io import fits
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     from rgz.data import archives, cutout, detect
 
     image, wcs, length = _mosaic(Path(path))
-    with as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"):
-        sky = SkyCoord(*at, unit="deg")
-        x, y = wcs.world_to_pixel(sky)
-        height, width = (image.unit.shape[axis] for axis in image.axes)
-        if not (-0.5 < x < width - 0.5 and -0.5 < y < height - 0.5):
-            raise BadInput(f"{path} does not show {at[0]:.5f} {at[1]:+.5f}, and its middle is the nearest one")
+    with (
+        as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"),
+        warnings.catch_warnings(action="ignore"),
+        np.errstate(all="ignore"),
+    ):
         pixel = 3600 * float(proj_plane_pixel_scales(wcs).mean())  # arcsec
         side = 2 * int(1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 3)
-        pixels, window = archives.section(path, image, None, length, sky, side)
-        header = (window or wcs).to_header()
-        header.update({name: image.header[name] for name in ("BMAJ", "BMIN") if name in image.header})
-        fits.PrimaryHDU(pixels, header).writeto(stream := io.BytesIO())
-        return stream.getvalue()
+        pixels, window = archives.section(path, image, None, length, SkyCoord(*at, unit="deg"), side)
+        return cutout.centre(cutout.observed(path, pixels, window, image.header, [*image.notes]), at)
 
 
 def _opened(row: dict[str, Any], way: str, hosts: bool) -> "Cutout":
@@ -278,7 +270,7 @@ def _opened(row: dict[str, Any], way: str, hosts: bool) -> "Cutout":
             content = stream.read(row["size"])
         found = cutout.read_cutout(content, row["id"], at if content.startswith(b"SIMPLE") else None)
     elif way == "mosaic":
-        found = cutout.read_cutout(_section(path, at), row["id"], at)
+        found = _section(path, at)
     else:
         found = cutout.open_cutout(path, None if path.lower().endswith(PICTURES) else at)
     return found if hosts else replace(found, given=False)
@@ -314,7 +306,7 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
                 opened.append((row, _opened(row, way, hosts)))
             except BadInput as error:
                 row.update(status="refused", notes=str(error))
-        inspected = inspect.inspect_all([found for _, found in opened], 1) if opened else []
+        inspected = inspect.inspect_all([found for _, found in opened], 0) if opened else []
         for (row, _), one in zip(opened, inspected, strict=True):
             told = one.to_dict()
             row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)

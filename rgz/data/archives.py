@@ -211,6 +211,8 @@ def read_images(stream: IO[bytes], length: int) -> dict[int, Image]:
     primary = _legible(units[0].header)
     for number, unit in enumerate(units):
         shape, notes = unit.shape if unit.is_image else (), list[str]()
+        if len(shape) < 2:
+            continue
         header = _legible(unit.header) if number else primary
         wcs, axes = _celestial(header, len(shape), notes)
         if wcs is None and not primary.get("NAXIS") and header.get("INHERIT", True):

@@ -118,7 +118,18 @@ def read_image(
         begins = f"begins {data[:12]!r}" if data else "is empty"
         raise BadInput(f"{name} is not a readable FITS, PNG or JPEG image (it {begins}): save it as one")
     place = None if at is None else SkyCoord(*at, unit="deg")
-    pixels, wcs, header, notes = archives.read_plane(data, name, hdu, plane, place, LARGEST)
+    return observed(name, *archives.read_plane(data, name, hdu, plane, place, LARGEST), pixel)
+
+
+def observed(
+    name: str,
+    pixels: NDArray[Any],
+    wcs: WCS | None,
+    header: Mapping[str, Any],
+    notes: list[str],
+    pixel: float | None = None,
+) -> Observation:
+    """The image of what :func:`rgz.data.archives.read_plane` returns, with pixels of ``pixel`` arcsec if unknown."""
     pixels = _without_sentinels(pixels, notes)
     if wcs is None:
         if pixel is None:
@@ -381,7 +392,8 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood
         left, bottom = (max(0, round(v - r)) for v, r in zip((x, y), reach, strict=True))
         right, top = (round(v + r) + 1 for v, r in zip((x, y), reach, strict=True))
-        pixels, wcs, x, y = pixels[bottom:top, left:right], wcs[bottom:top, left:right], x - left, y - bottom
+        pixels, x, y = pixels[bottom:top, left:right], x - left, y - bottom
+        wcs = wcs[bottom:top, left:right] if left or bottom else wcs
     image = replace(image, pixels=pixels, pixel=pixel)
     if np.allclose(widths, pixel, rtol=0.01) and orthogonal:
         return image, wcs, (x, y)
@@ -460,8 +472,12 @@ def _middle(
 
 def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.bool_]:
     """Mask (H, W) of the pixels within a radius of a pixel."""
-    down, across = np.ogrid[: shape[0], : shape[1]]
-    return np.asarray(np.hypot(across - middle[0], down - middle[1]) <= radius)
+    inside = np.zeros(shape, bool)
+    left, bottom = (max(0, int(v - radius)) for v in middle)
+    part = inside[bottom : int(middle[1] + radius) + 1, left : int(middle[0] + radius) + 1]
+    down, across = np.ogrid[: part.shape[0], : part.shape[1]]
+    part[:] = np.hypot(across + left - middle[0], down + bottom - middle[1]) <= radius
+    return inside
 
 
 def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:

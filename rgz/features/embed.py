@@ -70,8 +70,8 @@ class Encoder(nn.Module):
             raise BadInput(f"{codes} has codes of another network than {weights}: make them again with rgz study codes")
         return cls(model, recipe, latents)
 
-    def forward(self, fields: Tensor, pixel: float, hosts: bool = True) -> Tensor:
-        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to codes (N, 4 D).
+    def forward(self, fields: Tensor, pixel: float | Tensor, hosts: bool = True) -> Tensor:
+        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec (a number or (N,)), to codes (N, 4 D).
 
         Without ``hosts`` in the middle of the fields, all four parts are about the centroid, which takes four passes.
         """
@@ -80,8 +80,8 @@ class Encoder(nn.Module):
     def encode(self, squares: Tensor, poses: list[Pose]) -> Tensor:
         """Prepared fields (frames, N, 1, H, W), the last frame about the centroid, to codes (N, 4 D)."""
         views = torch.stack((squares, squares.flip(-1), squares.flip(-2), squares.flip(-1, -2)))
-        parts = torch.split(views.flatten(0, 2), BATCH)
-        means = torch.cat([self.model.encode(part, blocks=self.model.coded)[0][:, self.chosen] for part in parts])
+        parts = torch.split(views.flatten(0, 2), 4 * FIELDS)
+        means = torch.cat([self.model.means(part, self.model.coded)[:, self.chosen] for part in parts])
         of_frames = means.view(*views.shape[:3], -1).unbind(1)
         middle, centroid = of_frames[0], of_frames[-1]  # (views, N, D)
         sure = torch.tanh(poses[0].lean.abs() / UNCERTAIN)  # (N, 2)
@@ -105,20 +105,22 @@ class Encoder(nn.Module):
             return self._encoded(*self._fields(sample), hosts)
         cutouts = sample if isinstance(sample, Sequence) else [sample]
         codes = np.empty((len(cutouts), PARTS * len(self.latents)), np.float32)
-        kinds = [(round(cutout.pixel, 6), cutout.given) for cutout in cutouts]
-        for pixel, given in set(kinds):  # which are encoded together
-            rows = [row for row, kind in enumerate(kinds) if kind == (pixel, given)]
+        for given in {cutout.given for cutout in cutouts}:
+            rows = [row for row, cutout in enumerate(cutouts) if cutout.given == given]
             images = np.stack([cutouts[row].pixels for row in rows]).astype(np.float32)
-            codes[rows] = self._encoded(images, pixel, hosts=given)
+            codes[rows] = self._encoded(images, np.array([round(cutouts[row].pixel, 6) for row in rows]), hosts=given)
         return codes
 
     @torch.no_grad()
-    def _encoded(self, images: NDArray[np.float32], pixel: float, hosts: bool) -> NDArray[np.float32]:
+    def _encoded(
+        self, images: NDArray[np.float32], pixel: float | NDArray[np.float64], hosts: bool
+    ) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
-        parts = torch.split(torch.from_numpy(images), FIELDS)
+        pixels = torch.from_numpy(np.full(len(images), pixel))
+        parts = list(zip(*(torch.split(one, FIELDS) for one in (torch.from_numpy(images), pixels)), strict=True))
         parts = progress(parts, desc="encoding", unit="batch", disable=len(parts) == 1)
-        codes = torch.cat([self(part, pixel, hosts) for part in parts]).numpy()
+        codes = torch.cat([self(*part, hosts) for part in parts]).numpy()
         if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
         return np.asarray(codes)

@@ -87,6 +87,7 @@ PRESETS = {
 
 
 CODED = 8  # pixels: latents up to this resolution can be part of a code, and have correlated priors
+TOGETHER = 32  # images at finer resolutions, so that their activations stay near the processor
 COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine latents begin, and all rates weigh the same
 
 
@@ -294,6 +295,9 @@ class VDVAE(nn.Module):
                 f"images must be (N, 1, {self.config.size}, {self.config.size}), but these are {tuple(images.shape)}: "
                 "prepare them at the size of the model"
             )
+        if len(images) > TOGETHER and not torch.is_grad_enabled():
+            parts = [self._bottom_up(part, largest, smallest) for part in torch.split(images, TOGETHER)]
+            return {resolution: torch.cat([part[resolution] for part in parts]) for resolution in parts[0]}
         h = self.stem(to_unit(images).contiguous(memory_format=torch.channels_last))  # (N, width, r, r)
         activations = {}
         for (resolution, _), blocks in zip(self.config.encoder, self.encoder, strict=True):
@@ -391,6 +395,11 @@ class VDVAE(nn.Module):
             torch.cat([one.flatten(1) for one in latents], dim=1),
             torch.cat([gaussian_kl(*parameters).flatten(1) for parameters in gaussians], dim=1),
         )
+
+    @torch.no_grad()
+    def means(self, images: Tensor, blocks: int) -> Tensor:
+        """Posterior means (N, D) as :meth:`encode` gives them, without the rates."""
+        return torch.cat([one.flatten(1) for one in self._posterior(images, means=True, until=blocks)[1]], dim=1)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

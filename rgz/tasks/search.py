@@ -108,7 +108,7 @@ class SearchIndex:
             rows, apart = (np.reshape(one, (len(queries), k)) for one in (found.keys, found.distances))
             return rows.astype(np.intp), np.maximum(apart, 0.0)
         rows, squares = np.empty((len(queries), k), np.intp), np.empty((len(queries), k))
-        for start in range(0, len(queries), BATCH):
+        for start in range(0, len(queries) if k else 0, BATCH):
             part = slice(start, start + BATCH)
             rows[part], squares[part] = _nearest(self, queries[part], k)
         return rows, squares / 2 if self.space.cosine else np.sqrt(squares)
@@ -187,21 +187,21 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
     """
     vectors = index.vectors
     step = min(max(SCORES // len(queries), k), len(vectors))
-    room, mask = np.empty(step * len(queries), np.float32), np.empty(step * len(queries), bool)
+    room = np.empty(step * len(queries), np.float32)
     number, rows, score, least = np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32), None
     for start in range(0, len(vectors), step):
         block = vectors[start : start + step]
-        shape, size = (len(queries), len(block)), len(queries) * len(block)
-        product = np.matmul(queries, block.T, out=room[:size].reshape(shape))
+        product = np.matmul(queries, block.T, out=room[: len(queries) * len(block)].reshape(len(queries), -1))
         if not index.space.cosine:
             product -= 0.5 * np.einsum("nd,nd->n", block, block)
         if least is None:
             some = product[:, : max(k, FIRST[0], FIRST[1] // len(queries))]
             rounding = 1e-5 * np.maximum(1, np.abs(some).max(1))
             least = np.partition(some, -k, axis=1)[:, -k] - rounding
-        near = np.flatnonzero(np.greater_equal(product, least[:, None], out=mask[:size].reshape(shape)))
-        number, rows = np.append(number, near // len(block)), np.append(rows, near % len(block) + start)
-        score = np.append(score, room[near])
+        few = np.flatnonzero(product.max(axis=1) >= least)  # queries to which anything here is near
+        near, row = np.divmod(np.flatnonzero(product[few] >= least[few, None]), len(block))
+        number, rows = np.append(number, few[near]), np.append(rows, row + start)
+        score = np.append(score, product[few[near], row])
         if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
             order, place = _ranked(number, -score)
             least = score[order[place == k - 1]] - rounding

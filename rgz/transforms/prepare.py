@@ -206,24 +206,28 @@ class Prepare(nn.Module):
         super().__init__()
         self.recipe = recipe
 
-    def forward(self, fields: Tensor, pixel: float, centred: tuple[bool, ...] = (False,)) -> tuple[Tensor, list[Pose]]:
-        """Clipped fields (N, H, W), with pixels of ``pixel`` arcsec, to grey levels (frames, N, 1, size, size).
+    def forward(
+        self, fields: Tensor, pixel: float | Tensor, centred: tuple[bool, ...] = (False,)
+    ) -> tuple[Tensor, list[Pose]]:
+        """Clipped fields (N, H, W) to grey levels (frames, N, 1, size, size).
 
-        There is one frame for each entry of ``centred``: False puts the middle of the field in the middle of the
-        square, True the centroid of the emission. A field without emission in its middle gives a blank square.
+        Their pixels are ``pixel`` arcsec wide, one number or one for each field. There is one frame for each entry of
+        ``centred``: False puts the middle of the field in the middle of the square, True the centroid of the emission.
+        A field without emission in its middle gives a blank square.
         """
-        radius = torch.full((len(fields),), self.recipe.radius / pixel, device=fields.device)
+        radius = (self.recipe.radius / pixel * torch.ones(len(fields), device=fields.device)).float()
+        pixel = pixel.float() if isinstance(pixel, Tensor) else pixel
         lit, clean = _clean(fields, radius)
         poses = [_find(lit, fields.shape, radius, one) for one in centred]
         return torch.stack([self.render(clean, pose, pixel) for pose in poses]), poses
 
-    def scale(self, length: Tensor, pixel: float) -> Tensor:
+    def scale(self, length: Tensor, pixel: float | Tensor) -> Tensor:
         """Width of a pixel of the square in pixels of the field, (N,), for lengths (N,) in pixels of the field."""
         recipe = self.recipe
         width = (2 * recipe.reach * length * pixel).clamp(recipe.narrowest, recipe.widest) / recipe.size
         return width.clamp(min=pixel / 2) / pixel
 
-    def render(self, clean: Tensor, pose: Pose, pixel: float) -> Tensor:
+    def render(self, clean: Tensor, pose: Pose, pixel: float | Tensor) -> Tensor:
         """Rotate, mirror, shift, crop, scale and stretch: (N, H, W) to (N, 1, size, size)."""
         scale = self.scale(pose.length, pixel)
         size = self.recipe.size
