@@ -227,7 +227,7 @@ def _listing(found: Table, pictures: NDArray[Any]) -> str:
         if row["link"]:
             name = f'<a href="{escape(str(row["link"]))}" target="_blank" rel="noopener">{name}</a>'
         picture = _picture(pixels, f"{row['name']}, {label}")
-        cells = (picture, name + same, escape(str(row["sample"])), label, f"{row['separation']:.3f}")
+        cells = (picture, name + same, escape(str(row["sample"])), label, f"{row['dissimilarity']:.3f}")
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f'<th scope="col">{title}</th>' for title in ("", "name", "sample", "class", "dissimilarity"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -59,7 +59,7 @@ def test_json_has_everything(run, galaxy):
         probabilities["FRII"] / (probabilities["FRI"] + probabilities["FRII"]), abs=1e-4
     )
     assert 0 <= said["anomaly_percentile"] <= 100
-    far = [one["separation"] for one in said["neighbours"]]
+    far = [one["dissimilarity"] for one in said["neighbours"]]
     assert far == sorted(far)
     assert len(far) == 7
     assert all((one["link"] is None) == (one["ra"] is None) for one in said["neighbours"])

@@ -74,7 +74,7 @@ def test_a_part_of_the_index_answers_from_that_part(galaxies):
     assert len(index) == 2500
     found = index.query(codes[4], k=20)
     assert set(found["sample"]) == {"two"}
-    assert (np.diff(found["separation"]) >= 0).all()
+    assert (np.diff(found["dissimilarity"]) >= 0).all()
 
 
 def test_an_invariant_metric_ignores_changes_within_a_galaxy():
@@ -176,7 +176,9 @@ def test_unknown_names_and_endings_are_named(galaxies, tmp_path):
     codes, table = galaxies
     index = search.build(codes, table, metric.plain(codes))
     assert index.row("g-12") == 12
-    with pytest.raises(BadInput, match=r"'nobody'.*'g-0'"):
+    with pytest.raises(BadInput, match=r"names look like g-4567,"):
+        index.row("G-4567")
+    with pytest.raises(BadInput, match="'nobody': names look like g-0"):
         index.row("nobody")
     with pytest.raises(BadInput, match=r"\.csv.*\.parquet"):
         tables.write(table, tmp_path / "list.xlsx")
@@ -214,6 +216,6 @@ def test_without_a_host_only_the_parts_about_the_centroid_are_compared():
         other = np.concatenate([rng.normal(size=4), codes[7, 4:]])
         found = index.query(other, 3, hosts=False)
         assert found["name"][0] == "7"
-        assert found["separation"][0] == pytest.approx(0, abs=1e-5)
+        assert found["dissimilarity"][0] == pytest.approx(0, abs=1e-5)
         half = search.build(codes[:, 4:], table, index.about_centroid.space)
         np.testing.assert_allclose(half.vectors, index.about_centroid.vectors, rtol=1e-4, atol=1e-5)

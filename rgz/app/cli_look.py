@@ -260,8 +260,8 @@ def similar(
 ) -> None:
     """List the galaxies most similar to one that is in the samples.
 
-    The separation is the cosine distance (1 − cos) between codes in the metric of the search, from 0 (identical) to 2.
-    Rows marked as the same show the galaxy itself, which may be in several samples.
+    The dissimilarity is 1 − cos between codes in the metric of the search, from 0 (identical) to 2. Rows marked as the
+    same show the galaxy itself, which may be in several samples.
 
     Example: rgz similar rgd-0001 --sample mirabest
     """
@@ -276,8 +276,8 @@ def similar(
     found = (index.of(*sample) if sample else index).query_vector(index.vectors[row], k, index.table[row])
     if table:
         tables.write(found, table)
-    found["separation"].info.format = ".3f"
-    shown = found["name", "sample", "label", "separation", "same", "link"].pformat(max_lines=-1, max_width=-1)
+    found["dissimilarity"].info.format = ".3f"
+    shown = found["name", "sample", "label", "dissimilarity", "same", "link"].pformat(max_lines=-1, max_width=-1)
     typer.echo("\n".join(shown))
 
 

@@ -141,7 +141,9 @@ class Inspection:
         for row in self.neighbours:
             same = " (the same galaxy)" if row["same"] else ""
             same += f" (catalogues disagree: {row['disputed']})" if row["disputed"] else ""
-            text = f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['separation']:>8.3f}{same}  {row['link']}"
+            text = (
+                f"  {row['name']:36}{row['sample']:14}{row['label']:9}{row['dissimilarity']:>8.3f}{same}  {row['link']}"
+            )
             lines.append(text.rstrip())
         return "\n".join(lines)
 
@@ -179,7 +181,7 @@ def _number(value: float) -> float | None:
 
 
 def _neighbour(row: Row) -> dict[str, Any]:
-    known = {name: _number(row[name]) for name in ("ra", "dec", "separation")}
+    known = {name: _number(row[name]) for name in ("ra", "dec", "dissimilarity")}
     text = {name: str(row[name]) or None for name in ("name", "sample", "label", "disputed", "link")}
     return text | known | {"same": bool(row["same"])}
 
@@ -287,5 +289,5 @@ def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any],
     known = dict(zip(zip(table["sample"], table["name"], strict=True), codes, strict=True))
     own = [(encoder.prepared(one.cutout)[0], encoder.reconstruct(one.cutout)[0]) for one in found]
     near = [encoder.decode(np.stack([known[row["sample"], row["name"]] for row in rows])) for rows in shown]
-    titles = [[f"{row['label'] or 'no class'}\n{row['separation']:.2f}" for row in rows] for rows in shown]
+    titles = [[f"{row['label'] or 'no class'}\n{row['dissimilarity']:.2f}" for row in rows] for rows in shown]
     return np.stack(own), np.stack(near), titles

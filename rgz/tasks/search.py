@@ -13,6 +13,7 @@ doi:10.1109/TPAMI.2018.2889473) leads to nearly all of them.
 """
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ BATCH, SCORES = 1024, 1 << 22  # queries, and products of a query and a row, in 
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
-LISTED = ("name", "sample", "ra", "dec", "separation", "label", "disputed", "same", "link")
+LISTED = ("name", "sample", "ra", "dec", "dissimilarity", "label", "disputed", "same", "link")
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ class SearchIndex:
         return len(self.table)
 
     def neighbours(self, codes: NDArray[Any], k: int = 10) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Rows of the ``k`` nearest galaxies, nearest first, and their separations, (Q, k) each, of codes (Q, D).
+        """Rows of the ``k`` nearest galaxies, nearest first, and their dissimilarities, (Q, k) each, of codes (Q, D).
 
-        The separation is the Euclidean distance or, for a cosine metric, 1 − cos.
+        The dissimilarity is the Euclidean distance or, for a cosine metric, 1 − cos.
 
         Examples
         --------
@@ -129,7 +130,7 @@ class SearchIndex:
         Returns
         -------
         Table
-            ``name``, ``sample``, ``ra``, ``dec`` (deg), ``separation`` (as of :meth:`neighbours`), ``label``,
+            ``name``, ``sample``, ``ra``, ``dec`` (deg), ``dissimilarity`` (as of :meth:`neighbours`), ``label``,
             ``disputed`` (:func:`for_search`), ``same`` (whether it is the queried galaxy, by name or within 30″) and
             ``link``, the address of a sky viewer.
         """
@@ -138,8 +139,8 @@ class SearchIndex:
         else:
             at, codes, hosts = what.place, _encoder(artifacts.artifact("codes.h5")).transform(what), what.given
         index = self if hosts else self.about_centroid
-        rows, separation = index.neighbours(codes[:, -len(index.space.centre) :], k)
-        return self._listed(rows[0], separation[0], at, None)
+        rows, apart = index.neighbours(codes[:, -len(index.space.centre) :], k)
+        return self._listed(rows[0], apart[0], at, None)
 
     @cached_property
     def about_centroid(self) -> "SearchIndex":
@@ -152,15 +153,15 @@ class SearchIndex:
 
     def query_vector(self, vector: NDArray[np.float32], k: int, known: Row) -> Table:
         """Like :meth:`query`, for a vector (K,) already mapped by the metric, and the table row of its galaxy."""
-        rows, separation = self.nearest(vector[None], k)
-        return self._listed(rows[0], separation[0], (known["ra"], known["dec"]), known["name"])
+        rows, apart = self.nearest(vector[None], k)
+        return self._listed(rows[0], apart[0], (known["ra"], known["dec"]), known["name"])
 
     def _listed(
-        self, rows: NDArray[Any], separation: NDArray[Any], at: tuple[float, float] | None, name: str | None
+        self, rows: NDArray[Any], apart: NDArray[Any], at: tuple[float, float] | None, name: str | None
     ) -> Table:
         found = {key: self.table[key][rows] for key in LISTED if key in self.table.colnames}
         same = (found["name"] == name) | _near(found, at)
-        found |= {"separation": separation, "same": same, "link": list(map(sky_link, found["ra"], found["dec"]))}
+        found |= {"dissimilarity": apart, "same": same, "link": list(map(sky_link, found["ra"], found["dec"]))}
         return Table({key: found[key] for key in LISTED if key in found})
 
     def catalogued(self, at: tuple[float, float]) -> tuple[str, ...]:
@@ -169,10 +170,11 @@ class SearchIndex:
 
     def row(self, name: str) -> int:
         """Row of a galaxy; raises :class:`rgz.errors.BadInput` for an unknown name."""
-        found = np.flatnonzero(np.asarray(self.table["name"]) == name)
-        if not len(found):
-            raise BadInput(f"no galaxy in the index is called {name!r}: names look like {str(self.table['name'][0])!r}")
-        return int(found[0])
+        names = list(map(str, self.table["name"]))
+        if name not in names:
+            close = get_close_matches(name.lower(), names) or names[:1]
+            raise BadInput(f"no galaxy in the index is called {name!r}: names look like {', '.join(close)}")
+        return names.index(name)
 
     def of(self, *samples: str) -> "SearchIndex":
         """The part of the index that contains the given samples."""
