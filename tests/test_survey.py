@@ -86,6 +86,7 @@ def test_partitions_are_as_large_as_they_may_be_and_none_lies_in_another():
         ({"ra": [1.0]}, "no column dec"),
         ({"ra": [1.0, np.nan], "dec": [0.0, 0.0], "file": ["a", "b"]}, "1 of 2 sources without a position"),
         ({"ra": [1.0], "dec": [95.0], "file": ["a"]}, "1 of 1 sources without a position"),
+        ({"ra": [400.0], "dec": [5.0], "file": ["a"]}, "1 of 1 sources without a position"),
         ({"ra": [1.0], "dec": [5.0]}, "no FITS mosaics"),
     ],
 )
@@ -104,6 +105,8 @@ def test_a_folder_keeps_one_survey(sky, tmp_path):
         survey._plan(sky / "sources.csv", sky / "cutouts", tmp_path, True, 4)
     with pytest.raises(BadInput, match="no complete survey"):
         SearchIndex.from_survey(tmp_path)
+    with pytest.raises(BadInput, match="new or empty"):
+        survey._plan(sky / "sources.csv", sky / "cutouts", sky, False, 3)
 
 
 def test_ctrl_c_never_reaches_the_workers():
@@ -172,8 +175,9 @@ def test_a_killed_survey_goes_on_and_is_opened_by_lsdb_and_searched(sky, tmp_pat
     assert before
     done = subprocess.run(command(sky, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "11 sources" in done.stdout
+    assert "sources 11" in done.stdout
     assert "2 refused" in done.stdout
+    assert "rgz: s3: " in done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     found = check(out)
     index = SearchIndex.from_survey(out)
@@ -207,7 +211,7 @@ def test_a_survey_is_complete_though_a_worker_is_killed(sky, tmp_path):
         started[-1].kill()
         told, _ = running.communicate(timeout=600)
         assert running.returncode == 0
-        assert b"11 sources" in told
+        assert b"sources 11" in told
     finally:
         for one in started:
             one.kill()

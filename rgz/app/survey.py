@@ -43,6 +43,7 @@ INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its 
 DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
 IDS = "id", "name", "source_id", "source_name", "file"
 PICTURES = ".png", ".jpg", ".jpeg"
+TOLD = 5  # refused sources, whose reasons are printed
 HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
 """Workers keep freed memory, in bytes; Dask's own settings hand it back each time, which makes a worker slower."""
 NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
@@ -80,9 +81,11 @@ def survey(
     failed = _run(distributed, scheduler, plan, {n: file for n, file in files.items() if not file.exists()}, hosts, way)
     if failed:
         raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
-    counts = _finish(out, partitions)
+    counts, refused = _finish(out, partitions)
+    for one, reasons in refused:
+        typer.echo(f"rgz: {one}: {reasons[0]}", err=True)
     each = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    typer.echo(f"{out}: {sum(counts.values())} sources in {len(files)} partitions; {each}")
+    typer.echo(f"{out}: sources {sum(counts.values())}, partitions {len(files)}; {each}")
 
 
 def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> tuple[Path, list[tuple[int, int]], str]:
@@ -106,6 +109,8 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
         if changed := [name for name in about if known[name] != about[name]]:
             raise BadInput(f"{out} has a survey with other {', '.join(changed)}: choose another folder")
         return path, [(order, pixel) for order, pixel in known["partitions"]], known["way"]
+    if out.is_dir() and any(one.suffix != ".partial" for one in out.iterdir()):  # which a killed run may leave
+        raise BadInput(f"{out} has other files: choose a folder that is new or empty")
     ids, ra, dec, files = _catalogue(catalogue)
     way, columns = _located(images, files, ra, dec)
     index = compute_spatial_index(ra, dec)
@@ -150,7 +155,7 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
         files = next((tables.text(table[name]) for name in tables.FILE if name in table.colnames), None)
     if not len(table):
         raise BadInput(f"{path} has no rows: give a table of sources")
-    lost = ~(np.isfinite(ra) & (np.abs(dec) <= 90))
+    lost = ~((np.abs(ra) <= 360) & (np.abs(dec) <= 90))  # or NaN
     if lost.any():
         raise BadInput(f"{path} has {lost.sum()} of {len(table)} sources without a position: leave them out")
     return known or [str(row) for row in range(len(table))], ra % 360, dec, files
@@ -368,8 +373,8 @@ def _run(
     return failed
 
 
-def _finish(out: Path, partitions: list[tuple[int, int]]) -> Counter[str]:
-    """Write what HATS says of the whole dataset; the number of sources of each status."""
+def _finish(out: Path, partitions: list[tuple[int, int]]) -> tuple[Counter[str], list[tuple[str, list[str]]]]:
+    """Write what HATS says of the whole dataset; the number of sources of each status, and why some are refused."""
     import pyarrow.parquet as pq
     from hats.catalog.dataset.table_properties import TableProperties
     from hats.catalog.partition_info import PartitionInfo
@@ -384,4 +389,6 @@ def _finish(out: Path, partitions: list[tuple[int, int]]) -> Counter[str]:
     known |= {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}
     TableProperties(**known).to_properties_file(out)
     status = pq.read_table(out / "dataset", columns=["status"])["status"]
-    return Counter({one["values"].as_py(): one["counts"].as_py() for one in status.value_counts()})
+    counts = Counter({one["values"].as_py(): one["counts"].as_py() for one in status.value_counts()})
+    bad = pq.read_table(out / "dataset", columns=["id", "notes"], filters=[("status", "==", "refused")])[:TOLD]
+    return counts, list(zip(bad["id"].to_pylist(), bad["notes"].to_pylist(), strict=True))
