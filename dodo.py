@@ -74,6 +74,7 @@ STEPS = {
         SAMPLES[:3],
         (CODES, CNN),
         tables("samples", "classification", "label_efficiency", "blocks", "uncertain", "transfer"),
+        version=2,
     ),
     "reconstruction": Step("studies.reconstruction", SOURCES, (NETWORK, PLAIN, CODES), tables("reconstruction")),
     "similarity": Step("studies.similarity", SOURCES, (NETWORK, CODES), tables("similarity", "seen_twice"), version=2),
