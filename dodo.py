@@ -21,11 +21,12 @@ from rgz import artifacts
 from rgz.data import datasets, fetch
 
 SAMPLES = tuple(archive for archive, _ in datasets.SAMPLES.values())
+STRANGERS = "first_unseen.h5"
 SOURCES = (*SAMPLES, datasets.POSITIONS, datasets.FITS_FIELDS, datasets.ZOO)
 NETWORK, PLAIN = "artifacts/vdvae.safetensors", "artifacts/plain.safetensors"
 CODES, DENSITY = "artifacts/codes.h5", "artifacts/density.safetensors"
 CLASSIFIER = "artifacts/classifier.safetensors"
-CNN = "results/cnn.csv"
+CNN, OTHERS = "results/cnn.csv", "results/cnn_catalogues.csv"
 
 
 def tables(*names: str) -> tuple[str, ...]:
@@ -67,11 +68,13 @@ STEPS = {
     "codes": Step("studies.encode", SOURCES, (NETWORK,), (CODES, CLASSIFIER)),
     "density": Step("studies.density", SOURCES, (NETWORK, CODES), (DENSITY,), version=2),
     "cnn": Step("studies.cnn", (*SAMPLES[:3], datasets.POSITIONS), (), (CNN,)),
+    "cnn-catalogues": Step("studies.cnn catalogues", (*SAMPLES, datasets.POSITIONS, STRANGERS), (CODES,), (OTHERS,)),
     "classification": Step(
         "studies.classification",
         SAMPLES[:3],
         (CODES, CNN),
         tables("samples", "classification", "label_efficiency", "blocks", "uncertain", "transfer"),
+        version=2,
     ),
     "reconstruction": Step("studies.reconstruction", SOURCES, (NETWORK, PLAIN, CODES), tables("reconstruction")),
     "similarity": Step("studies.similarity", SOURCES, (NETWORK, CODES), tables("similarity", "seen_twice")),
@@ -91,8 +94,8 @@ STEPS = {
     ),
     "validity": Step(
         "studies.validity",
-        (*SAMPLES, datasets.POSITIONS, "first_unseen.h5"),
-        (NETWORK, CODES, CLASSIFIER),
+        (*SAMPLES, datasets.POSITIONS, STRANGERS),
+        (NETWORK, CODES, CLASSIFIER, OTHERS),
         tables("validity", "strangers"),
         version=3,
     ),
@@ -151,15 +154,15 @@ DOIT_CONFIG = {
     "codec_cls": Lines,
     "check_file_uptodate": Hashes,
     "dep_file": "results/steps.json",  # the inputs of the committed results
-    "default_tasks": [
-        "anomalies",
-        "classification",
+    "default_tasks": [  # the longest first; the last one uses all cores by itself, so that none is idle at the end
         "generation",
+        "anomalies",
         "similarity",
-        "validity",
-        "interest",
-        "reconstruction",
         "map",
+        "reconstruction",
+        "interest",
+        "validity",
+        "classification",
     ],
     "reporter": Reporter,
     "verbosity": 2,

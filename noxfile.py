@@ -96,7 +96,8 @@ def tests(session):
 def execute(session):
     """Bring the results up to date, run every notebook, build the book, and print the paper's claims and our numbers.
 
-    A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again.
+    A step whose inputs have not changed is not run again; ``nox -s execute -- --fresh`` runs the studies again,
+    but trains no CNN.
     """
     with _alone(session):
         _install(session)

@@ -191,7 +191,7 @@ def study(
 
 
 def main() -> None:
-    """Compute and write the tables of this chapter; ten minutes on one core."""
+    """Compute and write the tables of this chapter; three minutes on one core."""
     files = [artifacts.artifact(f"{name}.safetensors") for name in ("vdvae", "plain")]
     (model, recipe, _), (plain, _, _) = checkpoint.load(files[0]), checkpoint.load(files[1], PlainVAE)
     for name, rows in study(model, plain, recipe, *splits(TRAINING_SET)).items():

@@ -154,7 +154,7 @@ def test_pairs_of_training_images_show_one_galaxy(built, monkeypatch):
 
 
 def test_strangers_are_in_no_sample_and_in_no_training_set(survey, built):
-    if fetch.locate(validity.STRANGERS) is None:
+    if fetch.locate(validity.ARCHIVE) is None:
         pytest.skip("the strangers are not here")
     table = validity.strangers().table
     assert len(table) == 292

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from studies import validity
+from rgz.data import datasets
+from rgz.data.sample import Sample
+from rgz.errors import BadInput
+from studies import cnn, results, simulate, validity
 from studies.labelled import Labelled
 
 
@@ -15,7 +18,7 @@ def known(name, count, seed, signal=2.0):
     codes = rng.normal(size=(count, 64)).astype(np.float32)
     codes[:, 0] += signal * (label == "FRII")
     columns = {
-        "name": np.arange(count).astype(str),
+        "name": np.char.add("J", np.arange(count).astype(str)),
         "ra": rng.uniform(0, 360, count),
         "dec": rng.uniform(-5, 60, count),
     }
@@ -28,25 +31,23 @@ def together(*parts):
     return Labelled(Table(tables), codes, observed)
 
 
-def test_a_catalogue_left_out_is_tested_and_not_trained_on(monkeypatch):
-    twins = known("mirabest", 120, 0)
-    other = known("frdeep-first", 120, 1)
+@pytest.fixture
+def everything():
+    """Three samples, of which two show 100 galaxies in common, as different classes, and with other names."""
+    twins, other = known("mirabest", 120, 0), known("frdeep-first", 120, 1)
     other.table["ra"][:100], other.table["dec"][:100] = twins.table["ra"][:100], twins.table["dec"][:100]
     other.codes[:100], other.observed[:100] = twins.codes[:100], twins.observed[:100]
     other.table["label"][:100] = np.where(twins.table["label"][:100] == "FRI", "FRII", "FRI")  # a leak would be wrong
-    everything = together(twins, other, known("rgd", 200, 2))
-    shown, met = np.arange(len(everything.table)), {}
+    return together(twins, other, known("rgd", 200, 2))
 
-    def supervised(table, images, asked):  # the CNN takes too long for a test
-        met.update(table=table, images=images, asked=asked)
-        return np.full(len(asked), 0.5)
 
-    monkeypatch.setattr(validity, "supervised", supervised)
-    found = validity.left_out("mirabest", everything, everything, shown)
+def test_a_catalogue_left_out_is_tested_and_not_trained_on(everything, monkeypatch):
+    monkeypatch.setattr(validity, "supervised", lambda tested, table: np.full(len(table), 0.5))
+    train, test = validity.split("mirabest", everything)
+    assert np.flatnonzero(test).tolist() == list(range(120))
+    assert np.flatnonzero(train).tolist() == list(range(220, 440))  # nor what else shows its sources
+    found = validity.left_out("mirabest", everything, everything)
     rows = {(row["way"], row["metric"]): row for row in found}
-    assert met["asked"].tolist() == list(range(120))
-    assert met["images"].tolist() == list(range(220, 440))  # neither MiraBest nor what else shows its sources
-    assert set(met["table"]["sample"]) == {"frdeep-first", "rgd"}
     assert rows[validity.NETWORK, "roc_auc"]["value"] == 0.5
     one = rows[validity.HOST, "accuracy"]
     assert one["galaxies"] == 120
@@ -57,16 +58,36 @@ def test_a_catalogue_left_out_is_tested_and_not_trained_on(monkeypatch):
         assert rows[f"{validity.HOST} − {other}", "accuracy"]["low"] < 1
 
 
-def test_a_cnn_is_trained_on_the_fri_and_frii_alone(monkeypatch):
-    monkeypatch.setattr(validity, "STEPS", 4)
-    rng = np.random.default_rng(0)
-    table = Table({"label": np.array(["FRI", "FRII", "bent"])[np.arange(96) % 3]})
-    images = rng.integers(20, size=(96, 150, 150)).astype(np.uint8)
-    blank = images * (table["label"] != "bent")[:, None, None]
-    one, other = (validity.supervised(table, shown, images) for shown in (images, blank))
-    np.testing.assert_array_equal(one, other)
-    assert np.isfinite(one).all()
-    assert (one != validity.supervised(table, 255 - images, images)).any()
+def test_a_cnn_is_trained_on_the_fri_and_frii_of_others(everything, monkeypatch, tmp_path):
+    everything.table["label"][400:] = "bent"
+    archives = {name: shown(everything.table[everything.table["sample"] == name]) for name in cnn.FIRST}
+    strangers = shown(known("strangers", 6, 3).table)
+    strangers.table["label"][5] = "bent"
+    monkeypatch.setattr(labelled, "labelled", lambda names: everything)
+    monkeypatch.setattr(datasets, "load_dataset", archives.__getitem__)
+    monkeypatch.setattr(validity, "strangers", lambda: strangers)
+    rounds = {one.sample: one for one in cnn.of_catalogues()}
+    assert [*rounds] == [*cnn.FIRST, validity.STRANGERS]
+    one, last = rounds["mirabest"], rounds[validity.STRANGERS]
+    assert one.names == [f"J{number}" for number in range(120)]
+    assert len(one.seen) == len(one.labels) == 20 + 160  # 20 of FR-DEEP are other galaxies, and 40 of RGD are bent
+    np.testing.assert_array_equal(one.seen[20:], archives["rgd"].images[:160])
+    assert (last.names, len(last.seen), len(last.held_out)) == (["J0", "J1", "J2", "J3", "J4"], 400, 5)
+    assert last.options == {"epochs": cnn.STEPS * cnn.BATCH / 400}
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.write("cnn_catalogues", [{"sample": "mirabest", "name": name, "probability": 0.9} for name in one.names])
+    table = everything.table[:120]
+    assert (validity.supervised("mirabest", table) == 0.9).all()
+    with pytest.raises(BadInput, match="complete it with python -m doit cnn-catalogues"):
+        validity.supervised("rgd", table)
+
+
+def shown(table):
+    """A sample of simulated images with this table."""
+    columns = table["name", "ra", "dec", "label"]
+    columns["confident"], columns["split"] = True, "train"
+    return Sample(simulate.sources(6).images[np.arange(len(table)) % 6], columns, 1.8)
 
 
 def test_calibration_error_is_zero_for_honest_probabilities_alone():
