@@ -64,7 +64,7 @@ def _fourier(sample: Sample) -> NDArray[Any]:
     return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
 
 
-def dynamic_range(sample: Sample) -> NDArray[Any]:
+def peak_over_threshold(sample: Sample) -> NDArray[Any]:
     """Natural logarithm of the peak of the source over the faintest pixel of its clipped field, (N, 1).
 
     It measures how far a source is above the noise, and says nothing about its shape.

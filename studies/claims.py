@@ -47,6 +47,11 @@ def found(features: str, question: str, pair: str, k: int) -> str:
     return text("similarity", features=features, **about)
 
 
+def latents(method: str) -> int:
+    """Number of all latents of a network."""
+    return int(select("reconstruction", method=method, code="all latents")["size"].iloc[0])
+
+
 def claims() -> pd.DataFrame:
     """One row per claim: what the paper says, what we measure, also outside the catalogues, and the baselines."""
     sample, nvss, codes, cnn = "MiraBest Confident", "FR-DEEP NVSS", "VDVAE code", "supervised CNN"
@@ -61,9 +66,11 @@ def claims() -> pd.DataFrame:
     rows = [
         (
             "Reconstructions capture the salient features",
-            f"structural similarity {text('reconstruction', method='VDVAE', code='all latents', **ssim)}, all latents",
+            f"structural similarity {text('reconstruction', method='VDVAE', code='all latents', **ssim)}, "
+            f"all {latents('VDVAE'):,} latents",
             "–",
-            f"non-hierarchical VAE {text('reconstruction', method='plain VAE', **ssim)}",
+            f"non-hierarchical VAE {text('reconstruction', method='plain VAE', **ssim)}, "
+            f"{latents('plain VAE')} latents",
         ),
         (
             "FRI and FRII, MiraBest Confident: " + ", ".join(f"{NAMES.get(k, k)} ≥ {v}" for k, v in FLOORS.items()),
@@ -77,7 +84,7 @@ def claims() -> pd.DataFrame:
             score(nvss, codes, "accuracy", "roc_auc"),
             "–",
             f"CNN {score(nvss, cnn, 'accuracy', 'roc_auc')}; "
-            f"dynamic range alone {score(nvss, 'dynamic range', 'accuracy')}",
+            f"peak over threshold alone {score(nvss, 'peak over threshold', 'accuracy')}",
         ),
         (
             "A search finds similar galaxies in another data set",
@@ -112,10 +119,10 @@ def comparisons() -> pd.DataFrame:
         metric="mean ROC-AUC", task="injected anomalies, flow on codes"
     )
     flow = flow[~flow["detector"].str.startswith("MAF")]
-    for table, what, other in ((cnn.assign(rival="CNN"), "sample", "rival"), (flow, "task", "detector")):
+    for table, what, other in ((cnn.assign(baseline="CNN"), "sample", "baseline"), (flow, "task", "detector")):
         for row in table.to_dict("records"):
-            own = "codes" if other == "rival" else "flow"
-            ahead = own if row["low"] > 0 else row[other] if row["high"] < 0 else "no significant difference"
+            own = "codes" if other == "baseline" else "flow"
+            ahead = own if row["low"] > 0 else row[other] if row["high"] < 0 else "neither"
             interval = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace("-", "−")
             rows.append((row[what], NAMES.get(row["metric"], row["metric"]), row[other], interval, ahead))
     asked = read("similarity").query("metric_space in ['invariant, cosine', 'unscaled, cosine']")
@@ -123,10 +130,11 @@ def comparisons() -> pd.DataFrame:
     for (question, pair, k), line in asked.iterrows():
         rival, own = line.drop("VDVAE codes", level="features"), line["VDVAE codes", "invariant, cosine"]
         if rival.max() > own:
-            name = rival.idxmax()[0]
             values = f"{own:.3f} against {rival.max():.3f}"
-            rows.append((f"search, {question}: {pair}", f"found in the first {k}", name, values, name))
-    return pd.DataFrame(rows, columns=["test", "measure", "rival", "difference (95 % interval)", "ahead"])
+            test, measure = f"search, {question}: {pair}", f"found in the first {k}"
+            rows.append((test, measure, rival.idxmax()[0], values, "baseline higher, no interval"))
+    columns = ["test", "measure", "baseline", "difference (95 % interval)", "significantly better"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def record() -> pd.DataFrame:

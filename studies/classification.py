@@ -37,7 +37,7 @@ CODE = "VDVAE code"
 SAMPLES = {"mirabest": "MiraBest Confident", "frdeep-nvss": "FR-DEEP NVSS", "frdeep-first": "FR-DEEP FIRST"}
 TRANSFERRED = {"mirabest": "MiraBest", "rgd": "RGD", "frdeep-first": "FIRST", "frdeep-nvss": "NVSS"}
 SIZE = "angular size (catalogue)"
-RANGE, WITH_RANGE = "dynamic range", "VDVAE code and dynamic range"
+RANGE, WITH_RANGE = "peak over threshold", "VDVAE code and peak over threshold"
 CNN = "supervised CNN"
 REPEATS = {"mirabest": 3, "frdeep-nvss": 2, "frdeep-first": 2}  # of the 5-fold cross-validation
 COUNTS = (10, 25, 50, 100, 200, 400, 729)  # labels
@@ -116,7 +116,7 @@ def of_sample(codes: Path, name: str) -> tuple[Row, list[Row], dict[str, Feature
     images = datasets.load_dataset(name).named(table["name"])
     chosen = tuple(baselines.BASELINES) if name == "mirabest" else (baselines.BEST,)
     every += [(one, BRIEF) for one in baselines.describe(images, chosen)]
-    strength = baselines.dynamic_range(images)
+    strength = baselines.peak_over_threshold(images)
     strength *= np.sqrt(code.var(axis=0).sum() / PARTS) / strength.std()  # as much variance as a part of the code
     every += [(Features(RANGE, strength), BRIEF), (Features(WITH_RANGE, np.hstack([code, strength])), BRIEF)]
     labels, test = is_frii(table), np.asarray(table["split"]) == "test"

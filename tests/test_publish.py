@@ -155,9 +155,9 @@ def test_a_winner_has_an_interval_without_zero():
     table = claims.comparisons()
     paired = table[table["difference (95 % interval)"].str.contains("(", regex=False)]
     assert len(paired) > 12
-    for text, ahead in zip(paired["difference (95 % interval)"], paired["ahead"], strict=True):
+    for text, ahead in zip(paired["difference (95 % interval)"], paired["significantly better"], strict=True):
         _, low, high = map(float, re.findall(r"-?[\d.]+", text.replace("−", "-")))
-        assert (ahead == "no significant difference") == (low < 0 < high) or 0 in (low, high)
+        assert (ahead == "neither") == (low < 0 < high) or 0 in (low, high)
 
 
 def test_every_results_file_has_a_record():

@@ -186,9 +186,9 @@ def test_galaxies_beyond_a_catalogue_are_in_none_of_its_places():
     np.testing.assert_array_equal(kept.values, features(there, 1).values[12:20])
 
 
-def test_the_dynamic_range_is_that_of_the_source_in_the_middle(simulated):
+def test_the_peak_over_threshold_is_that_of_the_source_in_the_middle(simulated):
     few = simulated[:3]
     images = few.images.astype(float)
     images[:, 0, 0] = 1000.0  # another source, far away
     expected = [np.log(255 / image[image > 0].min()) for image in few.images]
-    np.testing.assert_allclose(baselines.dynamic_range(replace(few, images=images))[:, 0], expected)
+    np.testing.assert_allclose(baselines.peak_over_threshold(replace(few, images=images))[:, 0], expected)

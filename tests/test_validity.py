@@ -7,7 +7,7 @@ from astropy.table import Table
 from rgz.data import datasets
 from rgz.data.sample import Sample
 from rgz.errors import BadInput
-from studies import cnn, results, simulate, validity
+from studies import cnn, labelled, results, simulate, validity
 from studies.labelled import Labelled
 
 
