@@ -230,7 +230,7 @@ def _whole(stream: FileIO) -> list[dict[str, Any]]:
 def coded(path: Path) -> tuple[Table, NDArray[np.float64]]:
     """The results in a file: one row a galaxy that was not refused, and their codes (N, D).
 
-    The table has at least the columns ``file``, ``class`` (empty if there is none) and :data:`NUMBERS` (NaN where
+    The table has at least the columns ``file``, ``class`` (empty if there is none) and ``NUMBERS`` (NaN where
     unknown). Raises :class:`BadInput` if the file is damaged or has no codes.
     """
     if not path.exists():
