@@ -68,10 +68,10 @@ const lies = (place, ra, dec) => place !== null && ra !== null && separation(pla
 
 /** What the samples say of the galaxy at a place, if it is in one of them, as a note. */
 function catalogued(place, { ra, dec, label, labels }) {
-  const known = new Set(label.filter((_, row) => lies(place, ra[row], dec[row])).map((one) => labels[one]).filter(Boolean));
-  if (!known.size) return [];
-  const says = known.size > 1 ? "catalogues disagree about this galaxy" : "this galaxy is catalogued";
-  return [`${says} (${[...known].sort().join(", ")}); it may be in the training set`];
+  const known = [...new Set(label.filter((_, row) => lies(place, ra[row], dec[row])).map((one) => labels[one]).filter(Boolean))].sort();
+  if (!known.length) return [];
+  const says = known.length > 1 ? `catalogues disagree about this galaxy (${known.join(", ")})` : `this galaxy is catalogued as ${known[0]}`;
+  return [`${says}; it may be in the training set`];
 }
 
 /** Angle between two positions in degrees, arcsec. */

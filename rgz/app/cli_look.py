@@ -332,8 +332,8 @@ def explorer(
 ) -> None:
     """Build a web page with a map of your own galaxies and the most similar ones of each; it needs no server.
 
-    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. It takes half a minute for
-    5,000 galaxies, some minutes for 50,000. Of more than 50,000, the map shows the anomalous ones (at most 25,000),
+    Colours show class, size, S/N or anomaly percentile. Pictures are decoded from the codes. It takes some minutes for
+    5,000 galaxies, half an hour for 50,000. Of more than 50,000, the map shows the anomalous ones (at most 25,000),
     then those with a class, then others at random.
 
     Example: rgz look folder --output results.jsonl --codes;  rgz explorer results.jsonl
