@@ -73,7 +73,7 @@ COMMANDS = {
         "artifacts/vdvae.safetensors",
         beside=("artifacts/log.csv", "artifacts/checkpoint.pt"),
     ),
-    "encode": rgz("study codes", "artifacts/codes.h5", "artifacts/classifier.safetensors", RECORD),
+    "encode": rgz("encode", "artifacts/codes.h5", "artifacts/classifier.safetensors"),
     "study": rgz("study cnn", "results/cnn.csv", RECORD),
     "look": rgz("look images --output found.jsonl", "found.jsonl"),
     "survey": rgz(

@@ -18,3 +18,9 @@ def progress(
     terminal = sys.stderr.isatty()
     pace = {} if terminal else {"mininterval": 20.0, "maxinterval": 60.0}
     return tqdm(iterable, desc, total, **({"leave": not terminal, "delay": 1.0} | pace | options))
+
+
+def close() -> None:
+    """Close bars that Ctrl-C left open, so that the next message begins a line."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()

@@ -17,3 +17,23 @@ def test_a_log_gets_one_line_a_bar():
     assert not rest
     assert 2 <= line.count(b"working") <= 10
     assert line.endswith(b"it/s]")
+
+
+STOPPED = """
+from rgz.app import cli
+from rgz.progress import progress
+
+def stopped():
+    bar = progress(total=10, delay=0)
+    bar.refresh()
+    raise KeyboardInterrupt
+
+cli.app = stopped
+cli.main()
+"""
+
+
+def test_ctrl_c_ends_a_bar_and_speaks_on_a_line_of_its_own():
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "rgz: stopped"

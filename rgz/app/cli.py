@@ -130,5 +130,9 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         if (status := getattr(stop, "code", 130)) == 130:  # which typer makes of Ctrl-C
+            if "tqdm" in sys.modules:
+                from rgz import progress
+
+                progress.close()
             typer.echo("rgz: stopped", err=True)
         sys.exit(status)
