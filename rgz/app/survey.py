@@ -109,7 +109,7 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
         if changed := [name for name in about if known[name] != about[name]]:
             raise BadInput(f"{out} has a survey with other {', '.join(changed)}: choose another folder")
         return path, [(order, pixel) for order, pixel in known["partitions"]], known["way"]
-    if out.is_dir() and any(one.suffix != ".partial" for one in out.iterdir()):  # which a killed run may leave
+    if any(one.is_file() and one.suffix != ".partial" for one in out.glob("*")):  # which a killed run may leave
         raise BadInput(f"{out} has other files: choose a folder that is new or empty")
     ids, ra, dec, files = _catalogue(catalogue)
     way, columns = _located(images, files, ra, dec)
