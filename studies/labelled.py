@@ -18,7 +18,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from rgz.data.sample import SAME_SOURCE, same_source
+from rgz.data.sample import SAME_SOURCE, disputed, same_source
 from rgz.features import codes as codefile
 from rgz.tasks.classify import CLASSES, Classifier
 
@@ -71,9 +71,7 @@ def labelled(names: tuple[str, ...], path: Path | None = None) -> Labelled:
         observed.append(codefile.read_observed(path, name))
     found = Labelled(vstack(tables), np.concatenate(codes), np.concatenate(observed))
     found = found[np.asarray(found.table["confident"]) & np.isin(found.table["label"], CLASSES)]
-    group, label = groups(found.table), np.asarray(found.table["label"])
-    several = [one for one in np.unique(group) if len(set(label[group == one])) > 1]
-    return found[~np.isin(group, several)]
+    return found[disputed(found.table, SAME_SOURCE) == ""]
 
 
 def fit(known: Labelled, first: int = 0) -> Classifier:

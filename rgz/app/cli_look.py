@@ -239,10 +239,8 @@ def rank(
     known = ranking.features(codes, plain)
     expected = ranking.predict(known, given) if scores else -nats
     order = np.argsort(-expected, kind="stable")
-    found = Table({"file": files, "expected" if scores else "minus_log_likelihood": expected})
-    if scores:
-        found["score"] = given
-    found = found[order]
+    columns = {"file": files, "expected" if scores else "minus_log_likelihood": expected}
+    found = Table(columns | ({"score": given} if scores else {}))[order]
     if output:
         tables.write(found, output)
     found[found.colnames[1]].info.format = ".2f"

@@ -375,11 +375,13 @@ def _run(
 
 def _finish(out: Path, partitions: list[tuple[int, int]]) -> tuple[Counter[str], list[tuple[str, list[str]]]]:
     """Write what HATS says of the whole dataset; the number of sources of each status, and why some are refused."""
-    import pyarrow.parquet as pq
     from hats.catalog.dataset.table_properties import TableProperties
     from hats.catalog.partition_info import PartitionInfo
     from hats.io.parquet_metadata import write_parquet_metadata
     from hats.pixel_math.healpix_pixel import HealpixPixel
+    from pyarrow.compute import field
+
+    from rgz.tasks import surveys
 
     for left in (out / "dataset").rglob("*.partial"):  # of a run that was killed
         left.unlink()
@@ -388,7 +390,8 @@ def _finish(out: Path, partitions: list[tuple[int, int]]) -> tuple[Counter[str],
     known: dict[str, Any] = {"catalog_name": out.resolve().name, "catalog_type": "object", "total_rows": rows}
     known |= {"ra_column": "ra", "dec_column": "dec", "healpix_column": INDEX, "healpix_order": ORDER}
     TableProperties(**known).to_properties_file(out)
-    status = pq.read_table(out / "dataset", columns=["status"])["status"]
+    with surveys.opened(out) as sources:
+        status = sources.to_table(["status"])["status"]
+        bad = sources.head(TOLD, columns=["id", "notes"], filter=field("status") == "refused")
     counts = Counter({one["values"].as_py(): one["counts"].as_py() for one in status.value_counts()})
-    bad = pq.read_table(out / "dataset", columns=["id", "notes"], filters=[("status", "==", "refused")])[:TOLD]
     return counts, list(zip(bad["id"].to_pylist(), bad["notes"].to_pylist(), strict=True))

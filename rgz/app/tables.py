@@ -130,9 +130,9 @@ def catalogue(path: Path, form: str) -> Table:
     options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
     table = Table.read(path, format=form, **options)
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
-    for name in [name for name in PLACES if name in table.colnames and PLACES[name] not in table.colnames]:
-        if PLACES[name] not in table.colnames:
-            table.rename_column(name, PLACES[name])
+    for name, place in PLACES.items():
+        if name in table.colnames and place not in table.colnames:
+            table.rename_column(name, place)
     for column in table.itercols():
         if str(getattr(column, "unit", "")).lower() in ("degrees", "degree", "deg"):  # as some catalogues write it
             column.unit = u.deg

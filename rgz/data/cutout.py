@@ -167,9 +167,9 @@ def _without_sentinels(pixels: NDArray[Any], notes: list[str], picture: bool = F
     They are far beyond all others, or repeated along the edge and unlike the sky. The sky of a clipped image is not.
     In a picture, which has few grey levels, the source may have the same value: only pixels around it are blank.
     """
-    if huge := int((np.abs(pixels) >= SENTINEL).sum()):
-        notes.append(f"{huge} pixels beyond ±{SENTINEL:g} were treated as blank")
-    pixels = np.where(np.abs(pixels) < SENTINEL, pixels, np.nan)
+    if (huge := np.abs(pixels) >= SENTINEL).any():
+        notes.append(f"{huge.sum()} pixels beyond ±{SENTINEL:g} were treated as blank")
+    pixels = np.where(huge, np.nan, pixels)
     edge, finite = _edge(pixels), pixels[np.isfinite(pixels)]
     values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
     repeated = values[[counts.argmax()]] if counts.max(initial=0) >= 8 else values[:0]
