@@ -1,5 +1,6 @@
 """Codes keep their rows, decode to images, and do not depend on which mirror image is encoded."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_codes_do_not_depend_on_the_batch(encoder, simulated, monkeypatch):
     monkeypatch.setattr(embed, "FIELDS", 5)
     monkeypatch.setattr(embed, "BATCH", 7)
     np.testing.assert_allclose(encoder.transform(simulated), codes, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_the_codes_of_a_processor(encoder, simulated, monkeypatch):
+    codes = encoder.transform(simulated)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    np.testing.assert_allclose(copy.deepcopy(encoder).cuda().transform(simulated), codes, rtol=1e-2, atol=1e-3)
 
 
 def test_a_cutout_has_the_code_of_its_row(encoder, simulated):

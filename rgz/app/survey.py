@@ -15,7 +15,7 @@ import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -46,6 +46,7 @@ PICTURES = ".png", ".jpg", ".jpeg"
 TOLD = 5  # refused sources, whose reasons are printed
 HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
 """Workers keep freed memory, in bytes; Dask's own settings hand it back each time, which makes a worker slower."""
+ROOM = 2**30  # bytes of a GPU that the network of a worker needs
 NUMBERS = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
 
 
@@ -63,7 +64,7 @@ def survey(
 
     The catalogue is CSV, ECSV, VOTable, FITS or Parquet. With a column file, images are cut-outs in the folder, or
     members of uncompressed tar files; without, FITS mosaics, of which only the surroundings of each source are read.
-    Workers of a cluster must see the same folders.
+    Workers of a cluster must see the same folders. A worker that has a GPU runs the network on it.
 
     Examples: rgz survey sources.csv --images cutouts --out survey;
     rgz survey dr2.fits --images mosaics --out survey --scheduler tcp://10.0.0.1:8786
@@ -82,8 +83,8 @@ def survey(
     if failed:
         raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
     counts, refused = _finish(out, partitions)
-    for one, reasons in refused:
-        typer.echo(f"rgz: {one}: {reasons[0]}", err=True)
+    for one, reason in refused:
+        typer.echo(f"rgz: {one}: {reason}", err=True)
     each = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     typer.echo(f"{out}: sources {sum(counts.values())}, partitions {len(files)}; {each}")
 
@@ -292,8 +293,11 @@ def schema(classes: tuple[str, ...], length: int) -> "pa.Schema":
     return pa.schema([*columns, ("code", pa.list_(pa.float32(), length))])
 
 
-def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int:
-    """Inspect the sources of one partition of the plan, write its file, and return their number: a task of Dask."""
+def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> None:
+    """Inspect the sources of one partition of the plan, and write its file: a task of Dask.
+
+    The network runs on the GPU of the worker, if it has one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
@@ -303,15 +307,17 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
     from rgz.tasks import classify, inspect
 
     torch.set_num_threads(1)
+    device = _device()
     rows = pq.ParquetFile(plan).read_row_group(number).to_pylist()
     for start in range(0, len(rows), TOGETHER):
+        _tell(plan, number, start)
         opened = []
         for row in rows[start : start + TOGETHER]:
             try:
                 opened.append((row, _opened(row, way, hosts)))
             except BadInput as error:
                 row.update(status="refused", notes=str(error))
-        inspected = inspect.inspect_all([found for _, found in opened], 0) if opened else []
+        inspected = inspect.inspect_all([found for _, found in opened], 0, device) if opened else []
         for (row, _), one in zip(opened, inspected, strict=True):
             told = one.to_dict()
             row.update({name: told[name] for name in ("status", "class", *NUMBERS)}, code=one.code)
@@ -320,7 +326,26 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> int
     columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
     with artifacts.atomic(path) as started:
         pq.write_table(pa.Table.from_pylist(rows, columns), started)
-    return len(rows)
+    _tell(plan, number, len(rows))
+
+
+def _device() -> str:
+    """``cuda`` if this worker has a GPU with room for its network, otherwise ``cpu``."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # which gives other codes than a processor does
+    with suppress(RuntimeError):  # its memory is used up by others
+        if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ROOM:
+            return "cuda"
+    return "cpu"
+
+
+def _tell(plan: Path, number: int, done: int) -> None:
+    """Tell the command how many sources of a partition are done, if this is one of its workers."""
+    from distributed import get_worker
+
+    with suppress(ValueError):  # no worker
+        get_worker().log_event(str(plan), (number, done))
 
 
 @contextmanager
@@ -353,7 +378,9 @@ def _run(
     }
     local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
     known = pq.read_metadata(plan)
-    failed, total = [], sum(known.row_group(number).num_rows for number in files)
+    counts = {number: known.row_group(number).num_rows for number in files}
+    first = sorted(files, key=lambda number: -counts[number])  # the largest, so that all workers end at the same time
+    failed, done = [], dict[int, int]()
     dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()})
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of what a run that is stopped leaves open
     with (
@@ -361,19 +388,23 @@ def _run(
         as_bad_input(f"no Dask scheduler answers at {scheduler}", "start dask scheduler, or omit --scheduler"),
     ):
         client = distributed.Client(**({"address": scheduler, "timeout": 10} if scheduler else local))
-    with client, progress(total=total, desc="survey", unit="source") as bar:
-        where = [file.resolve() for file in files.values()]
+    with client, progress(total=sum(counts.values()), desc="survey", unit="source") as bar:
+
+        def told(event: tuple[float, tuple[int, int]]) -> None:
+            done.update([event[1]])
+            bar.update(sum(done.values()) - bar.n)
+
+        client.subscribe_topic(str(plan.resolve()), told)
+        where = [files[number].resolve() for number in first]
         same = {"hosts": hosts, "way": way, "pure": False, "key": "partition"}
-        tasks = client.map(partial(partition, plan.resolve()), list(files), where, **same)
+        tasks = client.map(partial(partition, plan.resolve()), first, where, **same)
         for task in distributed.as_completed(tasks):
-            if task.status == "finished":
-                bar.update(task.result())
-            else:
+            if task.status != "finished":
                 failed.append(first_line(task.exception()))
     return failed
 
 
-def _finish(out: Path, partitions: list[tuple[int, int]]) -> tuple[Counter[str], list[tuple[str, list[str]]]]:
+def _finish(out: Path, partitions: list[tuple[int, int]]) -> tuple[Counter[str], list[tuple[str, str]]]:
     """Write what HATS says of the whole dataset; the number of sources of each status, and why some are refused."""
     from hats.catalog.dataset.table_properties import TableProperties
     from hats.catalog.partition_info import PartitionInfo

@@ -117,10 +117,10 @@ class Encoder(nn.Module):
     ) -> NDArray[np.float32]:
         if not len(images):
             return np.zeros((0, PARTS * len(self.latents)), np.float32)
-        pixels = torch.from_numpy(np.full(len(images), pixel))
-        parts = list(zip(*(torch.split(one, FIELDS) for one in (torch.from_numpy(images), pixels)), strict=True))
+        device, pixels = self.chosen.device, np.full(len(images), pixel)
+        parts = list(zip(*(torch.split(torch.from_numpy(one), FIELDS) for one in (images, pixels)), strict=True))
         parts = progress(parts, desc="encoding", unit="batch", disable=len(parts) == 1)
-        codes = torch.cat([self(*part, hosts) for part in parts]).numpy()
+        codes = torch.cat([self(*(one.to(device) for one in part), hosts).cpu() for part in parts]).numpy()
         if lost := int((~np.isfinite(codes).all(axis=1)).sum()):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
         return np.asarray(codes)

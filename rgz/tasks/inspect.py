@@ -230,9 +230,9 @@ def inspect(cutout: Cutout, k: int = 10) -> Inspection:
     return inspect_all([cutout], k)[0]
 
 
-def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
-    """Like :func:`inspect`, for several galaxies; weights and codes are read once."""
-    encoder, flows, index, classifiers = _tools(artifacts.artifact("codes.h5").parent)
+def inspect_all(cutouts: Sequence[Cutout], k: int = 10, device: str = "cpu") -> list[Inspection]:
+    """Like :func:`inspect`, for several galaxies; weights and codes are read once, the network onto the device."""
+    encoder, flows, index, classifiers = _tools(artifacts.artifact("codes.h5").parent, device)
     codes = encoder.transform(cutouts)
     members = flows.member_scores(codes)
     values = mean_density(members)
@@ -249,16 +249,17 @@ def inspect_all(cutouts: Sequence[Cutout], k: int = 10) -> list[Inspection]:
         probability = classifier.predict_proba(code[None])
         by_class = dict(zip(classifier.classes, map(float, probability[0]), strict=True))
         kept = tuple(compress(classifier.classes, classifier.sets(probability)[0]))
-        near, known = index.query(code, k, seen.place, seen.given), index.catalogued(seen.place)
+        near = index.query(code, k, seen.place, seen.given) if k else Table()
+        known = index.catalogued(seen.place)
         found.append(Inspection(seen, kind, by_class, kept, extent, tuple(likelihood), near, code, known))
     return found
 
 
 @cache
-def _tools(_folder: Path) -> tuple[Encoder, FlowEnsemble, SearchIndex, Callable[[str], Classifier]]:
+def _tools(_folder: Path, device: str) -> tuple[Encoder, FlowEnsemble, SearchIndex, Callable[[str], Classifier]]:
     """What is read from a folder of weights and codes, once by each process."""
     index, flows = SearchIndex.from_pretrained(), FlowEnsemble.from_pretrained()
-    return Encoder.from_pretrained(), flows, index, cache(Classifier.from_pretrained)
+    return Encoder.from_pretrained().to(device), flows, index, cache(Classifier.from_pretrained)
 
 
 def _measured(cutout: Cutout) -> tuple[Cutout, float]:
