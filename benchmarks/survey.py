@@ -1,11 +1,12 @@
 """Speed and memory of ``rgz survey``, what it finds again among injected sources, and the search in a large survey.
 
 Half of the cut-outs are real FIRST fields. In the other half simulated sources are injected into corners of such fields
-where nothing reaches five times the rms; without the archive, into Gaussian noise. The whole command is timed, once
-with all sources, and with a sixth of them on all cores and on one. Memory is that of the largest process. The graph of
-the search is built from codes between those of similar galaxies, with the changes that other observations make.
+where nothing reaches five times the rms; without the archive, into Gaussian noise. There are a thousand images, which
+several sources share. The whole command is timed, once with all sources, and with a tenth of them on all cores and on
+one. Memory is that of the largest process. The graph of the search is built from codes between those of similar
+galaxies, with the changes that other observations make, once from all codes and once from a tenth of them.
 
-    python benchmarks/survey.py --sources 10000 --codes 1000000
+    python benchmarks/survey.py --sources 100000 --codes 1000000
 """
 
 import argparse
@@ -32,6 +33,7 @@ from rgz.transforms import fields
 from studies import results, simulate
 
 IMAGES, QUIET = 1000, 20  # different cut-outs at most, and different fields for injected sources
+ROWS = 2000  # of a partition at most
 SNR = 10.0, 20.0, 50.0, 100.0  # peak over rms, edges of the bins of the injected sources
 
 
@@ -80,7 +82,7 @@ def survey(folder: Path, sources: Table, cores: int) -> dict[str, float]:
     catalogue, out = folder / "sources.csv", folder / f"survey-{len(sources)}-{cores}"
     sources.write(catalogue, overwrite=True)
     words = [sys.executable, "-m", "rgz", "survey", catalogue, "--images", folder / "cutouts", "--out", out]
-    words += ["--rows", str(max(20, len(sources) // 10))]
+    words += ["--rows", str(min(ROWS, max(20, len(sources) // 10)))]
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     begun = time.perf_counter()
     limit = None if cores == os.cpu_count() else lambda: os.sched_setaffinity(0, range(cores))
@@ -158,7 +160,7 @@ def graph(folder: Path, count: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=int, default=10_000, help="sources of the largest survey")
+    parser.add_argument("--sources", type=int, default=100_000, help="sources of the largest survey")
     parser.add_argument("--codes", type=int, default=1_000_000, help="codes of the graph")
     asked = parser.parse_args()
     cores, rows = os.cpu_count() or 1, []
@@ -171,11 +173,12 @@ def main() -> None:
         folder = Path(name)
         (folder / "cutouts").mkdir()
         sources = cutouts(folder / "cutouts", asked.sources)
-        few = sources[: max(20, asked.sources // 6)]
+        few = sources[: max(20, asked.sources // 10)]
         for part, used in ((sources, cores), (few, cores), (few, 1)):
             keep("survey", len(part), used, survey(folder, part, used))
         keep("injected", len(sources), cores, found_again(folder / f"survey-{len(sources)}-{cores}"))
-        keep("graph", asked.codes, cores, graph(folder, asked.codes))
+        for count in (asked.codes, asked.codes // 10):
+            keep("graph", count, cores, graph(folder, count))
     results.write("survey", rows)
 
 
