@@ -1,15 +1,19 @@
 """Speed and memory of ``rgz survey``, what it finds again among injected sources, and the search in a large survey.
 
-Half of the cut-outs are real FIRST fields. In the other half simulated sources are injected into corners of such fields
-where nothing reaches five times the rms; without the archive, into Gaussian noise. There are a thousand images, which
-several sources share. The whole command is timed, once with all sources, and with a tenth of them on all cores and on
-one. Memory is that of the largest process. The graph of the search is built from codes between those of similar
-galaxies, with the changes that other observations make, once from all codes and once from a tenth of them.
+Half of the cut-outs are real FIRST fields. In the other half simulated sources, a third of them points, are injected
+into corners of such fields where nothing reaches five times the rms; without the archive, into Gaussian noise. There
+are a thousand images, which several sources share. The whole command is timed, once with all sources, and with a tenth
+of them on all cores and on one, and with sources in a mosaic that has the pixels of LoTSS. Memory is that of the
+largest process, and bytes are those of a source that shares its image with no other.
+
+The graph of the search is built from codes between those of similar galaxies, with the changes that other observations
+make, once from all codes and once from a tenth of them.
 
     python benchmarks/survey.py --sources 100000 --codes 1000000
 """
 
 import argparse
+import io
 import os
 import resource
 import subprocess
@@ -23,6 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.table import Table
+from scipy import ndimage
 from search import seconds
 
 from rgz.data import archives, datasets, detect, fetch
@@ -34,7 +39,8 @@ from studies import results, simulate
 
 IMAGES, QUIET = 1000, 20  # different cut-outs at most, and different fields for injected sources
 ROWS = 2000  # of a partition at most
-SNR = 10.0, 20.0, 50.0, 100.0  # peak over rms, edges of the bins of the injected sources
+SIDE, APART, FINE = 32, 160, 1.5  # of the mosaic: sources along a side, pixels between them, and arcsec of a pixel
+SNR = 5.0, 10.0, 20.0, 50.0, 100.0  # peak over rms, edges of the bins of the injected sources
 
 
 def skies(rng: np.random.Generator) -> tuple[list[np.ndarray], list[bytes]]:
@@ -53,6 +59,28 @@ def skies(rng: np.random.Generator) -> tuple[list[np.ndarray], list[bytes]]:
     return found, files
 
 
+def injected(number: int) -> tuple[str, np.ndarray]:
+    """What a simulated source is, and its image without noise (150, 150), peak 1."""
+    kind = ("FRI", "FRII", "point")[number % 3]
+    if kind != "point":
+        return kind, simulate.source(kind, np.random.default_rng(number), snr=1e6) / 1e6
+    y, x = simulate.PIXEL / simulate.BEAM * (np.mgrid[:150, :150] - 74.5)
+    return kind, np.exp(-4 * np.log(2) * (x**2 + y**2))
+
+
+def mosaic(folder: Path, count: int) -> Table:
+    """Write a mosaic with simulated sources on a grid; the catalogue of ``count`` of them, the same ones again."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=2 * (SIDE * APART,)), 1.7)  # a beam of 6″
+    noise /= noise.std()
+    places = APART * np.array(np.divmod(np.arange(SIDE**2), SIDE)).T
+    for number, (y, x) in enumerate(places):
+        noise[y : y + 150, x : x + 150] += 30 * injected(number)[1]
+    wcs = detect.north_up(noise.shape, FINE, 180.0, 45.0)
+    fits.PrimaryHDU(noise.astype(np.float32), wcs.to_header()).writeto(folder / "mosaic.fits")
+    sky = wcs.pixel_to_world(*(places[np.arange(count) % len(places)].T[::-1] + 74.5)).icrs
+    return Table({"id": np.arange(count), "ra": sky.ra.deg, "dec": sky.dec.deg})
+
+
 def cutouts(folder: Path, count: int) -> Table:
     """Write cut-outs into a folder; the catalogue of ``count`` sources, of which some share an image."""
     rng, rows = np.random.default_rng(0), []
@@ -65,9 +93,9 @@ def cutouts(folder: Path, count: int) -> Table:
             sky = wcs.pixel_to_world(*(np.array(pixels.shape[::-1]) - 1) / 2).icrs
             ra, dec = sky.ra.deg, sky.dec.deg
         else:
-            kind, snr = ("FRI", "FRII")[number // 2 % 2], float(np.exp(rng.uniform(*np.log([SNR[0], SNR[-1]]))))
+            snr = float(np.exp(rng.uniform(*np.log([SNR[0], SNR[-1]]))))
             ra, dec = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1)))
-            source = simulate.source(kind, np.random.default_rng(number), snr=1e6) / 1e6
+            kind, source = injected(number // 2)
             pixels = np.rot90(quiet[number % len(quiet)], rng.integers(4)) + snr * source
             header = detect.north_up(pixels.shape, simulate.PIXEL, ra, dec).to_header()
             fits.PrimaryHDU(pixels.astype(np.float32), header).writeto(path)
@@ -77,11 +105,11 @@ def cutouts(folder: Path, count: int) -> Table:
     return Table(rows=found, names=("id", "ra", "dec", "file"))
 
 
-def survey(folder: Path, sources: Table, cores: int) -> dict[str, float]:
+def survey(folder: Path, sources: Table, cores: int, images: str = "cutouts") -> dict[str, float]:
     """Seconds of ``rgz survey`` and its processor seconds, sources a second, and megabytes of its largest process."""
-    catalogue, out = folder / "sources.csv", folder / f"survey-{len(sources)}-{cores}"
+    catalogue, out = folder / "sources.csv", folder / f"{images}-{len(sources)}-{cores}"
     sources.write(catalogue, overwrite=True)
-    words = [sys.executable, "-m", "rgz", "survey", catalogue, "--images", folder / "cutouts", "--out", out]
+    words = [sys.executable, "-m", "rgz", "survey", catalogue, "--images", folder / images, "--out", out]
     words += ["--rows", str(min(ROWS, max(20, len(sources) // 10)))]
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     begun = time.perf_counter()
@@ -91,31 +119,32 @@ def survey(folder: Path, sources: Table, cores: int) -> dict[str, float]:
     if status:
         sys.exit("rgz survey failed")
     passed = time.perf_counter() - begun
-    size = sum(path.stat().st_size for path in out.rglob("Npix=*.parquet"))
+    table = pq.read_table(out / "dataset")
+    once = np.unique(table["ra"], return_index=True)[1]  # equal rows would be compressed
+    pq.write_table(table.take(once), written := io.BytesIO())
     return {
         "seconds": passed,
         "processor seconds a source": (used.ru_utime + used.ru_stime) / len(sources),
         "sources a second": len(sources) / passed,
         "megabytes": used.ru_maxrss / 1e3,
-        "bytes a source": size / len(sources),
+        "bytes a source": written.tell() / len(once),
     }
 
 
 def found_again(out: Path) -> dict[str, float]:
-    """Shares of the injected sources that are coded, and of these with the right class, by S/N."""
+    """Shares of the injected sources that are coded and classified, by S/N; of equal images, one counts."""
     table = pq.read_table(out / "dataset", columns=["id", "status", "class"]).to_pandas()
-    kind, snr = (table["id"].str.split("-").str[part] for part in (1, 2))
+    number, kind, snr = (table["id"].str.split("-").str[part] for part in range(3))
     measured = {}
     for low, high in pairwise(SNR):
-        part = table[(kind != "") & snr.astype(float).between(low, high)]
+        inside = (number.astype(int) < IMAGES) & snr.astype(float).between(low, high)
+        part, point = table[inside & kind.isin(["FRI", "FRII"])], table[inside & (kind == "point")]
         coded = part["status"] != "refused"
-        classed = part["class"].isin(["FRI", "FRII"])
+        classed, called = (one["class"].isin(["FRI", "FRII"]) for one in (part, point))
         right = part["class"] == kind[part.index]
-        at = f"S/N {low:g} to {high:g}"
-        measured[f"injected, {at}"] = float(len(part))
-        measured[f"coded, {at}"] = float(coded.mean())
-        measured[f"FRI or FRII, {at}"] = float(classed.mean())
-        measured[f"right class, {at}"] = float(right[classed].mean())
+        found = {"injected": len(part), "coded": coded.mean(), "FRI or FRII": classed.mean()}
+        found |= {"right class": right[classed].mean(), "points": len(point), "points as FRI or FRII": called.mean()}
+        measured |= {f"{name}, S/N {low:g} to {high:g}": float(value) for name, value in found.items()}
     return measured
 
 
@@ -171,12 +200,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "cutouts").mkdir()
+        for images in ("cutouts", "mosaics"):
+            (folder / images).mkdir()
         sources = cutouts(folder / "cutouts", asked.sources)
         few = sources[: max(20, asked.sources // 10)]
         for part, used in ((sources, cores), (few, cores), (few, 1)):
             keep("survey", len(part), used, survey(folder, part, used))
-        keep("injected", len(sources), cores, found_again(folder / f"survey-{len(sources)}-{cores}"))
+        keep("injected", len(sources), cores, found_again(folder / f"cutouts-{len(sources)}-{cores}"))
+        wide = mosaic(folder / "mosaics", len(few))
+        keep("mosaic", len(wide), cores, survey(folder, wide, cores, "mosaics"))
         for count in (asked.codes, asked.codes // 10):
             keep("graph", count, cores, graph(folder, count))
     results.write("survey", rows)
