@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 import dodo
 from rgz.app import survey, tables
-from rgz.data import archives, cutout, detect, sample
+from rgz.data import archives, cutout, detect, sample, sources
 from rgz.errors import BadInput
 from rgz.features import codes
 from rgz.models import checkpoint, flow, vdvae
@@ -92,9 +92,9 @@ def _look(path: Path) -> None:
 
 def _survey(images: Path, files: list[str] | None) -> None:
     """What a survey does with a source and the folder or file that has its image."""
-    way, columns = survey._located(images, files, np.array([150.0]), np.array([2.0]))
+    way, columns = sources.locate(images, files, np.array([150.0]), np.array([2.0]))
     source = {"id": "a", "ra": 150.0, "dec": 2.0} | {name: values[0] for name, values in columns.items()}
-    if not survey._opened(source, way, hosts=False).pixels.any():
+    if not sources.opened(source, way, hosts=False).pixels.any():
         raise AssertionError("a cut-out of nothing")
 
 

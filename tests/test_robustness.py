@@ -16,7 +16,7 @@ from astropy.table import Table
 from safetensors.numpy import load_file, save_file
 
 from rgz.app import cli, survey, tables
-from rgz.data import archives, cutout, detect, sample
+from rgz.data import archives, cutout, detect, sample, sources
 from rgz.errors import BadInput, as_bad_input
 from rgz.features import codes
 from rgz.models import checkpoint, flow
@@ -266,7 +266,7 @@ def test_axes_of_one_plane_may_be_anywhere(tmp_path, field, order):
         header.update({f"{key}{number}": known[axis][n] for n, key in enumerate(("CTYPE", "CRVAL", "CRPIX", "CDELT"))})
     path = written(tmp_path / "a.fits", np.expand_dims(field, tuple(3 - np.flatnonzero(np.array(order) > 1))), header)
     assert cutout.open_cutout(path).place == pytest.approx((150.0, 2.0), abs=1e-3)
-    assert survey._section(str(path), (150.0, 2.0)).snr > 50
+    assert sources._section(str(path), (150.0, 2.0)).snr > 50
 
 
 def test_an_empty_check_sum_is_none(tmp_path, field):
@@ -312,8 +312,8 @@ def test_of_a_mosaic_the_same_is_refused_as_of_any_image(kinds, field, tmp_path,
     path.write_bytes(data)
 
     def read():
-        way, columns = survey._located(path, None, np.array([150.0]), np.array([2.0]))
-        survey._opened({"id": "a", "ra": 150.0, "dec": 2.0, "file": columns["file"][0]}, way, hosts=False)
+        way, columns = sources.locate(path, None, np.array([150.0]), np.array([2.0]))
+        sources.opened({"id": "a", "ra": 150.0, "dec": 2.0, "file": columns["file"][0]}, way, hosts=False)
 
     with pytest.raises(BadInput, match=message):
         read()
@@ -324,7 +324,7 @@ def test_a_mosaic_may_be_packed_or_lack_its_padding(kinds, tmp_path, pack):
     path = tmp_path / "a.fits.gz"
     path.write_bytes(pack(kinds["FITS"].inner))
     assert kinds["FITS"].inner.endswith(bytes(1000))
-    assert survey._section(str(path), (150.0, 2.0)).snr > 50
+    assert sources._section(str(path), (150.0, 2.0)).snr > 50
 
 
 @pytest.mark.parametrize(

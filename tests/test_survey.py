@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from astropy.table import Table
 
 from rgz.app import survey
-from rgz.data import detect
+from rgz.data import detect, sources
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
-from rgz.tasks import surveys
+from rgz.tasks import inspect, surveys
 from rgz.tasks.search import SearchIndex
 from studies import simulate
 
@@ -43,14 +45,15 @@ def sky(tmp_path_factory):
     for number in range(10):
         pixels = rng.normal(size=(150, 150)) if number == 3 else simulate.source("FRII", rng)
         image(folder / "cutouts" / f"s{number}.fits", pixels, ra[number], dec[number])
-    rows = {"ID": [f"s{n}" for n in range(11)], "RA": ra, "DEC": dec, "file": [f"s{n}.fits" for n in range(11)]}
+    beside = dec + np.where(np.arange(11) == 7, 40 / 3600, 0)
+    rows = {"ID": [f"s{n}" for n in range(11)], "RA": ra, "DEC": beside, "file": [f"s{n}.fits" for n in range(11)]}
     Table(rows).write(folder / "sources.csv")
     return folder
 
 
 def command(folder, out, *options):
-    words = ["survey", folder / "sources.csv", "--images", folder / "cutouts", "--out", out, "--rows", 3, *options]
-    return [sys.executable, "-m", "rgz", *map(str, words)]
+    words = ["survey", folder / "sources.csv", "--images", "cutouts", "--out", out, "--rows", 3, *options]
+    return [sys.executable, "-m", "rgz", *map(str, words)]  # to be run in the folder
 
 
 def table(out):
@@ -65,6 +68,9 @@ def check(out):
     assert refused[refused].index.tolist() == ["s10", "s3"]
     assert found["notes"][refused.to_numpy()].str.len().gt(20).all()
     assert found["code"][~refused.to_numpy()].str.len().eq(256).all()
+    away = found.set_index("id")["offset_arcsec"]
+    assert away["s7"] == pytest.approx(40, abs=4)
+    assert away.drop(["s3", "s7", "s10"]).max() < 1
     return found
 
 
@@ -108,6 +114,63 @@ def test_a_folder_keeps_one_survey(sky, tmp_path):
         SearchIndex.from_survey(tmp_path)
     with pytest.raises(BadInput, match="new or empty"):
         survey._plan(sky / "sources.csv", sky / "cutouts", sky, False, 3)
+    (tmp_path / "plan.parquet").unlink()
+    (tmp_path / "dataset").mkdir()
+    with pytest.raises(BadInput, match="new or empty"):  # or the partitions of two surveys would be mixed
+        survey._plan(sky / "sources.csv", sky / "cutouts", tmp_path, False, 4)
+
+
+def test_a_worker_that_differs_from_the_others_writes_nothing(sky, tmp_path, monkeypatch):
+    shutil.copytree(sky / "cutouts", tmp_path / "images")
+    plan, _, way = survey._plan(sky / "sources.csv", tmp_path / "images", tmp_path / "out", False, 3)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="cannot reach"):
+        survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+    assert not (tmp_path / "p.parquet").exists()
+    (tmp_path / "p.parquet").write_text("what another worker wrote")
+    survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+    assert (tmp_path / "p.parquet").read_text() == "what another worker wrote"
+    monkeypatch.setattr(survey, "_weights", lambda: ["another version"])
+    with pytest.raises(BadInput, match="other weights"):
+        survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+
+
+def test_without_room_on_the_gpu_the_processor_is_used(sky, monkeypatch):
+    asked, plain = [], inspect.inspect_all
+
+    def full(cutouts, k, device="cpu"):
+        asked.append(device)
+        if device == "cuda":
+            raise torch.OutOfMemoryError
+        return plain(cutouts, k)
+
+    monkeypatch.setattr(inspect, "inspect_all", full)
+    monkeypatch.setattr(survey, "_device", lambda: "cuda")
+    row = {"id": "a", "ra": 10.0, "dec": -20.0, "file": str(sky / "cutouts" / "s0.fits")}
+    survey._inspect([row], False, "file")
+    assert asked == ["cuda", "cpu"]
+    assert row["class"] == "FRII"
+
+
+def test_a_source_is_read_from_the_mosaic_that_shows_it(tmp_path):
+    """The middle of a small mosaic may be nearer to a source than that of the large one that shows it."""
+    image(tmp_path / "large.fits", np.zeros((1000, 1000)), 50.0, 0.0)  # half a degree wide
+    image(tmp_path / "small.fits", np.zeros((200, 200)), 50.3, 0.0)  # a tenth
+    ra, dec = np.array([50.0, 50.2, 50.3, 50.23]), np.zeros(4)
+    way, columns = sources.locate(tmp_path, None, ra, dec)
+    assert way == "mosaic"
+    assert [Path(one).stem for one in columns["file"]] == ["large", "large", "small", "large"]
+
+
+def test_a_member_of_two_tar_files_is_refused(tmp_path):
+    (tmp_path / "a.fits").write_bytes(b"")
+    for name in ("one", "two"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            archive.add(tmp_path / "a.fits", "a.fits")
+    with pytest.raises(BadInput, match="both have a"):
+        sources.locate(tmp_path, ["a.fits"], np.zeros(1), np.zeros(1))
+    with pytest.raises(BadInput, match="is one image"):
+        sources.locate(tmp_path / "a.fits", ["a.fits"], np.zeros(1), np.zeros(1))
 
 
 def test_ctrl_c_never_reaches_the_workers():
@@ -172,14 +235,15 @@ def one_core():
 @pytest.mark.usefixtures("one_core")
 def test_a_killed_survey_goes_on_and_is_opened_by_lsdb_and_searched(sky, tmp_path):
     out = tmp_path / "out"
-    running = subprocess.Popen(command(sky, out), env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
+    options = {"env": ENVIRONMENT, "cwd": sky, "stderr": subprocess.PIPE}
+    running = subprocess.Popen(command(sky, out), start_new_session=True, **options)
     while running.poll() is None and not list(out.rglob("Npix=*.parquet")):
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("Npix=*.parquet")}
     assert before
-    done = subprocess.run(command(sky, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(sky, out), stdout=subprocess.PIPE, text=True, timeout=600, **options)
     assert done.returncode == 0, done.stderr
     assert "sources 11" in done.stdout
     assert "2 refused" in done.stdout
@@ -197,6 +261,24 @@ def test_a_killed_survey_goes_on_and_is_opened_by_lsdb_and_searched(sky, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
+def test_a_survey_without_any_image_or_with_a_damaged_file_ends_with_an_error(tmp_path):
+    Table({"ra": [1.0], "dec": [2.0], "file": ["absent.fits"]}).write(tmp_path / "sources.csv")
+    (tmp_path / "cutouts").mkdir()
+    options = {"env": ENVIRONMENT, "cwd": tmp_path, "capture_output": True, "text": True}
+    done = subprocess.run(command(tmp_path, tmp_path / "out"), **options)
+    assert done.returncode == 1
+    assert "absent.fits cannot be read" in done.stderr
+    assert "none of these 1 sources can be used" in done.stderr
+    (written,) = (tmp_path / "out").rglob("Npix=*.parquet")
+    written.write_bytes(b"PAR1")
+    (tmp_path / "out" / surveys.DONE).unlink()
+    done = subprocess.run(command(tmp_path, tmp_path / "out"), **options)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"rgz: {tmp_path / 'out'} has a damaged file")
+
+
+@pytest.mark.slow
 def test_a_survey_is_complete_though_a_worker_is_killed(sky, tmp_path):
     """Two workers of a scheduler, as on two machines; one is killed as soon as the first partition is written."""
     file, out = tmp_path / "scheduler.json", tmp_path / "out"
@@ -211,7 +293,8 @@ def test_a_survey_is_complete_though_a_worker_is_killed(sky, tmp_path):
         while not file.exists():
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
-        running = subprocess.Popen(command(sky, out, "--scheduler", address), **options, stdout=subprocess.PIPE)
+        words = command(sky, out, "--scheduler", address)
+        running = subprocess.Popen(words, cwd=sky, **options, stdout=subprocess.PIPE)
         while running.poll() is None and not list(out.rglob("Npix=*.parquet")):
             time.sleep(0.05)
         started[-1].kill()
@@ -233,7 +316,9 @@ def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, mon
     columns |= {"id": known["name"].tolist(), "class": known["label"].tolist(), "code": list(codes)}
     columns["status"] = ["refused" if row == 7 else "ok" for row in range(len(codes))]
     (tmp_path / "dataset").mkdir()
-    pq.write_table(pa.table(columns), tmp_path / "dataset" / "Npix=0.parquet")
+    whole = pa.table(columns)
+    for number, part in enumerate((pc.field("class") == "FRII", pc.field("class") != "FRII")):
+        pq.write_table(whole.filter(part), tmp_path / "dataset" / f"Npix={number}.parquet")
     (tmp_path / "hats.properties").touch()
     exact = SearchIndex.from_survey(tmp_path)
     assert len(exact) == len(codes) - 1

@@ -127,6 +127,10 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
                 return found
     except OSError as error:
         raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
+    except ValueError as error:  # a name that has a NUL
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{name} cannot be read ({error}): check its path") from error
 
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:

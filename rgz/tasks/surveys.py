@@ -46,7 +46,8 @@ def index(folder: Path, where: Any = None) -> SearchIndex:
         table = Table({name: found[name].to_numpy() for name in ("ra", "dec")})
         table["name"], table["sample"] = found["id"].to_numpy().astype(str), folder.resolve().name
         table["label"] = found["class"].fill_null("").to_numpy().astype(str)
-        parts = (_mapped(batch["code"], space) for batch in source.to_batches(columns=["code"], filter=seen))
+        batches = source.to_batches(columns=["code"], filter=seen)
+        parts = (_mapped(batch["code"], space) for batch in batches if len(batch))
         if large:
             vectors, graph = np.empty((0, space.matrix.shape[1]), np.float32), _graph(parts, folder, count)
         else:
