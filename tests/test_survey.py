@@ -275,7 +275,7 @@ def test_a_survey_without_any_image_or_with_a_damaged_file_ends_with_an_error(tm
     (tmp_path / "out" / surveys.DONE).unlink()
     done = subprocess.run(command(tmp_path, tmp_path / "out"), **options)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"rgz: {tmp_path / 'out'} has a damaged file")
+    assert done.stderr.splitlines()[-1].startswith(f"rgz: {tmp_path / 'out'} cannot be completed")
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,7 +85,8 @@ def survey(
         (out / surveys.DONE).unlink(missing_ok=True)
         if failed := _run(distributed, scheduler, plan, missing, hosts, way):
             raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
-        with as_bad_input(f"{out} has a damaged file", "remove that file, and run the same command again"):
+        advice = "free some space, or remove the file that is damaged, and run the same command again"
+        with as_bad_input(f"{out} cannot be completed", advice):
             _finish(out, partitions)
     counts, refused = _counted(out)
     for one, reason in refused:
@@ -124,7 +124,7 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
     ids, ra, dec, files = _catalogue(catalogue)
     if repeated := len(ids) - len(set(ids)):
         typer.echo(f"{catalogue}: {repeated} sources have the identifier of another one", err=True)
-    print(f"planning a survey of {len(ids):,} sources", file=sys.stderr)
+    typer.echo(f"planning a survey of {len(ids):,} sources", err=True)
     way, columns = sources.locate(images, files, ra, dec)
     index = compute_spatial_index(ra, dec)
     order, pixel = partitioned(index, rows)
