@@ -125,12 +125,11 @@ def content(source: Path | bytes, name: str) -> Path | bytes:
                 if len(found) > LARGEST:
                     raise ValueError("it is larger; of a large FITS file a part can be read, if it is not packed")
                 return found
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read ({error.strerror or error}): check its path") from error
-    except ValueError as error:  # a name that has a NUL
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{name} cannot be read ({error}): check its path") from error
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:  # the latter for a name that has a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{name} cannot be read ({reason}): check its path") from error
 
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:

@@ -73,22 +73,21 @@ def _members(tars: list[Path]) -> dict[str, tuple[str, int, int]]:
 
 def _best(mosaics: list[Path], sky: SkyCoord) -> NDArray[np.intp]:
     """For each of N positions, the mosaic with a near middle from whose edges it is farthest."""
-    middles = SkyCoord([_middle(one) for one in mosaics], unit="deg")
+    frames = [_frame(one) for one in mosaics]
+    middles = SkyCoord([middle for *_, middle in frames], unit="deg")
     nearest = range(1, 1 + min(SEVERAL, len(mosaics)))
     near = np.stack([sky.match_to_catalog_sky(middles, nthneighbor=n)[0] for n in nearest])  # (K, N)
     inside = np.full(near.shape, -np.inf)
-    for number, path in enumerate(mosaics):
+    for number, (wcs, shape, _) in enumerate(frames):
         if (of := near == number).any():
-            inside[of] = _inside(path, sky[of.nonzero()[1]])
+            inside[of] = _inside(wcs, shape, sky[of.nonzero()[1]])
     return np.asarray(np.take_along_axis(near, inside.argmax(0)[None], 0)[0])
 
 
-def _inside(path: Path, sky: SkyCoord) -> NDArray[np.float64]:
-    """Distances of positions from the nearest edge of a mosaic, arcsec, negative outside."""
-    image, wcs, _ = _mosaic(path)
+def _inside(wcs: WCS, shape: tuple[int, int], sky: SkyCoord) -> NDArray[np.float64]:
+    """Distances of positions from the nearest edge of a mosaic (H, W), arcsec, negative outside."""
     x, y = wcs.world_to_pixel(sky)
-    height, width = (image.unit.shape[axis] for axis in image.axes)
-    nearest = np.min([x, width - 1 - x, y, height - 1 - y], axis=0)
+    nearest = np.min([x, shape[1] - 1 - x, y, shape[0] - 1 - y], axis=0)
     return np.asarray(np.nan_to_num(nearest, nan=-np.inf) * _width(wcs))
 
 
@@ -116,15 +115,15 @@ def _mosaic(path: Path) -> tuple[archives.Image, WCS, int]:
         return image, image.wcs, length
 
 
-def _middle(path: Path) -> tuple[float, float]:
-    """RA and Dec of the middle of a mosaic, degrees."""
+def _frame(path: Path) -> tuple[WCS, tuple[int, int], tuple[float, float]]:
+    """WCS and shape (H, W) of a mosaic, and RA and Dec of its middle, degrees."""
     image, wcs, _ = _mosaic(path)
     height, width = (image.unit.shape[axis] for axis in image.axes)
     with as_bad_input(f"{path} has celestial coordinates that cannot be used", "correct its header, or leave it out"):
         sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
         if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
             raise ValueError("its middle is outside of the sky")
-        return float(sky.ra.deg), float(sky.dec.deg)
+        return wcs, (height, width), (float(sky.ra.deg), float(sky.dec.deg))
 
 
 def _width(wcs: WCS) -> float:
