@@ -55,10 +55,10 @@ def test_the_graph_gives_the_numbers_of_the_library(outputs, kind, seed, pixel):
     one = cutout.centre(cutout.Observation("field", image, pixel))
     found, encoder, flows = outputs(one.pixels, one.pixel), Encoder.from_pretrained(), FlowEnsemble.from_pretrained()
     (code,) = codes = encoder.transform(one)
-    np.testing.assert_allclose(found["code"], code, atol=2e-3)  # a processor may round a grey level the other way
+    np.testing.assert_allclose(found["code"], code, atol=5e-4)  # a processor may round a grey level the other way
     for name in ("centroid", "coarse"):
         expected = Classifier.from_pretrained(name).predict_proba(codes)[0]
-        np.testing.assert_allclose(found[name], expected, atol=1e-3)
+        np.testing.assert_allclose(found[name], expected, atol=1e-4)
     (score,) = flows.score_samples(codes)
     expected = score, flows.member_scores(codes).std(ddof=1), flows.percentile(np.array([score]), hosts=False)[0]
     np.testing.assert_allclose(found["likelihood"], expected, rtol=1e-4, atol=0.02)
