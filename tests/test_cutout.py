@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 from PIL import Image
 from scipy import ndimage
 
-from rgz.data import cutout
+from rgz.data import cutout, detect
 from rgz.errors import BadInput
 from rgz.transforms import fields, prepare
 from studies import simulate
@@ -457,6 +457,21 @@ def test_the_beam_is_that_of_the_resampled_image(tmp_path):
     area = field.pixels.sum() / field.pixels.max() * field.pixel**2
     assert field.beam == pytest.approx(2.3548 * np.sqrt(area / (2 * np.pi)), rel=0.03)
     assert with_beam(tmp_path, double(200), wcs_of((200, 200), 1.8), beam) == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("projection", "ra", "dec"),
+    [("TAN", 150, 20), ("SIN", 30, 52), ("ZEA", 10, -60), ("CAR", 179.99, 0), ("AIT", 180, 10), ("HPX", 45, 41.81)],
+)
+def test_pixels_are_found_as_if_each_were_computed(projection, ra, dec):
+    """In the middle of a projection, far from it, and where it is cut at RA 180 or is not smooth."""
+    old, shape = WCS(naxis=2), (337, 290)
+    old.wcs.ctype, old.wcs.cdelt = (f"RA---{projection}", f"DEC--{projection}"), (-1.5 / 3600, 1.5 / 3600)
+    old.wcs.crval, old.wcs.radesys = (ra // 60 * 60 if projection in ("TAN", "SIN", "ZEA") else 0, 0), "FK5"
+    new = detect.north_up(shape, 1.8, ra, dec)
+    exact = old.world_to_pixel(new.pixel_to_world(*np.indices(shape, float)[::-1]))
+    assert np.isfinite(exact).all()
+    np.testing.assert_allclose(cutout._places(new, shape, old), exact, rtol=0, atol=1e-6)
 
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"

@@ -38,7 +38,10 @@ IDS = "id", "name", "source_id", "source_name", "file"
 WEIGHTS = "vdvae.safetensors", "codes.h5", "classifier.safetensors", "density.safetensors"
 TOLD = 5  # refused sources, whose reasons are printed
 HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
-"""Workers keep freed memory, in bytes; Dask's own settings hand it back each time, which makes a worker slower."""
+WORKER = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()}
+WORKER |= {"distributed.worker.profile.enabled": False}
+"""Workers keep freed memory, in bytes: to hand it back each time, as by Dask's own settings, makes them slower. They do
+not profile themselves, because the profile grows, to hundreds of megabytes in a quarter of an hour."""
 ROOM = 2**30  # bytes of a GPU that the network of a worker needs
 WAIT = 60  # seconds, for a worker of a scheduler
 MEASURED = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
@@ -320,7 +323,7 @@ def _run(
     counts = {number: known.row_group(number).num_rows for number in files}
     first = sorted(files, key=lambda number: -counts[number])  # the largest, so that all workers end at the same time
     failed, done = [], dict[int, int]()
-    dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()})
+    dask.config.set(WORKER)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of what a run that is stopped leaves open
     problem = "no worker could be started on this machine", "start dask scheduler, and name it with --scheduler"
     if scheduler:

@@ -22,6 +22,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.interpolate import RectBivariateSpline
 
 from rgz.data import archives, detect
 from rgz.data.datasets import FIRST_PIXEL, NVSS_PIXEL
@@ -48,6 +49,7 @@ FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
+GRID = 64  # pixels, between points whose celestial coordinates are computed
 NOISELESS = 6  # decimals of a pixel that celestial coordinates give; what follows is rounding error
 
 Sky = tuple[float, float] | None  # RA and Dec, degrees
@@ -410,8 +412,7 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     shape = tuple(max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True))
     sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
     new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
-    down, across = np.indices(shape, float)
-    x, y = np.round(wcs.world_to_pixel(new.pixel_to_world(across, down)), NOISELESS)
+    x, y = np.round(_places(new, shape, wcs), NOISELESS)
     sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
     blank = ~np.isfinite(pixels)
     level = np.median(pixels[~blank]) if not blank.all() else 0.0  # of the sky, which need not be zero
@@ -420,6 +421,22 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     made[ndimage.map_coordinates(blank.astype(float), [y, x], order=1, cval=1.0) > 0.5] = np.nan
     variance = np.mean(sigma**2 + widths**2 / 6)  # arcsec², of the smoothing and of the linear interpolation
     return replace(image, pixels=made, beam=float(np.sqrt(image.beam**2 + 8 * np.log(2) * variance))), new
+
+
+def _places(new: WCS, shape: tuple[int, ...], old: WCS) -> Any:
+    """Places x and y (H, W), in pixels of ``old``, of the pixels of ``new``, whose image has a shape (H, W).
+
+    They are computed on a grid, with cubic splines between. All are computed if half of the grid's points do not
+    predict the others, as at a pole or at the edge of a projection.
+    """
+    across, down = (np.linspace(0, n - 1, 1 + 2 * max(3, n // GRID)) for n in shape[::-1])
+    points = old.world_to_pixel(new.pixel_to_world(*np.meshgrid(across, down)))
+    if np.isfinite(points).all():
+        splines = [RectBivariateSpline(down[::2], across[::2], one[::2, ::2]) for one in points]
+        wrong = [np.abs(spline(down, across) - one).max() for spline, one in zip(splines, points, strict=True)]
+        if max(wrong) < 10.0**-NOISELESS:
+            return [spline(*map(np.arange, shape)) for spline in splines]
+    return old.world_to_pixel(new.pixel_to_world(*np.indices(shape, float)[::-1]))
 
 
 def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[NDArray[Any], float]:
