@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rgz.features.embed import Encoder
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
-BATCH, SCORES = 1024, 1 << 22  # queries, and products of a query and a row, in one matrix product
+BATCH, SCORES = 512, 1 << 20  # queries, and products of a query and a row, in one matrix product
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
@@ -185,9 +185,10 @@ class SearchIndex:
 def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Rows of the ``k`` nearest vectors and their squared distances, (Q, k) each; rows in blocks that fit the cache.
 
-    Rows that can be among the nearest are compared again in double precision whenever there are twice too many.
+    Rows that can be among the nearest are compared again in double precision, at the end or when there are many at the
+    same distance.
     """
-    vectors = index.vectors
+    vectors, many = index.vectors, 2 * k * len(queries)
     step = min(max(SCORES // len(queries), k), len(vectors))
     room = np.empty(step * len(queries), np.float32)
     number, rows, score, least = np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32), None
@@ -204,11 +205,14 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
         near, row = np.divmod(np.flatnonzero(product[few] >= least[few, None]), len(block))
         number, rows = np.append(number, few[near]), np.append(rows, row + start)
         score = np.append(score, product[few[near], row])
-        if len(rows) > 2 * k * len(queries) or start + step >= len(vectors):
+        last = start + step >= len(vectors)
+        if len(rows) > many or last:
             order, place = _ranked(number, -score)
             least = score[order[place == k - 1]] - rounding
             number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
-            apart = ((vectors[rows].astype(float) - queries[number]) ** 2).sum(1)
+        if len(rows) > many or last:
+            between = np.subtract(vectors[rows], queries[number], dtype=float)
+            apart = np.einsum("nd,nd->n", between, between)
             order, place = _ranked(number, apart, rows)
             number, rows, score, apart = (one[order[place < k]] for one in (number, rows, score, apart))
     return rows.reshape(-1, k), apart.reshape(-1, k)
