@@ -16,6 +16,7 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from PIL import Image
 
 from rgz.app import survey
 from rgz.data import detect, sources
@@ -150,6 +151,32 @@ def test_without_room_on_the_gpu_the_processor_is_used(sky, monkeypatch):
     survey._inspect([row], False, "file")
     assert asked == ["cuda", "cpu"]
     assert row["class"] == "FRII"
+
+
+def test_one_source_that_cannot_be_read_is_refused_alone(sky, monkeypatch):
+    plain = sources.cutout.centre
+
+    def centre(seen, at):
+        if "s0" in seen.name:
+            raise ZeroDivisionError("of a library")
+        return plain(seen, at)
+
+    monkeypatch.setattr(sources.cutout, "centre", centre)
+    rows = [{"id": n, "ra": 10.0, "dec": -20.0, "file": str(sky / "cutouts" / f"s{n}.fits")} for n in range(2)]
+    rows[1] |= {"ra": 10.3, "dec": -15.0}
+    survey._inspect(rows, False, "file")
+    assert [row["status"] for row in rows] == ["refused", "ok"]
+    assert rows[0]["notes"].endswith("cannot be read for 0 (of a library): fetch it again")
+
+
+def test_a_picture_of_any_name_shows_its_source_in_the_middle(tmp_path):
+    grey = np.clip(3 * simulate.source("FRII", np.random.default_rng(0), snr=80) + 20, 0, 255)
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "galaxy", "PNG")
+    row = {"id": "a", "ra": 10.0, "dec": -20.0, "file": str(tmp_path / "galaxy")}
+    for hosts in (False, True):
+        found = sources.opened(row, "file", hosts)
+        assert np.isnan(found.place).all()
+        assert not found.given
 
 
 def test_a_source_is_read_from_the_mosaic_that_shows_it(tmp_path):

@@ -7,7 +7,6 @@ surroundings of a source.
 import io
 import os
 import tarfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -23,12 +22,11 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 
 from rgz.data import archives, cutout, detect
-from rgz.data.cutout import Cutout
+from rgz.data.cutout import Cutout, Observation
 from rgz.errors import BadInput, as_bad_input
 
 __all__ = ["locate", "opened"]
 
-PICTURES = ".png", ".jpg", ".jpeg"
 SEVERAL = 3  # mosaics with the nearest middles, of which one shows a source best
 READING = Lock()  # an open mosaic has one place to read from, and a worker may have several threads
 
@@ -131,38 +129,39 @@ def _width(wcs: WCS) -> float:
     return 3600 * float(proj_plane_pixel_scales(wcs).mean())
 
 
-def _section(path: str, at: tuple[float, float]) -> Cutout:
-    """The cut-out around a position in a mosaic, of which no more than its surroundings is read."""
-    with (
-        READING,
-        as_bad_input(f"{path} cannot be read at {at[0]:.5f} {at[1]:+.5f}", "fetch it again"),
-        warnings.catch_warnings(action="ignore"),
-        np.errstate(all="ignore"),
-    ):
+def _section(path: str, at: tuple[float, float]) -> Observation:
+    """The surroundings of a position in a mosaic, of which no more is read."""
+    with READING:
         image, wcs, length = _mosaic(Path(path))
         pixel = _width(wcs)
         side = 2 * int(1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 3)
         pixels, window = archives.section(path, image, None, length, SkyCoord(*at, unit="deg"), side)
-        return cutout.centre(cutout.observed(path, pixels, window, image.header, [*image.notes]), at)
+    return cutout.observed(path, pixels, window, image.header, [*image.notes])
+
+
+def _member(row: dict[str, Any]) -> bytes:
+    """The content of the member of a tar file."""
+    if row["size"] < 0:
+        raise BadInput(f"no tar file has a member {row['file']}: name members as the tar files do")
+    if row["size"] > archives.LARGEST:
+        raise BadInput(f"{row['file']} has a member of {row['size']} bytes for {row['id']}: at most 512 MiB are read")
+    with open(row["file"], "rb") as stream:
+        stream.seek(row["offset"])
+        return stream.read(row["size"])
 
 
 def opened(row: dict[str, Any], way: str, hosts: bool) -> Cutout:
     """The cut-out of a source that :func:`locate` has found, at ``ra`` and ``dec`` (degrees), those of a host or not.
 
-    Raises :class:`BadInput` if it cannot be used.
+    A picture, which has no coordinates, shows it in its middle. Raises :class:`BadInput` if it cannot be used.
     """
     path, at = row["file"], (row["ra"], row["dec"])
-    if way == "member":
-        if row["size"] < 0:
-            raise BadInput(f"no tar file has a member {path}: name members as the tar files do")
-        if row["size"] > archives.LARGEST:
-            raise BadInput(f"{path} has a member of {row['size']} bytes for {row['id']}: at most 512 MiB are read")
-        with as_bad_input(f"{path} cannot be read", "check the tar file"), open(path, "rb") as stream:
-            stream.seek(row["offset"])
-            content = stream.read(row["size"])
-        found = cutout.read_cutout(content, row["id"], None if content.startswith(cutout.PICTURES) else at)
-    elif way == "mosaic":
-        found = _section(path, at)
-    else:
-        found = cutout.open_cutout(path, None if path.lower().endswith(PICTURES) else at)
+    with as_bad_input(f"{path} cannot be read for {row['id']}", "fetch it again"), np.errstate(all="ignore"):
+        if way == "mosaic":
+            image = _section(path, at)
+        elif way == "member":
+            image = cutout.read_image(_member(row), row["id"], at)
+        else:
+            image = cutout.read_image(Path(path), path, at)
+        found = cutout.centre(image, None if image.wcs is None else at)
     return found if hosts else replace(found, given=False)
