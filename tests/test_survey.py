@@ -123,17 +123,17 @@ def test_a_folder_keeps_one_survey(sky, tmp_path):
 
 def test_a_worker_that_differs_from_the_others_writes_nothing(sky, tmp_path, monkeypatch):
     shutil.copytree(sky / "cutouts", tmp_path / "images")
-    plan, _, way = survey._plan(sky / "sources.csv", tmp_path / "images", tmp_path / "out", False, 3)
+    plan, _ = survey._plan(sky / "sources.csv", tmp_path / "images", tmp_path / "out", False, 3)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(BadInput, match="cannot reach"):
-        survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+        survey.partition(plan, 0, tmp_path / "p.parquet")
     assert not (tmp_path / "p.parquet").exists()
     (tmp_path / "p.parquet").write_text("what another worker wrote")
-    survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+    survey.partition(plan, 0, tmp_path / "p.parquet")
     assert (tmp_path / "p.parquet").read_text() == "what another worker wrote"
     monkeypatch.setattr(survey, "_weights", lambda: ["another version"])
     with pytest.raises(BadInput, match="other weights"):
-        survey.partition(plan, 0, tmp_path / "p.parquet", False, way)
+        survey.partition(plan, 0, tmp_path / "p.parquet")
 
 
 def test_without_room_on_the_gpu_the_processor_is_used(sky, monkeypatch):
@@ -235,9 +235,10 @@ def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path, monkeypatch)
     for folder, name in files.items():
         catalogue, out = tmp_path / f"{folder}.csv", tmp_path / f"of-{folder}"
         Table(known | ({"file": [name.format(n) for n in range(3)]} if name else {})).write(catalogue)
-        plan, _, way = survey._plan(catalogue, tmp_path / folder, out, False, 10)
-        assert way == {"cutouts": "file", "tars": "member", "mosaics": "mosaic"}[folder]
-        survey.partition(plan, 0, out / "dataset" / "p.parquet", False, way)
+        plan, _ = survey._plan(catalogue, tmp_path / folder, out, False, 10)
+        about = json.loads(pq.read_schema(plan).metadata[b"rgz"])
+        assert about["way"] == {"cutouts": "file", "tars": "member", "mosaics": "mosaic"}[folder]
+        survey.partition(plan, 0, out / "dataset" / "p.parquet")
         found[folder] = table(out)
         assert len(found[folder]) == 3
         assert told[-2:] == [(str(plan), (0, 0)), (str(plan), (0, 3))]  # for the progress bar

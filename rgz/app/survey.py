@@ -79,14 +79,14 @@ def survey(
         raise BadInput(f"a survey needs {error.name}: pip install 'rgz[survey]'") from error
     from rgz.tasks import surveys
 
-    plan, partitions, way = _plan(catalogue, images, out, hosts, rows)
+    plan, partitions = _plan(catalogue, images, out, hosts, rows)
     files = {
         number: Path(str(paths.pixel_catalog_file(out, HealpixPixel(*one)))) for number, one in enumerate(partitions)
     }
     missing = {number: file for number, file in files.items() if not file.exists()}
     if missing or not (out / surveys.DONE).is_file():
         (out / surveys.DONE).unlink(missing_ok=True)
-        if failed := _run(distributed, scheduler, plan, missing, hosts, way):
+        if failed := _run(distributed, scheduler, plan, missing):
             raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
         advice = "free some space, or remove the file that is damaged, and run the same command again"
         with as_bad_input(f"{out} cannot be completed", advice):
@@ -100,8 +100,8 @@ def survey(
     typer.echo(f"{out}: sources {sum(counts.values())}, partitions {len(files)}; {each}")
 
 
-def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> tuple[Path, list[tuple[int, int]], str]:
-    """The file with a row group for each partition, the order and pixel of each, and how images are found.
+def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> tuple[Path, list[tuple[int, int]]]:
+    """The file with a row group for each partition, and the order and pixel of each.
 
     Raises :class:`BadInput` if the folder has another survey, or the catalogue cannot be used.
     """
@@ -120,7 +120,7 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
             known = json.loads(pq.read_schema(path).metadata[b"rgz"])
         if changed := [name for name in about if known.get(name) != about[name]]:
             raise BadInput(f"{out} has a survey with other {', '.join(changed)}: choose another folder")
-        return path, [(order, pixel) for order, pixel in known["partitions"]], known["way"]
+        return path, [(order, pixel) for order, pixel in known["partitions"]]
     left = [one for one in out.glob("*") if one.is_file() or one.name == "dataset"]
     if any(one.suffix != ".partial" for one in left):  # which a killed run may leave
         raise BadInput(f"{out} has other files: choose a folder that is new or empty")
@@ -139,7 +139,7 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
     with artifacts.atomic(path) as started, pq.ParquetWriter(started, table.schema) as writer:
         for start, stop in zip(steps, [*steps[1:], len(table)], strict=True):
             writer.write_table(table[start:stop], row_group_size=max(rows, stop - start))
-    return path, partitions, way
+    return path, partitions
 
 
 def partitioned(index: NDArray[np.int64], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -210,7 +210,7 @@ def _weights() -> list[str]:
     return [rgz.__version__, *(artifacts.sha256(artifacts.artifact(name)) for name in WEIGHTS)]
 
 
-def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> None:
+def partition(plan: Path, number: int, path: Path) -> None:
     """Inspect the sources of one partition of the plan, and write its file: a task of Dask.
 
     The network runs on the GPU of the worker, if it has one. Raises :class:`BadInput` if the worker has other weights
@@ -233,7 +233,7 @@ def partition(plan: Path, number: int, path: Path, hosts: bool, way: str) -> Non
         rows = planned.read_row_group(number).to_pylist()
         for start in range(0, len(rows), TOGETHER):
             _tell(plan, number, start)
-            _inspect(rows[start : start + TOGETHER], hosts, way)
+            _inspect(rows[start : start + TOGETHER], about["hosts"], about["way"])
         if any(row["status"] == "refused" for row in rows) and not Path(about["images"]).exists():
             raise BadInput(f"a worker cannot reach {about['images']}: mount it there")
         columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
@@ -300,9 +300,7 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run(
-    distributed: Any, scheduler: str | None, plan: Path, files: dict[int, Path], hosts: bool, way: str
-) -> list[str]:
+def _run(distributed: Any, scheduler: str | None, plan: Path, files: dict[int, Path]) -> list[str]:
     """Run the partitions that have no file yet; what went wrong with each that failed."""
     import dask.config
     import pyarrow.parquet as pq
@@ -339,8 +337,7 @@ def _run(
 
         client.subscribe_topic(str(plan.resolve()), told)
         where = [files[number].resolve() for number in first]
-        same = {"hosts": hosts, "way": way, "pure": False, "key": "partition"}
-        tasks = client.map(partial(partition, plan.resolve()), first, where, **same)
+        tasks = client.map(partial(partition, plan.resolve()), first, where, pure=False, key="partition")
         for task in distributed.as_completed(tasks):
             if task.status != "finished":
                 failed.append(first_line(task.exception() or RuntimeError(f"its task was {task.status}")))

@@ -75,18 +75,13 @@ def _best(mosaics: list[Path], sky: SkyCoord) -> NDArray[np.intp]:
     middles = SkyCoord([middle for *_, middle in frames], unit="deg")
     nearest = range(1, 1 + min(SEVERAL, len(mosaics)))
     near = np.stack([sky.match_to_catalog_sky(middles, nthneighbor=n)[0] for n in nearest])  # (K, N)
-    inside = np.full(near.shape, -np.inf)
+    inside = np.full(near.shape, -np.inf)  # arcsec from the nearest edge
     for number, (wcs, shape, _) in enumerate(frames):
         if (of := near == number).any():
-            inside[of] = _inside(wcs, shape, sky[of.nonzero()[1]])
+            x, y = wcs.world_to_pixel(sky[of.nonzero()[1]])
+            edge = np.min([x, shape[1] - 1 - x, y, shape[0] - 1 - y], axis=0)
+            inside[of] = np.nan_to_num(edge, nan=-np.inf) * _width(wcs)
     return np.asarray(np.take_along_axis(near, inside.argmax(0)[None], 0)[0])
-
-
-def _inside(wcs: WCS, shape: tuple[int, int], sky: SkyCoord) -> NDArray[np.float64]:
-    """Distances of positions from the nearest edge of a mosaic (H, W), arcsec, negative outside."""
-    x, y = wcs.world_to_pixel(sky)
-    nearest = np.min([x, shape[1] - 1 - x, y, shape[0] - 1 - y], axis=0)
-    return np.asarray(np.nan_to_num(nearest, nan=-np.inf) * _width(wcs))
 
 
 class _Mapped(mmap):

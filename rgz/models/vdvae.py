@@ -94,19 +94,17 @@ COARSE_ALONE, FULL_WEIGHT = 0.5, 0.9  # parts of the training at which fine late
 class Bottleneck(nn.Module):
     """Four convolutions (1×1, 3×3, 3×3, 1×1), each after a GELU; below three pixels the 3×3 are 1×1."""
 
-    def __init__(self, width_in: int, width_middle: int, width_out: int, resolution: int, residual: bool = False):
+    def __init__(self, width_in: int, width_middle: int, width_out: int, resolution: int):
         super().__init__()
         kernel = 3 if resolution > 2 else 1
-        self.residual = residual
         self.c1 = nn.Conv2d(width_in, width_middle, 1)
         self.c2 = nn.Conv2d(width_middle, width_middle, kernel, padding=kernel // 2)
         self.c3 = nn.Conv2d(width_middle, width_middle, kernel, padding=kernel // 2)
         self.c4 = nn.Conv2d(width_middle, width_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width_in, H, W) to (N, width_out, H, W)."""
-        h = self.after_gelu(F.gelu(x))
-        return x + h if self.residual else h
+        """(N, C, H, W) to the same shape: a residual block."""
+        return x + self.after_gelu(F.gelu(x))
 
     def after_gelu(self, *inputs: Tensor) -> Tensor:
         """The convolutions of inputs to which the first GELU was already applied, in parts of the channels."""
@@ -134,7 +132,7 @@ class Stochastic(nn.Module):
         self.posterior = Bottleneck(2 * width, middle, 2 * z, resolution)
         self.prior = Bottleneck(width, middle, 2 * z + width, resolution)
         self.project = nn.Conv2d(z, width, 1)
-        self.residual = Bottleneck(width, middle, width, resolution, residual=True)
+        self.residual = Bottleneck(width, middle, width, resolution)
         for parameter in self.prior.c4.parameters():
             nn.init.zeros_(parameter)
         if resolution <= CODED:
@@ -228,12 +226,11 @@ class VDVAE(nn.Module):
         width, middle = config.width, int(config.width * config.bottleneck)
         self.stem = nn.Conv2d(1, width, config.patch + 2, stride=config.patch, padding=1)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(Bottleneck(width, middle, width, r, residual=True) for _ in range(blocks))
-            for r, blocks in config.encoder
+            nn.ModuleList(Bottleneck(width, middle, width, r) for _ in range(blocks)) for r, blocks in config.encoder
         )
         self.decoder = nn.ModuleList(
             nn.ModuleList(
-                Stochastic(config, r) if r in config.latents else Bottleneck(width, middle, width, r, residual=True)
+                Stochastic(config, r) if r in config.latents else Bottleneck(width, middle, width, r)
                 for _ in range(blocks)
             )
             for r, blocks in config.decoder
