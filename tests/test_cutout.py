@@ -100,7 +100,7 @@ def test_of_many_sources_the_one_asked_for_is_taken(source, tmp_path):
     there = wcs.pixel_to_world(149.5 + 100, 149.5 + 100)
     middle, other = cutout.open_cutout(path), cutout.open_cutout(path, at=(there.ra.deg, there.dec.deg))
     assert middle.others >= 1
-    assert any("choose one with --at" in note for note in middle.notes)
+    assert any("rgz look --at" in note for note in middle.notes)
     assert middle.place == pytest.approx(SKY, abs=1e-6)
     assert other.place == pytest.approx((there.ra.deg, there.dec.deg), abs=8 / 3600)
     assert alike(middle, other) < 0.95
@@ -457,6 +457,29 @@ def test_the_beam_is_that_of_the_resampled_image(tmp_path):
     area = field.pixels.sum() / field.pixels.max() * field.pixel**2
     assert field.beam == pytest.approx(2.3548 * np.sqrt(area / (2 * np.pi)), rel=0.03)
     assert with_beam(tmp_path, double(200), wcs_of((200, 200), 1.8), beam) == pytest.approx(6)
+
+
+@pytest.mark.parametrize("size", [(601, 598), (900, 330)])
+def test_a_turned_image_gives_the_same(size, tmp_path):
+    """Of an image with pixels finer than those of FIRST, nothing is lost at its sides or corners."""
+    pixels, wcs = np.random.default_rng(0).normal(size=size), wcs_of(size, 0.9)
+    wide = ndimage.zoom(simulate.source("FRII", np.random.default_rng(4), size=150, snr=80), 2, order=1)
+    pixels[-300:, -300:] += wide  # reaches into a corner
+    at = tuple(map(float, wcs.pixel_to_world_values(size[1] - 150, size[0] - 150)))
+    plain = cutout.open_cutout(fits_file(tmp_path / "a.fits", pixels, wcs), at)
+    turned = WCS(naxis=2)
+    turned.wcs.ctype, turned.wcs.crval, turned.wcs.crpix = wcs.wcs.ctype, SKY, ((size[0] + 1) / 2, (size[1] + 1) / 2)
+    turned.wcs.cd = wcs.wcs.cd @ [[0, -1], [1, 0]]
+    other = cutout.open_cutout(fits_file(tmp_path / "b.fits", np.rot90(pixels), turned), at)
+    np.testing.assert_allclose(other.pixels, plain.pixels, atol=1e-4)
+    assert (other.snr, other.notes) == (pytest.approx(plain.snr), plain.notes)
+    oblique = wcs_of((1400, 1400), 0.9, turn=45.0)  # shows the same and more
+    inside = np.round(wcs.world_to_pixel(oblique.pixel_to_world(*np.indices((1400, 1400))[::-1]))).astype(int)
+    seen = ((inside >= 0) & (inside < np.array(size[::-1])[:, None, None])).all(0)
+    shown = np.where(seen, pixels[tuple(np.where(seen, inside, 0)[::-1])], np.nan)
+    third = cutout.open_cutout(fits_file(tmp_path / "c.fits", shown, oblique), at)
+    assert third.partial == plain.partial
+    assert alike(third, plain) > 0.98
 
 
 @pytest.mark.parametrize(

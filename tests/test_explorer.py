@@ -390,6 +390,7 @@ def test_a_survey_becomes_the_same_map(run, tmp_path, monkeypatch):
         path = tmp_path / "survey" / "dataset" / f"Norder={part}" / "Dir=0" / "Npix=0.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(some, columns), path)
+    pytest.importorskip("hats.io.parquet_metadata").write_parquet_metadata(tmp_path / "survey")
     (tmp_path / "survey" / "hats.properties").write_text("")
     status, out, err = run("explorer", tmp_path / "survey", "--out", tmp_path / "page")
     assert (status, "a sample of 30 of 40 galaxies" in out) == (0, True), err

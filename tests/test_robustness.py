@@ -266,7 +266,7 @@ def test_axes_of_one_plane_may_be_anywhere(tmp_path, field, order):
         header.update({f"{key}{number}": known[axis][n] for n, key in enumerate(("CTYPE", "CRVAL", "CRPIX", "CDELT"))})
     path = written(tmp_path / "a.fits", np.expand_dims(field, tuple(3 - np.flatnonzero(np.array(order) > 1))), header)
     assert cutout.open_cutout(path).place == pytest.approx((150.0, 2.0), abs=1e-3)
-    assert sources._section(str(path), (150.0, 2.0)).snr > 50
+    assert sources.opened({"id": "a", "file": str(path), "ra": 150.0, "dec": 2.0}, "mosaic", False).snr > 50
 
 
 def test_an_empty_check_sum_is_none(tmp_path, field):
@@ -299,7 +299,7 @@ def mosaics(kinds, field):
         "more than there are": plain[:-20_000],
         "give one plane of it": kinds["FITS cube"].inner,
         "not a complete gzip file": gzip.compress(plain)[:-99],
-        "outside of the sky": plain.replace(b"RA---TAN", b"RA---SIN").replace(b"DEC--TAN", b"DEC--SIN").replace(
+        "no mosaic shows": plain.replace(b"RA---TAN", b"RA---SIN").replace(b"DEC--TAN", b"DEC--SIN").replace(
             b"CRPIX1  =                 75.5", b"CRPIX1  =            9999999.5"
         ),
     }  # fmt: skip
@@ -324,7 +324,7 @@ def test_a_mosaic_may_be_packed_or_lack_its_padding(kinds, tmp_path, pack):
     path = tmp_path / "a.fits.gz"
     path.write_bytes(pack(kinds["FITS"].inner))
     assert kinds["FITS"].inner.endswith(bytes(1000))
-    assert sources._section(str(path), (150.0, 2.0)).snr > 50
+    assert sources.opened({"id": "a", "file": str(path), "ra": 150.0, "dec": 2.0}, "mosaic", False).snr > 50
 
 
 @pytest.mark.parametrize(

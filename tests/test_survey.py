@@ -16,6 +16,7 @@ import pytest
 import torch
 from astropy.io import fits
 from astropy.table import Table
+from astropy.wcs import WCS
 from PIL import Image
 
 from rgz.app import survey
@@ -28,6 +29,7 @@ from studies import simulate
 
 pytest.importorskip("hats")
 pytest.importorskip("distributed")
+write_parquet_metadata = pytest.importorskip("hats.io.parquet_metadata").write_parquet_metadata
 pa, pq, pc = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet", "pyarrow.compute"))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -180,17 +182,52 @@ def test_a_picture_of_any_name_shows_its_source_in_the_middle(tmp_path):
 
 
 def test_a_source_is_read_from_the_mosaic_that_shows_it(tmp_path):
-    """The middle of a small mosaic may be nearer to a source than that of the large one that shows it."""
+    """The middles of small mosaics may be nearer to a source than that of the large one that shows it."""
     image(tmp_path / "large.fits", np.zeros((1000, 1000)), 50.0, 0.0)  # half a degree wide
-    image(tmp_path / "small.fits", np.zeros((200, 200)), 50.3, 0.0)  # a tenth
-    ra, dec = np.array([50.0, 50.2, 50.3, 50.23]), np.zeros(4)
+    for number in range(4):
+        image(tmp_path / f"small{number}.fits", np.zeros((200, 200)), 50.3, 0.2 * number)  # a tenth
+    edge = WCS(naxis=2)  # a tile at the edge of a map of the whole sky, whose middle shows none of it
+    edge.wcs.ctype, edge.wcs.cdelt, edge.wcs.crpix = ("RA---AIT", "DEC--AIT"), (-0.1, 0.1), (1800, 100)
+    fits.PrimaryHDU(np.zeros((200, 200)), edge.to_header()).writeto(tmp_path / "edge.fits.gz")
+    (tmp_path / "about.fits.txt").write_text("mosaics of a survey")
+    ra, dec = np.array([50.0, 50.2, 50.3, 50.23, 90.0]), np.zeros(5)
     way, columns = sources.locate(tmp_path, None, ra, dec)
     assert way == "mosaic"
-    assert [Path(one).stem for one in columns["file"]] == ["large", "large", "small", "large"]
+    assert [Path(one).stem for one in columns["file"]] == ["large", "large", "small0", "large", ""]
+    with pytest.raises(BadInput, match="no mosaic shows 90"):
+        sources.opened({"id": "a", "file": "", "ra": 90.0, "dec": 0.0}, "mosaic", False)
+
+
+@pytest.mark.parametrize("projection", ["CAR", "ZEA"])
+def test_of_a_mosaic_the_same_is_read_as_of_an_image(tmp_path, projection):
+    """Also where pixels are much narrower than at the reference position."""
+    pixels = np.random.default_rng(0).normal(size=(700, 2600))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = (f"RA---{projection}", f"DEC--{projection}"), (180.0, 0.0)
+    wcs.wcs.cdelt, wcs.wcs.crpix = (-0.0005, 0.0005), (1300, 350 - 70 / 0.0005)
+    at = [float(v) for v in wcs.pixel_to_world_values(1300, 330)]
+    pixels[255:405, 1225:1375] = simulate.source("FRII", np.random.default_rng(1), snr=80)
+    fits.PrimaryHDU(pixels.astype(np.float32), wcs.to_header()).writeto(tmp_path / "a.fits")
+    row = {"id": "a", "file": str(tmp_path / "a.fits"), "ra": at[0], "dec": at[1]}
+    one, other = sources.opened(row, "mosaic", True), sources.cutout.open_cutout(tmp_path / "a.fits", tuple(at))
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert one.notes == other.notes
+
+
+def test_names_that_look_like_numbers_are_kept(tmp_path):
+    (tmp_path / "c.csv").write_text("ID,ra,dec,File\n1E5,1,2,0123\n007,3,4,0456\n")
+    ids, ra, dec, files = survey._catalogue(tmp_path / "c.csv")
+    assert (ids, files) == (["1E5", "007"], ["0123", "0456"])
+    assert (ra.tolist(), dec.tolist()) == ([1, 3], [2, 4])
 
 
 def test_a_member_of_two_tar_files_is_refused(tmp_path):
     (tmp_path / "a.fits").write_bytes(b"")
+    (tmp_path / "of-a-folder").mkdir()
+    with tarfile.open(tmp_path / "of-a-folder" / "one.tar", "w") as archive:
+        archive.add(tmp_path / "a.fits", "./a.fits")
+    _, columns = sources.locate(tmp_path / "of-a-folder", ["a.fits", "./a.fits", "b.fits"], np.zeros(3), np.zeros(3))
+    assert list(columns["size"]) == [0, 0, -1]
     for name in ("one", "two"):
         with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
             archive.add(tmp_path / "a.fits", "a.fits")
@@ -243,6 +280,13 @@ def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path, monkeypatch)
         assert len(found[folder]) == 3
         assert told[-2:] == [(str(plan), (0, 0)), (str(plan), (0, 3))]  # for the progress bar
         assert (found[folder]["status"] != "refused").all(), found[folder]["notes"].tolist()
+    (path,) = (tmp_path / "of-tars" / "dataset").glob("*.parquet")
+    where = pq.read_metadata(path).row_group(0).column(pq.read_metadata(path).num_columns - 1)
+    content = bytearray(path.read_bytes())
+    content[(where.dictionary_page_offset or where.data_page_offset) + where.total_compressed_size // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):  # and no wrong code
+        pq.read_table(path, page_checksum_verification=True)
     codes = {folder: np.stack(one["code"]) for folder, one in found.items()}
     np.testing.assert_array_equal(codes["cutouts"], codes["tars"])
     np.testing.assert_allclose(codes["cutouts"], codes["mosaics"], atol=0.3)  # of other surroundings, other noise
@@ -347,6 +391,7 @@ def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, mon
     whole = pa.table(columns)
     for number, part in enumerate((pc.field("class") == "FRII", pc.field("class") != "FRII")):
         pq.write_table(whole.filter(part), tmp_path / "dataset" / f"Npix={number}.parquet")
+    write_parquet_metadata(tmp_path)
     (tmp_path / "hats.properties").touch()
     exact = SearchIndex.from_survey(tmp_path)
     assert len(exact) == len(codes) - 1
@@ -368,6 +413,11 @@ def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, mon
         SearchIndex.from_survey(tmp_path, pc.field("class") != "hybrid")
     with pytest.raises(BadInput, match="no source"):
         SearchIndex.from_survey(tmp_path, pc.field("class") == "spiral")
+    with pytest.raises(BadInput, match=r"filter cannot be used .*use the columns ra, dec, id, class"):
+        SearchIndex.from_survey(tmp_path, pc.field("kind") == "FRI")
+    (tmp_path / "dataset" / "Npix=0.parquet").unlink()
+    with pytest.raises(BadInput, match="of its 1256 rows: run the same"):
+        SearchIndex.from_survey(tmp_path)
 
 
 def test_without_the_extra_the_command_says_what_to_install(sky, tmp_path):

@@ -46,7 +46,7 @@ function despeckled(pixels, width, height) {
 function clipped({ pixels, width, height }, notes) {
   const exact = pixels instanceof Float32Array ? Math.fround : Number; // Python computes in the file's precision
   const finite = kept(pixels, Number.isFinite), lowest = least(finite);
-  if (kept(pixels, (v) => v === lowest).length > C.CLIPPED * pixels.length) {
+  if (kept(pixels, (v) => v === lowest).length > C.CLIPPED * finite.length) {
     const rest = pixels.map((v) => v - lowest), border = edge(pixels, width, height);
     if (border.filter((v) => v > lowest).length > C.NOISY * border.length) { // only the darker half of the sky was cut off
       const above = rest.filter((v) => v > 0), [, rms] = clippedStatistics([...above, ...above.map((v) => -v)]);

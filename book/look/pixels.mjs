@@ -171,7 +171,8 @@ function interpolated(pixels, width, height, x, y, beyond) {
 
 /** The image on square pixels of `pixel` arcsec, north up and east left; `matrix` has arcsec for the old ones. */
 export function resampled(image, matrix, widths, pixel) {
-  const { pixels, width, height } = image, size = [width, height].map((n, i) => Math.max(16, rounded((n * widths[i]) / pixel)));
+  const { pixels, width, height } = image; // all of which is on the new pixels, also if it is turned
+  const size = matrix.map((row) => Math.max(16, rounded(noiseless((Math.abs(row[0]) * width + Math.abs(row[1]) * height) / pixel))));
   const blank = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? 0 : 1)), finite = kept(pixels, Number.isFinite);
   const level = finite.length ? median(finite) : 0, sigma = widths.map((w) => (pixel > 1.01 * w ? 0.42 * pixel : 0));
   const filled = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? v : level));

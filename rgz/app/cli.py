@@ -110,7 +110,7 @@ def encode(
 def _in_clone(module: str, *words: str) -> None:
     root = artifacts.clone()
     if root is None or find_spec("doit") is None:
-        raise BadInput("studies need a clone of the repository and its packages: pip install -e '.[book]' there")
+        raise BadInput("this command needs a clone of the repository and its packages: pip install -e '.[book]' there")
     with subprocess.Popen([sys.executable, "-m", module, *words], cwd=root) as running:
         raise typer.Exit(running.wait())  # run would not wait for it on Ctrl-C
 

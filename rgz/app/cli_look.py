@@ -104,10 +104,10 @@ def look(
         tables.write(vstack(near, metadata_conflicts="silent"), table)
     if plot:
         _draw(kept, plot)
-    if refused:
+    if refused or output:
         typer.echo(f"{len(asked) - refused} answered, {refused} refused", err=True)
-        if strict:
-            raise typer.Exit(1)
+    if refused and strict:
+        raise typer.Exit(1)
 
 
 def _check_endings(table: Path | None, plot: Path | None) -> None:

@@ -34,7 +34,6 @@ __all__ = ["survey"]
 
 INDEX, ORDER = "_healpix_29", 29  # column by which HATS sorts sources, and its order
 DEEPEST = 12  # order of the smallest partitions, 0.9′ wide
-IDS = "id", "name", "source_id", "source_name", "file"
 WEIGHTS = "vdvae.safetensors", "codes.h5", "classifier.safetensors", "density.safetensors"
 TOLD = 5  # refused sources, whose reasons are printed
 HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
@@ -57,14 +56,14 @@ def survey(
     hosts: Annotated[bool, typer.Option(help="The positions are those of host galaxies.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Largest number of sources in a file.")] = 2000,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler; by default one worker a core of this machine.")
+        str | None, typer.Option(help="Address of a Dask scheduler; by default one worker per core of this machine.")
     ] = None,
 ) -> None:
     """Encode and classify all sources of a catalogue into a Parquet dataset that LSDB opens.
 
-    The catalogue is CSV, ECSV, VOTable, FITS or Parquet, with one row a galaxy, not one a component. With a column
+    The catalogue is CSV, ECSV, VOTable, FITS or Parquet, with one row per galaxy, not per component. With a column
     file, images are cut-outs in the folder, or members of uncompressed tar files there; without, FITS mosaics in the
-    folder itself, of which only the surroundings of each source are read. The same command goes on with a run that was
+    folder itself, of which only the surroundings of each source are read. The same command resumes a run that was
     interrupted. Workers of a cluster have one thread, and see the same folders. A worker that has a GPU runs the
     network on it.
 
@@ -119,14 +118,14 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
         with as_bad_input(f"{path} is damaged", "choose another folder"):
             known = json.loads(pq.read_schema(path).metadata[b"rgz"])
         if changed := [name for name in about if known.get(name) != about[name]]:
-            raise BadInput(f"{out} has a survey with other {', '.join(changed)}: choose another folder")
+            raise BadInput(f"{out} has a survey made with other {', '.join(changed)}: choose another folder")
         return path, [(order, pixel) for order, pixel in known["partitions"]]
     left = [one for one in out.glob("*") if one.is_file() or one.name == "dataset"]
     if any(one.suffix != ".partial" for one in left):  # which a killed run may leave
         raise BadInput(f"{out} has other files: choose a folder that is new or empty")
     ids, ra, dec, files = _catalogue(catalogue)
     if repeated := len(ids) - len(set(ids)):
-        typer.echo(f"{catalogue}: {repeated} sources have the identifier of another one", err=True)
+        typer.echo(f"{catalogue}: {repeated} of {len(ids)} identifiers occur more than once", err=True)
     typer.echo(f"planning a survey of {len(ids):,} sources", err=True)
     way, columns = sources.locate(images, files, ra, dec)
     index = compute_spatial_index(ra, dec)
@@ -167,7 +166,7 @@ def _catalogue(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.f
         if missing := {"ra", "dec"} - set(table.colnames):
             raise BadInput(f"{path} has no column {' and '.join(sorted(missing))}: it needs ra and dec in degrees")
         ra, dec = (_degrees(table, name) for name in ("ra", "dec"))
-        known = next((tables.text(table[name]) for name in IDS if name in table.colnames), None)
+        known = next((tables.text(table[name]) for name in (*tables.IDS, *tables.FILE) if name in table.colnames), None)
         files = next((tables.text(table[name]) for name in tables.FILE if name in table.colnames), None)
     if not len(table):
         raise BadInput(f"{path} has no rows: give a table of sources")
@@ -238,7 +237,7 @@ def partition(plan: Path, number: int, path: Path) -> None:
             raise BadInput(f"a worker cannot reach {about['images']}: mount it there")
         columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
         with artifacts.atomic(path) as started:
-            pq.write_table(pa.Table.from_pylist(rows, columns), started)
+            pq.write_table(pa.Table.from_pylist(rows, columns), started, write_page_checksum=True)
     _tell(plan, number, planned.metadata.row_group(number).num_rows)
 
 
@@ -316,7 +315,7 @@ def _run(distributed: Any, scheduler: str | None, plan: Path, files: dict[int, P
         "dashboard_address": None,
         "memory_limit": None,  # of all workers together, which would stop and kill those that keep freed memory
     }
-    local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.ERROR}
+    local |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.CRITICAL}
     known = pq.read_metadata(plan)
     counts = {number: known.row_group(number).num_rows for number in files}
     first = sorted(files, key=lambda number: -counts[number])  # the largest, so that all workers end at the same time
@@ -340,7 +339,8 @@ def _run(distributed: Any, scheduler: str | None, plan: Path, files: dict[int, P
         tasks = client.map(partial(partition, plan.resolve()), first, where, pure=False, key="partition")
         for task in distributed.as_completed(tasks):
             if task.status != "finished":
-                failed.append(first_line(task.exception() or RuntimeError(f"its task was {task.status}")))
+                error = task.exception() or BadInput(f"its task was {task.status}")
+                failed.append(str(error) if isinstance(error, BadInput) else first_line(error))
     return failed
 
 

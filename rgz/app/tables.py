@@ -45,6 +45,7 @@ FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".vot": "votable", ".xml"
 FORMATS |= {".fits": "fits"}
 """Ending of a file name to the format of a table."""
 LINES = ".jsonl", ".json"
+IDS = "id", "name", "source_id", "source_name"
 FILE = "file", "filename", "path"
 PLACES = {"raj2000": "ra", "_raj2000": "ra", "ra_icrs": "ra", "ra_deg": "ra"}  # as catalogues name positions
 PLACES |= {name.replace("ra", "de"): "dec" for name in PLACES} | {"dec_deg": "dec"}
@@ -61,7 +62,7 @@ def ending(path: Path, lines: bool = False) -> str:
     """
     form = "json" if lines and path.suffix.lower() in LINES else FORMATS.get(path.suffix.lower())
     if form is None:
-        raise BadInput(f"{path}: tables are written as {', '.join(FORMATS)}; choose one of these endings")
+        raise BadInput(f"{path}: the name of a table ends in {', '.join(FORMATS)}; choose one of these")
     if form == "parquet" and find_spec("pyarrow") is None:
         raise BadInput(f"{path}: Parquet needs pyarrow: pip install pyarrow, or write .vot or .csv")
     return form
@@ -127,7 +128,10 @@ def catalogue(path: Path, form: str) -> Table:
         with get_xml_iterator(str(path)) as events:
             if any(start and tag == "STREAM" and "href" in found for start, tag, found, _ in events):
                 raise ValueError("its data are in another file, which is not read")
-    options = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins a file with a mark
+    options: dict[str, Any] = {"encoding": "utf-8-sig"} if form.startswith("ascii") else {}  # Excel begins with a mark
+    if form == "ascii.csv":  # where 1E5 and 007 can be names
+        patterns = ["".join(f"[{one}{one.upper()}]" for one in name) for name in (*IDS, *FILE)]
+        options["converters"] = dict.fromkeys(patterns, str)
     table = Table.read(path, format=form, **options)
     table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
     for name, place in PLACES.items():

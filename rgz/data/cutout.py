@@ -143,7 +143,7 @@ def observed(
         notes.append(f"pixels of {pixel:g}″, as given, with east to the left of north")
     else:
         with as_bad_input(f"{name} has celestial coordinates that cannot be used", "correct its header"):
-            widths, _ = _widths(wcs, (pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
+            widths, _ = widths_at(wcs, (pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2)
         own = float(np.sqrt(np.prod(widths)))
         if pixel is not None and abs(pixel / own - 1) > 0.05:
             raise BadInput(f"{name} has pixels of {own:.3g}″ by its header, not of {pixel:g}″: omit --pixel")
@@ -236,7 +236,7 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
     return Observation(name, levels, pixel or FIRST_PIXEL, notes=tuple(notes))
 
 
-def _widths(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
+def widths_at(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
     """Widths of a pixel along x and y in arcsec, as they are at that pixel, and whether its sides are orthogonal."""
     lon, lat = np.radians(wcs.pixel_to_world_values(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5])))
     ends = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])  # unit vectors
@@ -256,7 +256,7 @@ def download_cutout(ra: float, dec: float) -> Cutout:
         from astroquery.image_cutouts.first import First
         from requests import ConnectionError
     except ImportError as error:
-        raise BadInput("positions need astroquery: pip install astroquery, or use a FITS file") from error
+        raise BadInput("positions need astroquery: pip install 'rgz[sky]', or use a FITS file") from error
     sky, name, refused = SkyCoord(ra, dec, unit="deg"), f"{ra:.5f} {dec:+.5f}", []
     First.TIMEOUT = hips2fits.timeout = TIMEOUT
     side = round(8 * REACH / NVSS_PIXEL)
@@ -314,6 +314,8 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     clipped, rms = _clip(image.pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
+        if at is not None and blank[tuple(np.rint(target[::-1]).astype(int))]:
+            raise BadInput(f"{image.name} is blank at {at[0]:.5f} {at[1]:+.5f}: use another image")
         read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
         raise BadInput(_no_source(image.name, fields.fill(image.pixels), rms) + read)
     groups = linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
@@ -344,7 +346,7 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     own = near[np.rint(islands["y"]).astype(int), np.rint(islands["x"]).astype(int)]
     others = len(set(groups) - set(groups[own]))
     if others:
-        notes.append(f"{others} further source{'s' * (others > 1)} in the image; choose one with --at RA DEC")
+        notes.append(f"{others} further source{'s' * (others > 1)} in the image; rgz look --at RA DEC shows one")
     sky = wcs.pixel_to_world(x, y).icrs
     place = (float(sky.ra.deg), float(sky.dec.deg)) if located else (np.nan, np.nan)
     field, given = detect.cut(clipped, x, y), at is not None and (x, y) == target
@@ -379,7 +381,7 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         x, y = (float(v) for v in wcs.world_to_pixel(SkyCoord(*at, unit="deg")))
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             raise BadInput(f"{image.name} does not show {at[0]:.5f} {at[1]:+.5f}: it is outside of the image")
-    widths, orthogonal = _widths(wcs, x, y)  # there: they vary across a wide image
+    widths, orthogonal = widths_at(wcs, x, y)  # there: they vary across a wide image
     if not max(widths) <= COARSEST:  # or NaN
         raise BadInput(
             f"{image.name} has pixels of {max(widths):.3g}″: at most {COARSEST:g}″ show the shape of a galaxy"
@@ -409,9 +411,14 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     """The image, with pixels of ``widths`` (arcsec, x and y), on square pixels of its ``pixel``, north up; its WCS."""
     pixels, pixel = image.pixels, image.pixel
     height, width = pixels.shape
-    shape = tuple(max(16, round(n * w / pixel)) for n, w in zip((height, width), widths[::-1], strict=True))
-    sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
-    new = detect.north_up(shape, pixel, sky.ra.deg, sky.dec.deg)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    sky = wcs.pixel_to_world(x, y).icrs
+    place = pixel, sky.ra.deg, sky.dec.deg
+    beside = wcs.pixel_to_world(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5]))
+    ends = np.array(detect.north_up((1, 1), *place).world_to_pixel(beside))
+    across, down = np.abs(ends[:, ::2] - ends[:, 1::2]) @ (width, height)  # which show all of it, also if it is turned
+    shape = tuple(max(16, round(float(n))) for n in np.round((down, across), NOISELESS))
+    new = detect.north_up(shape, *place)
     x, y = np.round(_places(new, shape, wcs), NOISELESS)
     sigma = np.where(pixel > 1.01 * widths, 0.42 * pixel, 0)  # arcsec
     blank = ~np.isfinite(pixels)
@@ -443,7 +450,7 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
     """The image clipped at 3 rms, without small islands, and the rms; NaN if it had been clipped before."""
     lowest = np.min(pixels, where=~blank, initial=np.inf)
     rest, rms = pixels - lowest, np.nan
-    if (rest == 0).mean() <= CLIPPED:
+    if (rest == 0).sum() <= CLIPPED * (~blank).sum():
         median, rms = fields.noise(fields.fill(pixels))
         rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
         rest = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero

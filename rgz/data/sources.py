@@ -6,6 +6,7 @@ surroundings of a source.
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,14 +21,17 @@ from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from rgz.data import archives, cutout, detect
 from rgz.data.cutout import Cutout, Observation
+from rgz.data.datasets import FIRST_PIXEL
 from rgz.errors import BadInput, as_bad_input
+from rgz.progress import progress
 
 __all__ = ["locate", "opened"]
 
-SEVERAL = 3  # mosaics with the nearest middles, of which one shows a source best
+MOSAIC = re.compile(r"\.fits?(\.(gz|bz2|fz|zip))?$")
 READING = Lock()  # an open mosaic has one place to read from, and a worker may have several threads
 
 
@@ -45,13 +49,13 @@ def locate(
     with as_bad_input(f"{images} cannot be read", "check its permissions"):
         inside = [one for one in sorted(images.iterdir()) if one.is_file()] if images.is_dir() else [images]
     if files is None:
-        wide = [one for one in inside if ".fits" in one.name.lower()]
+        wide = [one for one in inside if MOSAIC.search(one.name.lower())]
         if not wide:
             raise BadInput(f"{images} has no FITS mosaics: name their folder, or give the catalogue a column file")
-        return "mosaic", {"file": [str(wide[number]) for number in _best(wide, SkyCoord(ra, dec, unit="deg"))]}
+        return "mosaic", {"file": _best(wide, ra, dec)}
     if tars := [one for one in inside if one.suffix == ".tar"]:
         members = _members(tars)
-        found = [members.get(name, (name, 0, -1)) for name in files]
+        found = [members.get(os.path.normpath(name), (name, 0, -1)) for name in files]  # tar may write ./ before it
         return "member", dict(zip(("file", "offset", "size"), zip(*found, strict=True), strict=True))
     if not images.is_dir():
         raise BadInput(f"{images} is one image, but the catalogue has a column of files: name their folder")
@@ -62,26 +66,29 @@ def _members(tars: list[Path]) -> dict[str, tuple[str, int, int]]:
     """The archive of each member of uncompressed tar archives, and its place and size there, in bytes."""
     found: dict[str, tuple[str, int, int]] = {}
     for tar in tars:
-        with as_bad_input(f"{tar} is damaged", "make it again"), tarfile.open(tar, "r:") as archive:
+        with (
+            as_bad_input(f"{tar} is damaged or compressed", "make it again, without compression"),
+            tarfile.open(tar, "r:") as archive,
+        ):
             for one in archive:
-                if one.isfile() and found.setdefault(one.name, (str(tar), one.offset_data, one.size))[0] != str(tar):
-                    raise BadInput(f"{tar} and {found[one.name][0]} both have {one.name}: leave one out")
+                name = os.path.normpath(one.name)
+                if one.isfile() and found.setdefault(name, (str(tar), one.offset_data, one.size))[0] != str(tar):
+                    raise BadInput(f"{tar} and {found[name][0]} both have {name}: leave one out")
     return found
 
 
-def _best(mosaics: list[Path], sky: SkyCoord) -> NDArray[np.intp]:
-    """For each of N positions, the mosaic with a near middle from whose edges it is farthest."""
-    frames = [_frame(one) for one in mosaics]
-    middles = SkyCoord([middle for *_, middle in frames], unit="deg")
-    nearest = range(1, 1 + min(SEVERAL, len(mosaics)))
-    near = np.stack([sky.match_to_catalog_sky(middles, nthneighbor=n)[0] for n in nearest])  # (K, N)
-    inside = np.full(near.shape, -np.inf)  # arcsec from the nearest edge
-    for number, (wcs, shape, _) in enumerate(frames):
-        if (of := near == number).any():
-            x, y = wcs.world_to_pixel(sky[of.nonzero()[1]])
-            edge = np.min([x, shape[1] - 1 - x, y, shape[0] - 1 - y], axis=0)
-            inside[of] = np.nan_to_num(edge, nan=-np.inf) * _width(wcs)
-    return np.asarray(np.take_along_axis(near, inside.argmax(0)[None], 0)[0])
+def _best(mosaics: list[Path], ra: NDArray[Any], dec: NDArray[Any]) -> list[str]:
+    """The mosaic in which each of N positions, degrees, is farthest from an edge; empty where none shows it."""
+    sky, farthest, best = SkyCoord(ra, dec, unit="deg"), np.zeros(len(ra)), np.full(len(ra), -1)
+    near = KDTree(sky.cartesian.xyz.value.T)
+    for number, path in enumerate(progress(mosaics, "reading headers", unit="mosaic")):
+        wcs, (height, width), middle, reach = _frame(path)
+        of = np.array(near.query_ball_point(middle, reach), int)
+        x, y = wcs.world_to_pixel(sky[of])
+        inside = (0.5 + np.min([x, width - 1 - x, y, height - 1 - y], axis=0)) * _width(wcs)  # arcsec, or NaN
+        better = of[inside > farthest[of]]
+        best[better], farthest[better] = number, inside[inside > farthest[of]]
+    return [str(mosaics[one]) if one >= 0 else "" for one in best]
 
 
 class _Mapped(mmap):
@@ -108,15 +115,18 @@ def _mosaic(path: Path) -> tuple[archives.Image, WCS, int]:
         return image, image.wcs, length
 
 
-def _frame(path: Path) -> tuple[WCS, tuple[int, int], tuple[float, float]]:
-    """WCS and shape (H, W) of a mosaic, and RA and Dec of its middle, degrees."""
+def _frame(path: Path) -> tuple[WCS, tuple[int, int], NDArray[np.float64], float]:
+    """WCS and shape (H, W) of a mosaic, its middle as a unit vector, and how far from that it reaches, in radians.
+
+    This is 2, the diameter of the sky, if the mosaic is wide or its edges are not on the sky.
+    """
     image, wcs, _ = _mosaic(path)
     height, width = (image.unit.shape[axis] for axis in image.axes)
     with as_bad_input(f"{path} has celestial coordinates that cannot be used", "correct its header, or leave it out"):
-        sky = wcs.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
-        if not np.isfinite([sky.ra.deg, sky.dec.deg]).all():
-            raise ValueError("its middle is outside of the sky")
-        return wcs, (height, width), (float(sky.ra.deg), float(sky.dec.deg))
+        y, x = np.mgrid[:3, :3].reshape(2, -1) * np.array([[height - 1], [width - 1]]) / 2
+        points = wcs.pixel_to_world(x, y).icrs.cartesian.xyz.value.T  # (9, 3)
+    apart = 1.1 * float(np.linalg.norm(points - points[4], axis=1).max())
+    return wcs, (height, width), np.nan_to_num(points[4]), apart if apart < 0.5 else 2.0
 
 
 def _width(wcs: WCS) -> float:
@@ -126,11 +136,15 @@ def _width(wcs: WCS) -> float:
 
 def _section(path: str, at: tuple[float, float]) -> Observation:
     """The surroundings of a position in a mosaic, of which no more is read."""
+    if not path:
+        raise BadInput(f"no mosaic shows {at[0]:.5f} {at[1]:+.5f}: add the one that does, or leave the source out")
+    sky = SkyCoord(*at, unit="deg")
     with READING:
         image, wcs, length = _mosaic(Path(path))
-        pixel = _width(wcs)
-        side = 2 * int(1.5 * max(cutout.REACH, detect.FIELD / 2 * pixel) / pixel + 3)
-        pixels, window = archives.section(path, image, None, length, SkyCoord(*at, unit="deg"), side)
+        widths, _ = cutout.widths_at(wcs, *map(float, wcs.world_to_pixel(sky)))
+        reach = max(cutout.REACH, detect.FIELD / 2 * max(FIRST_PIXEL, float(np.sqrt(widths.prod()))))
+        side = min(cutout.LARGEST, 2 * int(1.5 * reach / widths.min() + 3))
+        pixels, window = archives.section(path, image, None, length, sky, side)
     return cutout.observed(path, pixels, window, image.header, [*image.notes])
 
 

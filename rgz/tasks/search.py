@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
 BATCH, SCORES = 512, 1 << 20  # queries, and products of a query and a row, in one matrix product
+EXACT = 1 << 14  # pairs of a query and a row, compared in double precision at once
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
@@ -211,8 +212,11 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
             least = score[order[place == k - 1]] - rounding
             number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
         if len(rows) > many or last:
-            between = np.subtract(vectors[rows], queries[number], dtype=float)
-            apart = np.einsum("nd,nd->n", between, between)
+            apart = np.empty(len(rows))
+            for begin in range(0, len(rows), EXACT):
+                part = slice(begin, begin + EXACT)
+                between = np.subtract(vectors[rows[part]], queries[number[part]], dtype=float)
+                apart[part] = np.einsum("nd,nd->n", between, between)
             order, place = _ranked(number, apart, rows)
             number, rows, score, apart = (one[order[place < k]] for one in (number, rows, score, apart))
     return rows.reshape(-1, k), apart.reshape(-1, k)

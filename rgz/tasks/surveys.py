@@ -23,7 +23,7 @@ from rgz.tasks.search import SearchIndex
 
 __all__ = ["index", "opened"]
 
-DONE = "hats.properties"  # written last
+DONE, METADATA = "hats.properties", "dataset/_metadata"  # written last
 EXACT = 1_000_000  # codes that are held in memory
 LINKS, ADDING, SEARCHING = 16, 96, 1024  # of each vector of a graph; candidates when it is added, and in a search
 
@@ -34,8 +34,10 @@ def index(folder: Path, where: Any = None) -> SearchIndex:
         from pyarrow.dataset import field
 
         seen = field("status") != "refused"
-        seen = seen if where is None else seen & where
-        count = source.count_rows(filter=seen)
+        if where is not None:
+            seen &= where
+        with as_bad_input("this filter cannot be used", f"use the columns {', '.join(source.schema.names)}"):
+            count = source.count_rows(filter=seen)
         if not count:
             raise BadInput(f"no source of {folder} is left to be searched: use another filter")
         large = count > EXACT
@@ -63,10 +65,16 @@ def opened(folder: Path) -> Iterator[Any]:
     """
     if not (folder / DONE).is_file():
         raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or run that again")
-    with as_bad_input(f"{folder} cannot be read as a survey", "install rgz[survey], or make the survey again"):
-        from pyarrow import dataset
+    advice = "install rgz[survey], or remove the file that is damaged and run the same rgz survey again"
+    with as_bad_input(f"{folder} cannot be read as a survey", advice):
+        from pyarrow import dataset, parquet
 
-        yield dataset.dataset(folder / "dataset", format="parquet")
+        checked = dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+        form = dataset.ParquetFileFormat(default_fragment_scan_options=checked)
+        found, whole = dataset.dataset(folder / "dataset", format=form), parquet.read_metadata(folder / METADATA)
+        if (count := found.count_rows()) != whole.num_rows:
+            raise BadInput(f"{folder} has {count} of its {whole.num_rows} rows: run the same rgz survey again")
+        yield found
 
 
 def _mapped(codes: Any, space: Metric) -> NDArray[np.float32]:
