@@ -2,7 +2,7 @@
 
 In addition to convolutions, a VDVAE has GELUs, casts, noise, two densities, the optimizer and the average of the
 weights. For each preset this script records every convolution of one step of ``train.fit`` or one batch of
-``embed.full_codes``, and times these alone: the same shapes, precision and memory layout, with gradients where they
+``latent.full_codes``, and times these alone: the same shapes, precision and memory layout, with gradients where they
 were computed. A 1×1 convolution may also be a matrix product; the faster of the two counts. This gives the upper limit.
 Network and convolutions are timed alternately, so that a slowdown of the machine affects both. Their ratio is the
 median over the repetitions, ± half the interquartile range. Each measurement runs in its own process, whose largest
@@ -34,10 +34,9 @@ from ceiling import alone, now, record, seconds
 from torch import nn
 
 from rgz import artifacts
-from rgz.features import embed
 from rgz.models import train
 from rgz.models.vdvae import PRESETS, VDVAE
-from studies import simulate
+from studies import latent, simulate
 
 BATCH = {"tiny": 64, "deep": 64}  # images of a step, for a machine of 16 GB
 TURNS = 5  # at least
@@ -110,7 +109,7 @@ def measure(name: str, kind: str, batch: int, device: str, budget: float) -> dic
         model.eval().requires_grad_(False)
         with bars:
             for _ in passes:
-                embed.full_codes(model, pixels) if device == "cpu" else model.encode(images.to(device))
+                latent.full_codes(model, pixels) if device == "cpu" else model.encode(images.to(device))
     return result
 
 

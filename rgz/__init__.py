@@ -10,7 +10,7 @@ import os
 
 import lazy_loader
 
-__version__ = "0.19.0"
+__version__ = "0.20.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads would otherwise slow down other processes

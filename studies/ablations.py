@@ -27,7 +27,7 @@ from rgz.models import checkpoint, train
 from rgz.models.vdvae import VDVAE
 from rgz.tasks import generate
 from rgz.transforms.prepare import Recipe, prepare
-from studies import realism, results
+from studies import latent, realism, results
 from studies.generation import COUNT, TRAINING
 from studies.labelled import confident, folds, groups
 from studies.metrics import is_frii
@@ -50,8 +50,8 @@ def probe(weights: Path, note: str, path: Path = TRAINING_SET, dimensions: int =
     seen, held_out = splits(path)
     pixels = torch.from_numpy(prepare(held_out.images, held_out.pixel, recipe)[0][:, None])
     validation = train.describe(model, pixels)
-    _, rates = embed.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coded)
-    latents = embed.rank(rates)[: min(dimensions, rates.shape[1])]
+    _, rates = latent.full_codes(model, prepare(seen.images[:RANKED], seen.pixel, recipe)[0], blocks=model.coded)
+    latents = latent.rank(rates)[: min(dimensions, rates.shape[1])]
     galaxies = datasets.load_dataset("mirabest")
     galaxies = galaxies[usable(galaxies) & confident(galaxies.table) & (galaxies.table["split"] == "train")]
     codes = embed.Encoder(model, recipe, latents).transform(galaxies)

@@ -33,7 +33,7 @@ from rgz.features.metric import Metric, whitened
 from rgz.models import checkpoint
 from rgz.transforms import fields, perturb
 from rgz.transforms.prepare import lengths, prepare
-from studies import labelled, results
+from studies import labelled, latent, results
 
 __all__ = ["CLASSIFIERS", "changes", "encode", "fit_classifiers"]
 
@@ -68,14 +68,14 @@ def encode(weights: Path, seen: Sample, out: Path) -> dict[str, int]:
     sample, and raises :class:`rgz.errors.BadInput` if an archive is missing.
     """
     model, recipe, _ = checkpoint.load(weights)
-    _, rates = embed.full_codes(model, prepare(seen.images, seen.pixel, recipe)[0], blocks=model.coded)
-    encoder = embed.Encoder(model, recipe, embed.rank(rates)[:DIMENSIONS])
+    _, rates = latent.full_codes(model, prepare(seen.images, seen.pixel, recipe)[0], blocks=model.coded)
+    encoder = embed.Encoder(model, recipe, latent.rank(rates)[:DIMENSIONS])
     groups = {name: _encoded(encoder, name) for name in datasets.SAMPLES}
     attributes = artifacts.describe(
         weights_sha256=artifacts.sha256(weights),
         rule=RULE,
         latents=encoder.latents,
-        blocks=embed.blocks_of(model, encoder.latents),
+        blocks=latent.blocks_of(model, encoder.latents),
         rate=rates.mean(axis=0),
     )
     print("encoding other observations", file=sys.stderr)

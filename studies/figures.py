@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from numpy.typing import NDArray
 
+from rgz.data import datasets, fetch
+from rgz.features import codes as codefile
 from rgz.plots import PALETTE
 
 
@@ -75,3 +77,19 @@ def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Ax
 def linked(name: str) -> str:
     """The name of a galaxy as a link to it in the explorer, for the tables of the chapters."""
     return f'<a href="../explorer/index.html#{quote(name)}">{escape(name)}</a>'
+
+
+def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
+
+    These are survey images if they are on this machine, otherwise images decoded from the codes; the second value says
+    which. A row may occur several times.
+    """
+    from rgz.features.embed import Encoder  # torch, which takes a second
+
+    table, code, _ = codefile.read_codes(None, name)
+    encoder = Encoder.from_pretrained()
+    if fetch.locate(datasets.SAMPLES[name][0]) is None:
+        return encoder.decode(code[rows]), "decoded from codes"
+    once, again = np.unique(rows, return_inverse=True)
+    return encoder.prepared(datasets.load_dataset(name).named(table["name"][once]))[again], "survey images"

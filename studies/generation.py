@@ -32,7 +32,7 @@ from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.tasks import generate
 from rgz.transforms import prepare
-from studies import labelled, realism, results
+from studies import labelled, latent, realism, results
 from studies.classifiers import CLASSIFIERS
 from studies.metrics import is_frii
 from studies.reconstruction import flat
@@ -67,9 +67,9 @@ def ways(model: VDVAE, plain: PlainVAE, real: NDArray[Any]) -> Iterator[tuple[st
     yield "plain VAE", decode_with_noise(plain, np.random.default_rng(0).standard_normal((len(real), plain.dimensions)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        latents, _ = embed.full_codes(model, real, drawn=True)
+        latents, _ = latent.full_codes(model, real, drawn=True)
     yield "reconstructions", decode_with_noise(model, latents)
-    latents[:, embed.blocks_of(model, np.arange(model.dimensions)) >= model.coarse] = np.nan
+    latents[:, latent.blocks_of(model, np.arange(model.dimensions)) >= model.coarse] = np.nan
     yield "coarse latents of real galaxies", decode_with_noise(model, latents, temperature=1.0)
 
 

@@ -35,7 +35,6 @@ from rgz.app import explorer
 from rgz.data import cutout, datasets, detect
 from rgz.data.detect import FIELD
 from rgz.errors import BadInput, as_bad_input
-from rgz.features import embed
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
 from rgz.tasks import inspect, search
@@ -44,7 +43,7 @@ from rgz.tasks.generate import generate
 from rgz.tasks.search import SearchIndex
 from rgz.transforms import fields
 from rgz.transforms.prepare import FRAMES
-from studies import results, simulate
+from studies import figures, results, simulate
 
 SOURCE = Path(__file__).resolve().parents[1] / "book" / "look"  # hand-written files of the page
 LARGEST, LARGEST_MAP = 25_000_000, 3_000_000  # bytes, for all that the page and the explorer load
@@ -240,7 +239,7 @@ def galaxies() -> tuple[dict[str, Any], NDArray[Any]]:
     if list(places["name"]) != list(index.table["name"]):
         raise BadInput("the map and the codes contain different galaxies: make the map again with rgz study map")
     counts = {name: int((index.table["sample"] == name).sum()) for name in datasets.SAMPLES}
-    parts = [embed.pictures(name, np.arange(count)) for name, count in counts.items()]
+    parts = [figures.pictures(name, np.arange(count)) for name, count in counts.items()]
     shown = " and ".join(dict.fromkeys(what for _, what in parts))
     table = index.table["name", "sample", "label", "ra", "dec"]
     for name in places.columns.drop("name"):

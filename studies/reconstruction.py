@@ -29,7 +29,7 @@ from rgz.models import checkpoint, train
 from rgz.models.vdvae import VDVAE
 from rgz.progress import progress
 from rgz.transforms import prepare
-from studies import results
+from studies import latent, results
 from studies.results import Row, tidy
 from studies.vae import PlainVAE
 
@@ -141,7 +141,7 @@ def _numbers(
     model: VDVAE, plain: PlainVAE, latents: NDArray[np.intp], seen: NDArray[Any], truth: NDArray[Any]
 ) -> dict[tuple[str, int], NDArray[Any]]:
     """Images (N, H, W) reconstructed from codes of images ``truth`` (N, H, W), by method and length of the code."""
-    means = embed.full_codes(model, truth, blocks=model.coded)[0][:, latents]
+    means = latent.full_codes(model, truth, blocks=model.coded)[0][:, latents]
     lengths = [k for k in LENGTHS if k < len(latents)] + [len(latents)]
     made = {("VDVAE", k): embed.decode(model, means[:, :k], latents[:k]) for k in lengths}
     most = min(max(lengths), len(seen) - 1)

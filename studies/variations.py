@@ -10,6 +10,7 @@ from rgz.errors import BadInput
 from rgz.features import embed
 from rgz.models.vdvae import VDVAE
 from rgz.tasks.generate import BATCH, full_peak
+from studies import latent
 
 
 def resample_fine_latents(
@@ -20,8 +21,8 @@ def resample_fine_latents(
     """
     if not 0 <= blocks <= len(model.levels):
         raise BadInput(f"this model has {len(model.levels)} stochastic blocks; {blocks} of them cannot be kept")
-    means, _ = embed.full_codes(model, pixels)
-    means[:, embed.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
+    means, _ = latent.full_codes(model, pixels)
+    means[:, latent.blocks_of(model, np.arange(model.dimensions)) >= blocks] = np.nan
     parts = torch.split(torch.from_numpy(means), BATCH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -31,6 +32,6 @@ def resample_fine_latents(
 
 def interpolate(model: VDVAE, first: NDArray[Any], second: NDArray[Any], steps: int = 9) -> NDArray[np.uint8]:
     """Images (steps, H, W) from one prepared image (H, W) to another, on the straight line between their codes."""
-    ends, _ = embed.full_codes(model, np.stack([first, second]))
+    ends, _ = latent.full_codes(model, np.stack([first, second]))
     share = np.linspace(0, 1, steps)[:, None]
     return full_peak(embed.decode(model, (1 - share) * ends[0] + share * ends[1], np.arange(model.dimensions)))

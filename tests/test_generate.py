@@ -14,7 +14,7 @@ from rgz.features import embed
 from rgz.models import checkpoint
 from rgz.tasks import generate
 from rgz.transforms import prepare
-from studies import variations
+from studies import latent, variations
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_with_all_blocks_kept_a_variation_is_the_reconstruction(stirred, three):
 
 
 def test_variations_keep_the_coarse_latents(stirred, three):
-    code, _ = embed.full_codes(stirred, three)
+    code, _ = latent.full_codes(stirred, three)
     received = drawn(stirred)
     one, another = variations.resample_fine_latents(stirred, three, 1, times=2)
     assert (one != another).any((1, 2)).all()

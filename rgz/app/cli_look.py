@@ -66,8 +66,8 @@ def look(
 
     Pixels may be up to 20″ wide. Without a file, an image of the position is downloaded from FIRST or NVSS. Results are
     given as they come; files that cannot be used are listed, with the reason. A table (CSV, ECSV, VOTable, FITS,
-    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file. With
-    --output, the same command resumes an interrupted run.
+    Parquet) has the columns ra and dec of the host galaxies and, if the images are not to be downloaded, file, relative
+    to the folder of the table. With --output, the same command resumes an interrupted run.
 
     Examples: rgz look galaxy.fits --plot galaxy.png;  rgz look --at 187.70593 12.39112;  rgz look folder --json;
     rgz look sources.csv --output results.vot

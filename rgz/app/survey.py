@@ -62,10 +62,10 @@ def survey(
     """Encode and classify all sources of a catalogue into a Parquet dataset that LSDB opens.
 
     The catalogue is CSV, ECSV, VOTable, FITS or Parquet, with one row per galaxy, not per component. With a column
-    file, images are cut-outs in the folder, or members of uncompressed tar files there; without, FITS mosaics in the
-    folder itself, of which only the surroundings of each source are read. The same command resumes a run that was
-    interrupted. Workers of a cluster have one thread, and see the same folders. A worker that has a GPU runs the
-    network on it.
+    file, images are cut-outs, named relative to the folder of images, or members of uncompressed tar files there;
+    without, FITS mosaics in the folder itself, of which only the surroundings of each source are read. The same command
+    resumes a run that was interrupted. Workers of a cluster have one thread, and see the same folders. A worker that
+    has a GPU runs the network on it.
 
     Examples: rgz survey sources.csv --images cutouts --out survey;
     rgz survey dr2.fits --images mosaics --out survey --scheduler tcp://10.0.0.1:8786

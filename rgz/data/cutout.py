@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
@@ -100,8 +99,7 @@ def open_cutout(
 
 def read_cutout(data: Path | bytes, name: str, at: Sky = None, *choice: Any) -> Cutout:
     """Like :func:`open_cutout`, for a path or content of a file; ``choice`` is ``pixel``, ``hdu`` and ``plane``."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of headers that do not follow the standard
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):  # of headers that break the standard
         return centre(read_image(data, name, at, *choice), at)
 
 
@@ -455,7 +453,7 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
         rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
         rest = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
     elif (_edge(rest) > 0).mean() > NOISY:
-        _, _, half = sigma_clipped_stats(np.concatenate([rest[rest > 0], -rest[rest > 0]]))
+        _, half = fields.noise(np.concatenate([rest[rest > 0], -rest[rest > 0]]).astype(float))
         rest = np.where(rest >= 3 * half, rest, 0)
         notes.append("the darker half of the sky is black: what is left of the noise was clipped")
     else:

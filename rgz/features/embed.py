@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rgz import artifacts
-from rgz.data import datasets, fetch
 from rgz.data.sample import Sample, usable
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
@@ -125,10 +124,10 @@ class Encoder(nn.Module):
             raise BadInput(f"{lost} images have too large values: divide them by a constant, such as their peak")
         return np.asarray(codes)
 
-    def prepared(self, sample: "Sample | Cutout", centred: bool = False) -> NDArray[np.uint8]:
-        """Prepared images (N, H, W) around the middle of each field, or around the centroid of the emission."""
+    def prepared(self, sample: "Sample | Cutout") -> NDArray[np.uint8]:
+        """Prepared images (N, H, W) around the middle of each field."""
         images, pixel = self._fields(sample)
-        return np.asarray(prepare(images, pixel, self.recipe, (centred,))[0])
+        return np.asarray(prepare(images, pixel, self.recipe)[0])
 
     def reconstruct(self, sample: "Sample | Cutout") -> NDArray[np.float32]:
         """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents, coarse and fine."""
@@ -158,32 +157,10 @@ class Encoder(nn.Module):
         return np.asarray(sample.pixels[None], np.float32), sample.pixel
 
 
-def full_codes(model: Any, pixels: NDArray[Any], **options: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Posterior means and rates (nats) of all latents, each (N, dimensions), of prepared images (N, H, W).
-
-    ``options`` are passed to the model's ``encode``.
-    """
-    parts = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), BATCH)
-    encoded = [model.encode(part, **options) for part in progress(parts, desc="encoding", unit="batch")]
-    means, rates = (torch.cat(column).numpy() for column in zip(*encoded, strict=True))
-    return means, rates
-
-
 def reconstruct(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Images (N, H, W), 0 … 255, decoded from the posterior means of all latents of prepared images (N, H, W)."""
     parts = torch.split(torch.from_numpy(np.ascontiguousarray(pixels[:, None])), BATCH)
     return torch.cat([model.reconstruct(part) for part in parts])[:, 0].numpy()
-
-
-def rank(rates: NDArray[Any]) -> NDArray[np.intp]:
-    """Latents from the highest to the lowest mean rate over images, (D,), of rates (N, D)."""
-    return np.argsort(-rates.mean(axis=0), kind="stable")
-
-
-def blocks_of(model: VDVAE, latents: NDArray[Any]) -> NDArray[np.intp]:
-    """Index, from 0, of the stochastic block of each of some latents (D,); (D,)."""
-    sizes = [model.config.channels * r * r for r in model.levels]
-    return np.asarray(np.repeat(np.arange(len(sizes)), sizes)[latents])
 
 
 def decode(model: Any, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.float32]:
@@ -193,17 +170,3 @@ def decode(model: Any, code: NDArray[Any], latents: NDArray[Any]) -> NDArray[np.
     full = torch.full((len(code), model.dimensions), torch.nan)
     full[:, latents] = torch.from_numpy(np.asarray(code, dtype=np.float32))
     return torch.cat([model.decode(part) for part in torch.split(full, BATCH)])[:, 0].numpy()
-
-
-def pictures(name: str, rows: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    """Prepared images (N, H, W) of rows of a sample in the codes file, and what they are.
-
-    These are survey images if they are on this machine, otherwise images decoded from the codes; the second value says
-    which. A row may occur several times.
-    """
-    table, code, _ = codefile.read_codes(None, name)
-    encoder = Encoder.from_pretrained()
-    if fetch.locate(datasets.SAMPLES[name][0]) is None:
-        return encoder.decode(code[rows]), "decoded from codes"
-    once, again = np.unique(rows, return_inverse=True)
-    return encoder.prepared(datasets.load_dataset(name).named(table["name"][once]))[again], "survey images"

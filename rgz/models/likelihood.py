@@ -84,11 +84,3 @@ def mixture_sample(parameters: Tensor) -> Tensor:
     """Grey levels (N, 1, H, W), uint8, drawn from the pixel mixture (N, 3K, H, W), each pixel on its own."""
     share = torch.rand_like(parameters[:, :1]).clamp(1e-6, 1 - 1e-6)  # below 1, which no level may reach after rounding
     return mixture_quantile(parameters, share)
-
-
-def truncated_noise(like: Tensor, truncation: float = math.inf) -> Tensor:
-    """Standard Gaussian noise with the shape of ``like``, truncated at ``truncation`` standard deviations."""
-    lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
-    uniform = torch.rand_like(like).clamp(1e-7, 1 - 1e-7)
-    noise: Tensor = torch.special.ndtri(lowest + (1 - 2 * lowest) * uniform)
-    return noise

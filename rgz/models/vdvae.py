@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit, truncated_noise
+from rgz.models.likelihood import gaussian_kl, mixture_log_prob, mixture_mean, mixture_sample, to_unit
 
 __all__ = ["PRESETS", "VDVAE", "Config"]
 
@@ -141,7 +141,8 @@ class Stochastic(nn.Module):
 
     def sample(self, mean: Tensor, log_std: Tensor, temperature: float, truncation: float) -> Tensor:
         """Latents (N, z, r, r) from a prior of this mean and log-std, with its noise scaled and truncated."""
-        noise = truncated_noise(mean, truncation)
+        lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
+        noise = torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(mean).clamp(1e-7, 1 - 1e-7))
         if self.resolution <= CODED:
             noise = (noise.flatten(1) @ self.factor.T).view_as(noise)
         return mean + temperature * log_std.exp() * noise

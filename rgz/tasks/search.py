@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rgz import artifacts
 from rgz.data import datasets
-from rgz.data.sample import SAME_SOURCE, disputed
+from rgz.data.sample import COLUMNS, SAME_SOURCE, disputed
 from rgz.errors import BadInput
 from rgz.features import codes as codefile
 from rgz.features.metric import Metric
@@ -39,7 +39,6 @@ BATCH, SCORES = 512, 1 << 20  # queries, and products of a query and a row, in o
 EXACT = 1 << 14  # pairs of a query and a row, compared in double precision at once
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
-COLUMNS = ("name", "ra", "dec", "label", "split", "confident")
 LISTED = ("name", "sample", "ra", "dec", "dissimilarity", "label", "disputed", "same", "link")
 
 
