@@ -486,7 +486,7 @@ def test_a_turned_image_gives_the_same(size, tmp_path):
     ("projection", "ra", "dec"),
     [("TAN", 150, 20), ("SIN", 30, 52), ("ZEA", 10, -60), ("CAR", 179.99, 0), ("AIT", 180, 10), ("HPX", 45, 41.81)],
 )
-def test_pixels_are_found_as_if_each_were_computed(projection, ra, dec):
+def test_pixels_are_found_as_if_each_were_computed(projection, ra, dec, monkeypatch):
     """In the middle of a projection, far from it, and where it is cut at RA 180 or is not smooth."""
     old, shape = WCS(naxis=2), (337, 290)
     old.wcs.ctype, old.wcs.cdelt = (f"RA---{projection}", f"DEC--{projection}"), (-1.5 / 3600, 1.5 / 3600)
@@ -494,7 +494,39 @@ def test_pixels_are_found_as_if_each_were_computed(projection, ra, dec):
     new = detect.north_up(shape, 1.8, ra, dec)
     exact = old.world_to_pixel(new.pixel_to_world(*np.indices(shape, float)[::-1]))
     assert np.isfinite(exact).all()
+    sizes, plain = [], WCS.pixel_to_world
+    monkeypatch.setattr(WCS, "pixel_to_world", lambda self, x, y: sizes.append(np.size(x)) or plain(self, x, y))
     np.testing.assert_allclose(cutout._places(new, shape, old), exact, rtol=0, atol=1e-6)
+    assert (sum(sizes) < 200) == (projection in ("TAN", "SIN", "ZEA"))
+
+
+def test_a_clipped_image_may_be_turned(source, tmp_path):
+    """Most of what is left of the sky in a turned image is blank, but not at the lowest value."""
+    wcs, turned = wcs_of((300, 300), 0.9), wcs_of((300, 300), 0.9, turn=45.0)
+    clipped = fields.despeckle(fields.clip(source))
+    one, other = (
+        cutout.open_cutout(fits_file(tmp_path / f"{n}.fits", clipped, w)) for n, w in enumerate((wcs, turned))
+    )
+    assert noted(one, "clipped before")
+    assert one.notes == other.notes
+    assert other.pixels.max() == pytest.approx(one.pixels.max(), rel=0.05)
+
+
+@pytest.mark.parametrize(("x", "width"), [(599.4, 1.2), (-0.4, 1.2), (299.5, 1.8)])
+def test_a_position_on_blank_pixels_is_said_to_be_blank(tmp_path, x, width):
+    """Also at the very edge of the image."""
+    pixels = np.random.default_rng(0).normal(size=(300, 300 if width == 1.8 else 600))
+    pixels[:, :60] = pixels[:, -60:] = np.nan
+    wcs = wcs_of(pixels.shape, width)
+    at = tuple(map(float, wcs.pixel_to_world_values(x, 150)))
+    with pytest.raises(BadInput, match="is blank at"):
+        cutout.open_cutout(fits_file(tmp_path / "a.fits", pixels, wcs), at)
+
+
+def test_a_turned_image_of_narrow_pixels_is_not_made_too_large(tmp_path):
+    wcs = wcs_of((1000, 1000), 0.05, turn=45.0, stretch=360.0)
+    with pytest.raises(BadInput, match="too wide to be turned"):
+        cutout.open_cutout(fits_file(tmp_path / "a.fits", np.zeros((1000, 1000)), wcs))
 
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"

@@ -59,6 +59,15 @@ def command(folder, out, *options):
     return [sys.executable, "-m", "rgz", *map(str, words)]  # to be run in the folder
 
 
+def flipped(path):
+    """The content of a Parquet file, with one bit of the codes changed."""
+    names = pq.read_schema(path).names
+    where = pq.read_metadata(path).row_group(0).column(names.index("code"))
+    content = bytearray(path.read_bytes())
+    content[(where.dictionary_page_offset or where.data_page_offset) + where.total_compressed_size // 2] ^= 1
+    return content
+
+
 def table(out):
     return pq.read_table(out / "dataset").to_pandas().sort_values("id", ignore_index=True)
 
@@ -281,10 +290,7 @@ def test_cutouts_tar_files_and_mosaics_give_the_same(sky, tmp_path, monkeypatch)
         assert told[-2:] == [(str(plan), (0, 0)), (str(plan), (0, 3))]  # for the progress bar
         assert (found[folder]["status"] != "refused").all(), found[folder]["notes"].tolist()
     (path,) = (tmp_path / "of-tars" / "dataset").glob("*.parquet")
-    where = pq.read_metadata(path).row_group(0).column(pq.read_metadata(path).num_columns - 1)
-    content = bytearray(path.read_bytes())
-    content[(where.dictionary_page_offset or where.data_page_offset) + where.total_compressed_size // 2] ^= 1
-    path.write_bytes(content)
+    path.write_bytes(flipped(path))
     with pytest.raises(OSError, match="CRC"):  # and no wrong code
         pq.read_table(path, page_checksum_verification=True)
     codes = {folder: np.stack(one["code"]) for folder, one in found.items()}
@@ -342,6 +348,9 @@ def test_a_survey_without_any_image_or_with_a_damaged_file_ends_with_an_error(tm
     assert done.returncode == 1
     assert "absent.fits cannot be read" in done.stderr
     assert "none of these 1 sources can be used" in done.stderr
+    (tmp_path / "out" / surveys.METADATA).unlink()  # is written again
+    done = subprocess.run(command(tmp_path, tmp_path / "out"), **options)
+    assert "none of these 1 sources can be used" in done.stderr
     (written,) = (tmp_path / "out").rglob("Npix=*.parquet")
     written.write_bytes(b"PAR1")
     (tmp_path / "out" / surveys.DONE).unlink()
@@ -390,7 +399,8 @@ def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, mon
     (tmp_path / "dataset").mkdir()
     whole = pa.table(columns)
     for number, part in enumerate((pc.field("class") == "FRII", pc.field("class") != "FRII")):
-        pq.write_table(whole.filter(part), tmp_path / "dataset" / f"Npix={number}.parquet")
+        path = tmp_path / "dataset" / f"Npix={number}.parquet"
+        pq.write_table(whole.filter(part), path, write_page_checksum=True)
     write_parquet_metadata(tmp_path)
     (tmp_path / "hats.properties").touch()
     exact = SearchIndex.from_survey(tmp_path)
@@ -415,6 +425,14 @@ def test_above_the_limit_a_graph_finds_what_the_exact_search_finds(tmp_path, mon
         SearchIndex.from_survey(tmp_path, pc.field("class") == "spiral")
     with pytest.raises(BadInput, match=r"filter cannot be used .*use the columns ra, dec, id, class"):
         SearchIndex.from_survey(tmp_path, pc.field("kind") == "FRI")
+    content = path.read_bytes()
+    path.write_bytes(flipped(path))
+    with pytest.raises(BadInput, match=r"Npix=1.parquet is damaged .*: remove it, and run the same"):
+        SearchIndex.from_survey(tmp_path)
+    path.write_bytes(content[:-100])
+    with pytest.raises(BadInput, match=r"Npix=1.parquet is damaged .*: remove it, and run the same"):
+        SearchIndex.from_survey(tmp_path, pc.field("class") == "FRI")
+    path.write_bytes(content)
     (tmp_path / "dataset" / "Npix=0.parquet").unlink()
     with pytest.raises(BadInput, match="of its 1256 rows: run the same"):
         SearchIndex.from_survey(tmp_path)

@@ -1,7 +1,7 @@
 // From an image to a clipped field with its source in the middle, step by step as rgz.data.cutout does it.
-import { position } from "./fits.mjs";
+import { localMatrix, position } from "./fits.mjs";
 import { C, Refused } from "./library.mjs";
-import { clippedStatistics, edge, greatest, islands, kept, least, linked, median, resampled, rounded } from "./pixels.mjs";
+import { beside, clippedStatistics, greatest, islands, kept, least, linked, median, resampled, rounded } from "./pixels.mjs";
 
 /** The image with square pixels not finer than those of FIRST, and their width; `given` is for files that have none. */
 function squarePixels(image, given, notes) {
@@ -10,7 +10,7 @@ function squarePixels(image, given, notes) {
   if (sky?.unscaled && !given) throw new Refused(`${name} gives no width of its pixels (CDELT): give it in arcsec (1.8 for FIRST)`);
   let matrix = [[-given, 0], [0, given]];
   if (sky && !sky.unscaled) {
-    matrix = sky.matrix;
+    matrix = localMatrix(sky, (width - 1) / 2, (height - 1) / 2);
     const own = Math.sqrt(Math.hypot(matrix[0][0], matrix[1][0]) * Math.hypot(matrix[0][1], matrix[1][1]));
     if (given && Math.abs(given / own - 1) > 0.05) {
       throw new Refused(`${name} has pixels of ${own.toPrecision(3)}″ by its header, not of ${given}″: leave the pixel width empty`);
@@ -29,6 +29,9 @@ function squarePixels(image, given, notes) {
   const square = widths.every((w) => Math.abs(w - pixel) <= 1e-8 + 0.01 * pixel);
   const middle = position(sky?.unscaled ? null : sky, (width - 1) / 2, (height - 1) / 2);
   if (square && orthogonal) return { ...image, pixel };
+  if ((Math.abs(a) * width + Math.abs(b) * height) * (Math.abs(c) * width + Math.abs(d) * height) > (2 * C.LARGEST * pixel) ** 2) {
+    throw new Refused(`${name} is too wide to be turned with north up: cut the galaxy out of it first`);
+  }
   notes.push(`pixels of ${widths[0].toFixed(2)}″ × ${widths[1].toFixed(2)}″ were resampled to ${pixel.toFixed(2)}″`);
   const made = resampled(image, matrix, widths, pixel);
   const centre = [(made.width - 1) / 2, (made.height - 1) / 2];
@@ -47,7 +50,7 @@ function clipped({ pixels, width, height }, notes) {
   const exact = pixels instanceof Float32Array ? Math.fround : Number; // Python computes in the file's precision
   const finite = kept(pixels, Number.isFinite), lowest = least(finite);
   if (kept(pixels, (v) => v === lowest).length > C.CLIPPED * finite.length) {
-    const rest = pixels.map((v) => v - lowest), border = edge(pixels, width, height);
+    const rest = pixels.map((v) => v - lowest), border = beside(pixels, width, height);
     if (border.filter((v) => v > lowest).length > C.NOISY * border.length) { // only the darker half of the sky was cut off
       const above = rest.filter((v) => v > 0), [, rms] = clippedStatistics([...above, ...above.map((v) => -v)]);
       notes.push("the darker half of the sky is black: what is left of the noise was clipped");
@@ -169,9 +172,9 @@ function cut(pixels, width, height, x, y) {
 }
 
 function noSource({ name, pixels }, rms) {
-  const filled = pixels.map((v) => (Number.isFinite(v) ? v : 0)), peak = greatest(filled);
-  if (peak === least(filled)) return `${name} is blank: every pixel has the same value, or none; use an image with a source`;
+  const shown = kept(pixels, Number.isFinite), peak = greatest(shown);
+  if (!shown.length || peak === least(shown)) return `${name} is blank: every pixel has the same value, or none; use an image with a source`;
   if (Number.isNaN(rms)) return `${name} shows nothing larger than a few pixels: use an image with a source`;
-  const times = rms > 0 ? ((peak - median(filled)) / rms).toFixed(1) : "0.0";
+  const times = rms > 0 ? ((peak - median(shown)) / rms).toFixed(1) : "0.0";
   return `${name} has no source above ${C.PEAK} times its rms noise, of at least ${C.SMALLEST_ISLAND} pixels: its brightest pixel is at ${times} times the rms noise, use another image`;
 }

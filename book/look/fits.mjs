@@ -131,6 +131,17 @@ export function readFits(bytes, name) {
   return { name, pixels: clean, width, height, sky: sky(keys), beam, notes };
 }
 
+/** The matrix (arcsec east and north for a pixel along x and y) as it is at a pixel, or that of the header. */
+export function localMatrix(coordinates, x, y) {
+  const places = [[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]].map(([u, v]) => position(coordinates, x + u, y + v));
+  if (!places.every(Boolean)) return coordinates.matrix;
+  const radian = Math.PI / 180, [ra, dec] = places[0].map((v) => v * radian);
+  const ends = places.slice(1).map(([a, d]) => [Math.cos(d * radian) * Math.cos(a * radian), Math.cos(d * radian) * Math.sin(a * radian), Math.sin(d * radian)]);
+  const east = [-Math.sin(ra), Math.cos(ra), 0], north = [-Math.sin(dec) * Math.cos(ra), -Math.sin(dec) * Math.sin(ra), Math.cos(dec)];
+  const along = (axis, one, other) => (3600 / radian) * axis.reduce((sum, v, i) => sum + v * (one[i] - other[i]), 0);
+  return [east, north].map((axis) => [along(axis, ends[0], ends[1]), along(axis, ends[2], ends[3])]);
+}
+
 /** RA and Dec in degrees of a pixel (from 0), for the projections TAN and SIN; else null. */
 export function position(coordinates, x, y) {
   if (!coordinates || !["TAN", "SIN"].includes(coordinates.projection)) return null;

@@ -46,6 +46,15 @@ export const rounded = (v) => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) :
 /** Without rounding errors of coordinates: what lies on the last pixel is not beyond it. */
 const noiseless = (v) => Math.round(v * 1e6) / 1e6;
 
+/** Values that are not blank beside the edges or beside blank pixels. */
+export function beside(pixels, width, height) {
+  const isBlank = (x, y) => x < 0 || y < 0 || x >= width || y >= height || !Number.isFinite(pixels[y * width + x]);
+  return pixels.filter((v, i) => {
+    const x = i % width, y = Math.floor(i / width);
+    return Number.isFinite(v) && [-1, 0, 1].some((b) => [-1, 0, 1].some((a) => isBlank(x + a, y + b)));
+  });
+}
+
 /** Values along the four edges. */
 export function edge(pixels, width, height) {
   const last = (height - 1) * width, values = [...pixels.subarray(0, width), ...pixels.subarray(last, last + width)];

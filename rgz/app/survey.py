@@ -39,8 +39,8 @@ TOLD = 5  # refused sources, whose reasons are printed
 HEAP = {"MALLOC_ARENA_MAX": 1, "MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}
 WORKER = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()}
 WORKER |= {"distributed.worker.profile.enabled": False}
-"""Workers keep freed memory, in bytes: to hand it back each time, as by Dask's own settings, makes them slower. They do
-not profile themselves, because the profile grows, to hundreds of megabytes in a quarter of an hour."""
+"""Workers keep up to so many bytes of freed memory: returning it each time, as with Dask's own settings, makes them
+slower. They do not profile themselves, because the profile grows to hundreds of megabytes in a quarter of an hour."""
 ROOM = 2**30  # bytes of a GPU that the network of a worker needs
 WAIT = 60  # seconds, for a worker of a scheduler
 MEASURED = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
@@ -83,7 +83,7 @@ def survey(
         number: Path(str(paths.pixel_catalog_file(out, HealpixPixel(*one)))) for number, one in enumerate(partitions)
     }
     missing = {number: file for number, file in files.items() if not file.exists()}
-    if missing or not (out / surveys.DONE).is_file():
+    if missing or not all((out / one).is_file() for one in (surveys.METADATA, surveys.DONE)):
         (out / surveys.DONE).unlink(missing_ok=True)
         if failed := _run(distributed, scheduler, plan, missing):
             raise BadInput(f"{len(failed)} of {len(files)} partitions failed ({failed[0]}): run the same command again")
@@ -125,7 +125,7 @@ def _plan(catalogue: Path, images: Path, out: Path, hosts: bool, rows: int) -> t
         raise BadInput(f"{out} has other files: choose a folder that is new or empty")
     ids, ra, dec, files = _catalogue(catalogue)
     if repeated := len(ids) - len(set(ids)):
-        typer.echo(f"{catalogue}: {repeated} of {len(ids)} identifiers occur more than once", err=True)
+        typer.echo(f"{catalogue}: {repeated} of {len(ids)} sources have the identifier of an earlier one", err=True)
     typer.echo(f"planning a survey of {len(ids):,} sources", err=True)
     way, columns = sources.locate(images, files, ra, dec)
     index = compute_spatial_index(ra, dec)

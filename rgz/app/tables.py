@@ -29,6 +29,7 @@ except ImportError:  # on Windows, where two processes that write one file are n
 __all__ = [
     "FILE",
     "FORMATS",
+    "IDS",
     "Item",
     "catalogue",
     "coded",

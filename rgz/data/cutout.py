@@ -40,7 +40,7 @@ COARSEST = 20.0  # arcsec, width of a pixel
 NARROWEST = 16  # pixels, of the image and of FIRST along a side of it
 SENTINEL = 1e20  # brightness; what exceeds it stands for blank
 CENTRED = 20.0  # arcsec; in 19 of 20 images of MiraBest the centroid of the emission is nearer to the middle
-NOISY = 0.2  # more pixels along the edge above the lowest value are noise
+NOISY = 0.2  # more pixels beside an edge or blank ones above the lowest value are noise
 NOISY_MARGIN = 0.4  # the same, along the box around all that is not a margin
 CLIPPED = 0.5  # an image with more than this share of pixels at the lowest value has been clipped already
 BLANK = 0.5  # largest share of blank pixels around a source that may reach them
@@ -48,7 +48,7 @@ FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
-GRID = 64  # pixels, between points whose celestial coordinates are computed
+GRID = 64  # pixels, between points of which celestial coordinates are interpolated
 NOISELESS = 6  # decimals of a pixel that celestial coordinates give; what follows is rounding error
 
 Sky = tuple[float, float] | None  # RA and Dec, degrees
@@ -312,10 +312,11 @@ def centre(image: Observation, at: Sky = None) -> Cutout:
     clipped, rms = _clip(image.pixels, blank, notes)
     islands, labels = detect.islands(clipped, rms)
     if not len(islands):
-        if at is not None and blank[tuple(np.rint(target[::-1]).astype(int))]:
+        nearest = np.clip(np.rint(target[::-1]).astype(int), 0, np.array(blank.shape) - 1)
+        if at is not None and blank[tuple(nearest)]:
             raise BadInput(f"{image.name} is blank at {at[0]:.5f} {at[1]:+.5f}: use another image")
         read = "".join(f"; {note}" for note in notes if note.startswith("HDU "))  # which may be that of the noise
-        raise BadInput(_no_source(image.name, fields.fill(image.pixels), rms) + read)
+        raise BadInput(_no_source(image.name, image.pixels[~blank], rms) + read)
     groups = linked(np.stack((islands["x"], islands["y"]), 1) * pixel, RADIUS)
     _, group = np.unique(groups, return_inverse=True)
     flux = np.bincount(group, islands["flux"])
@@ -391,7 +392,7 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
         )
     pixel = max(float(np.sqrt(np.prod(widths))), FIRST_PIXEL)
     if at is not None:
-        reach = 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths  # the noise is that of the neighbourhood
+        reach = reached(widths)  # the noise is that of the neighbourhood
         left, bottom = (max(0, round(v - r)) for v, r in zip((x, y), reach, strict=True))
         right, top = (round(v + r) + 1 for v, r in zip((x, y), reach, strict=True))
         pixels, x, y = pixels[bottom:top, left:right], x - left, y - bottom
@@ -405,6 +406,12 @@ def _square_pixels(image: Observation, at: Sky, notes: list[str]) -> tuple[Obser
     return resampled, new, (x, y)
 
 
+def reached(widths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels of ``widths`` arcsec, along x and y, on either side of a position that are used of a larger image."""
+    pixel = max(float(np.sqrt(np.prod(widths))), FIRST_PIXEL)
+    return 1.5 * max(REACH, detect.FIELD / 2 * pixel) / widths
+
+
 def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Observation, WCS]:
     """The image, with pixels of ``widths`` (arcsec, x and y), on square pixels of its ``pixel``, north up; its WCS."""
     pixels, pixel = image.pixels, image.pixel
@@ -415,6 +422,8 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     beside = wcs.pixel_to_world(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5]))
     ends = np.array(detect.north_up((1, 1), *place).world_to_pixel(beside))
     across, down = np.abs(ends[:, ::2] - ends[:, 1::2]) @ (width, height)  # which show all of it, also if it is turned
+    if across * down > 4 * LARGEST**2:  # of narrow pixels, turned
+        raise BadInput(f"{image.name} is too wide to be turned with north up: cut the galaxy out of it first")
     shape = tuple(max(16, round(float(n))) for n in np.round((down, across), NOISELESS))
     new = detect.north_up(shape, *place)
     x, y = np.round(_places(new, shape, wcs), NOISELESS)
@@ -431,15 +440,15 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
 def _places(new: WCS, shape: tuple[int, ...], old: WCS) -> Any:
     """Places x and y (H, W), in pixels of ``old``, of the pixels of ``new``, whose image has a shape (H, W).
 
-    They are computed on a grid, with cubic splines between. All are computed if half of the grid's points do not
-    predict the others, as at a pole or at the edge of a projection.
+    They are computed on a grid, with cubic splines between every second point. All are computed if the other points
+    are not where the splines have them, as at a pole or at the edge of a projection.
     """
     across, down = (np.linspace(0, n - 1, 1 + 2 * max(3, n // GRID)) for n in shape[::-1])
     points = old.world_to_pixel(new.pixel_to_world(*np.meshgrid(across, down)))
     if np.isfinite(points).all():
         splines = [RectBivariateSpline(down[::2], across[::2], one[::2, ::2]) for one in points]
         wrong = [np.abs(spline(down, across) - one).max() for spline, one in zip(splines, points, strict=True)]
-        if max(wrong) < 10.0**-NOISELESS:
+        if max(wrong) < 0.1 * 10.0**-NOISELESS:
             return [spline(*map(np.arange, shape)) for spline in splines]
     return old.world_to_pixel(new.pixel_to_world(*np.indices(shape, float)[::-1]))
 
@@ -452,7 +461,7 @@ def _clip(pixels: NDArray[Any], blank: NDArray[Any], notes: list[str]) -> tuple[
         median, rms = fields.noise(fields.fill(pixels))
         rms = rms or float(np.min(pixels, where=pixels > median, initial=np.inf) - median) / 2  # less than a grey level
         rest = fields.clip(np.where(blank, median, pixels), measured=(median, rms))  # the sky level need not be zero
-    elif (_edge(rest) > 0).mean() > NOISY:
+    elif (rest[ndimage.binary_dilation(blank, np.ones((3, 3)), border_value=1) & ~blank] > 0).mean() > NOISY:
         _, half = fields.noise(np.concatenate([rest[rest > 0], -rest[rest > 0]]).astype(float))
         rest = np.where(rest >= 3 * half, rest, 0)
         notes.append("the darker half of the sky is black: what is left of the noise was clipped")
@@ -503,7 +512,7 @@ def _circle(shape: tuple[int, ...], middle: Pixel, radius: float) -> NDArray[np.
 
 
 def _no_source(name: str, pixels: NDArray[Any], rms: float) -> str:
-    if not np.ptp(pixels):
+    if not pixels.size or not np.ptp(pixels):
         return f"{name} is blank: every pixel has the same value, or none; use an image with a source"
     if np.isnan(rms):
         return f"{name} shows nothing larger than a few pixels: use an image with a source"

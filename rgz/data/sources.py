@@ -23,9 +23,8 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from rgz.data import archives, cutout, detect
+from rgz.data import archives, cutout
 from rgz.data.cutout import Cutout, Observation
-from rgz.data.datasets import FIRST_PIXEL
 from rgz.errors import BadInput, as_bad_input
 from rgz.progress import progress
 
@@ -116,9 +115,9 @@ def _mosaic(path: Path) -> tuple[archives.Image, WCS, int]:
 
 
 def _frame(path: Path) -> tuple[WCS, tuple[int, int], NDArray[np.float64], float]:
-    """WCS and shape (H, W) of a mosaic, its middle as a unit vector, and how far from that it reaches, in radians.
+    """WCS and shape (H, W) of a mosaic, its middle as a unit vector, and how far from that it reaches (chord).
 
-    This is 2, the diameter of the sky, if the mosaic is wide or its edges are not on the sky.
+    This is 2, the diameter of the sphere, if the mosaic is wide or its edges are not on the sky.
     """
     image, wcs, _ = _mosaic(path)
     height, width = (image.unit.shape[axis] for axis in image.axes)
@@ -142,8 +141,9 @@ def _section(path: str, at: tuple[float, float]) -> Observation:
     with READING:
         image, wcs, length = _mosaic(Path(path))
         widths, _ = cutout.widths_at(wcs, *map(float, wcs.world_to_pixel(sky)))
-        reach = max(cutout.REACH, detect.FIELD / 2 * max(FIRST_PIXEL, float(np.sqrt(widths.prod()))))
-        side = min(cutout.LARGEST, 2 * int(1.5 * reach / widths.min() + 3))
+        if not np.isfinite(widths).all():
+            raise BadInput(f"{path} ends at {at[0]:.5f} {at[1]:+.5f}: leave the source out")
+        side = min(cutout.LARGEST, 2 * int(cutout.reached(widths).max() + 3))
         pixels, window = archives.section(path, image, None, length, sky, side)
     return cutout.observed(path, pixels, window, image.header, [*image.notes])
 

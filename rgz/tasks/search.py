@@ -206,7 +206,7 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
         number, rows = np.append(number, few[near]), np.append(rows, row + start)
         score = np.append(score, product[few[near], row])
         last = start + step >= len(vectors)
-        if len(rows) > many or last:
+        if len(rows) > many or last:  # many, until those that are not near enough in single precision are dropped
             order, place = _ranked(number, -score)
             least = score[order[place == k - 1]] - rounding
             number, rows, score = (one[score >= least[number]] for one in (number, rows, score))

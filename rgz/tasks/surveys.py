@@ -23,7 +23,7 @@ from rgz.tasks.search import SearchIndex
 
 __all__ = ["index", "opened"]
 
-DONE, METADATA = "hats.properties", "dataset/_metadata"  # written last
+METADATA, DONE = "dataset/_metadata", "hats.properties"  # written last
 EXACT = 1_000_000  # codes that are held in memory
 LINKS, ADDING, SEARCHING = 16, 96, 1024  # of each vector of a graph; candidates when it is added, and in a search
 
@@ -35,9 +35,10 @@ def index(folder: Path, where: Any = None) -> SearchIndex:
 
         seen = field("status") != "refused"
         if where is not None:
-            seen &= where
-        with as_bad_input("this filter cannot be used", f"use the columns {', '.join(source.schema.names)}"):
-            count = source.count_rows(filter=seen)
+            with as_bad_input("this filter cannot be used", f"use the columns {', '.join(source.schema.names)}"):
+                seen &= where
+                source.scanner(filter=seen)
+        count = source.count_rows(filter=seen)
         if not count:
             raise BadInput(f"no source of {folder} is left to be searched: use another filter")
         large = count > EXACT
@@ -65,16 +66,22 @@ def opened(folder: Path) -> Iterator[Any]:
     """
     if not (folder / DONE).is_file():
         raise BadInput(f"{folder} has no complete survey: make it with rgz survey, or run that again")
-    advice = "install rgz[survey], or remove the file that is damaged and run the same rgz survey again"
-    with as_bad_input(f"{folder} cannot be read as a survey", advice):
-        from pyarrow import dataset, parquet
+    with as_bad_input(f"{folder} cannot be read as a survey", "install rgz[survey], or run the same rgz survey again"):
+        from pyarrow import ArrowInvalid, dataset, parquet
 
         checked = dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
         form = dataset.ParquetFileFormat(default_fragment_scan_options=checked)
-        found, whole = dataset.dataset(folder / "dataset", format=form), parquet.read_metadata(folder / METADATA)
-        if (count := found.count_rows()) != whole.num_rows:
-            raise BadInput(f"{folder} has {count} of its {whole.num_rows} rows: run the same rgz survey again")
-        yield found
+        try:
+            found, whole = dataset.dataset(folder / "dataset", format=form), parquet.read_metadata(folder / METADATA)
+            if (count := found.count_rows()) != whole.num_rows:
+                raise BadInput(f"{folder} has {count} of its {whole.num_rows} rows: run the same rgz survey again")
+            yield found
+        except (OSError, ArrowInvalid):
+            for path in (folder / METADATA, *sorted((folder / "dataset").rglob("*.parquet"))):
+                with as_bad_input(f"{path} is damaged", "remove it, and run the same rgz survey again"):
+                    if parquet.read_metadata(path) and path.suffix:
+                        parquet.ParquetFile(path, page_checksum_verification=True).read()
+            raise
 
 
 def _mapped(codes: Any, space: Metric) -> NDArray[np.float32]:
