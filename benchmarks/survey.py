@@ -30,6 +30,7 @@ from astropy.table import Table
 from scipy import ndimage
 from search import seconds
 
+from rgz.app.survey import PAGES
 from rgz.data import archives, datasets, detect, fetch
 from rgz.features import codes as codefile
 from rgz.progress import progress
@@ -121,7 +122,7 @@ def survey(folder: Path, sources: Table, cores: int, images: str = "cutouts") ->
     passed = time.perf_counter() - begun
     table = pq.read_table(out / "dataset")
     once = np.unique(table["ra"], return_index=True)[1]  # equal rows would be compressed
-    pq.write_table(table.take(once), written := io.BytesIO())
+    pq.write_table(table.take(once), written := io.BytesIO(), **PAGES)
     return {
         "seconds": passed,
         "processor seconds a source": (used.ru_utime + used.ru_stime) / len(sources),

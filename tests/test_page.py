@@ -11,14 +11,13 @@ from scipy import ndimage
 
 from rgz.data import cutout, detect
 from rgz.errors import BadInput
-from rgz.features import embed
 from rgz.features.embed import Encoder
 from rgz.models.flow import FlowEnsemble
 from rgz.tasks import inspect
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex
+from studies import figures, simulate
 from studies import page as pages
-from studies import simulate
 
 pytestmark = pytest.mark.slow  # the export takes a minute
 
@@ -110,7 +109,7 @@ def built(graph, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages, "export", lambda: graph)
-        patch.setattr(embed, "pictures", lambda _, rows: (np.zeros((len(rows), 64, 64)), "blank"))
+        patch.setattr(figures, "pictures", lambda _, rows: (np.zeros((len(rows), 64, 64)), "blank"))
         pages.build(folder)  # refuses pages that are too large
     return folder
 

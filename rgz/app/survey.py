@@ -41,6 +41,7 @@ WORKER = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value i
 WORKER |= {"distributed.worker.profile.enabled": False}
 """Workers keep up to so many bytes of freed memory: returning it each time, as with Dask's own settings, makes them
 slower. They do not profile themselves, because the profile grows to hundreds of megabytes in a quarter of an hour."""
+PAGES: dict[str, Any] = {"write_page_checksum": True, "use_dictionary": False}  # dictionaries have no check sums
 ROOM = 2**30  # bytes of a GPU that the network of a worker needs
 WAIT = 60  # seconds, for a worker of a scheduler
 MEASURED = "anomaly_percentile", "peak_over_noise", "area_over_point", "pixel_arcsec"
@@ -237,7 +238,7 @@ def partition(plan: Path, number: int, path: Path) -> None:
             raise BadInput(f"a worker cannot reach {about['images']}: mount it there")
         columns = schema(classify.Classifier.from_pretrained("host").classes, PARTS * len(codefile.chosen()))
         with artifacts.atomic(path) as started:
-            pq.write_table(pa.Table.from_pylist(rows, columns), started, write_page_checksum=True)
+            pq.write_table(pa.Table.from_pylist(rows, columns), started, **PAGES)
     _tell(plan, number, planned.metadata.row_group(number).num_rows)
 
 

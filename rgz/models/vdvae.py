@@ -142,7 +142,7 @@ class Stochastic(nn.Module):
     def sample(self, mean: Tensor, log_std: Tensor, temperature: float, truncation: float) -> Tensor:
         """Latents (N, z, r, r) from a prior of this mean and log-std, with its noise scaled and truncated."""
         lowest = torch.special.ndtr(torch.tensor(-truncation)).item()
-        noise = torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(mean).clamp(1e-7, 1 - 1e-7))
+        noise: Tensor = torch.special.ndtri(lowest + (1 - 2 * lowest) * torch.rand_like(mean).clamp(1e-7, 1 - 1e-7))
         if self.resolution <= CODED:
             noise = (noise.flatten(1) @ self.factor.T).view_as(noise)
         return mean + temperature * log_std.exp() * noise
