@@ -234,7 +234,7 @@ def test_table_and_figure_are_written(run, galaxy, tmp_path):
     for option, name in (("--table", "near.xlsx"), ("--plot", "out.gif")):
         code, _, err = run("look", galaxy, option, tmp_path / name)
         assert code == 1
-        assert "choose one of these" in err
+        assert "choose one of these endings" in err
     assert not list(tmp_path.glob("*.partial"))
 
 

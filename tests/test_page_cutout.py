@@ -155,11 +155,15 @@ def kinds_of_files():
     image = simulate.source("FRII", rng, size=220, snr=90)
     apart = np.roll(image, (60, -40), (0, 1)) + simulate.source("FRI", rng, size=220, snr=30)
     edge, whole = np.pad(image, ((0, 0), (0, 30)), constant_values=np.nan), image.astype(np.float32)
-    turned = WCS(naxis=2)
-    turned.wcs.ctype, turned.wcs.crval, turned.wcs.crpix = ("RA---SIN", "DEC--SIN"), (10, -5), (100, 90)
-    turned.wcs.cd = 1.2 / 3600 * np.array([[-np.cos(0.3), np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
-    finer = io.BytesIO()
-    fits.PrimaryHDU(ndimage.zoom(image, 1.5, order=1).astype(">f8"), turned.to_header()).writeto(finer)
+    clipped = np.where(image > 3, image, 0).astype(np.float32)
+
+    def turned(pixels, along=1.2, across=1.2, crpix=(100, 90), dec=-5):
+        wcs, stream = WCS(naxis=2), io.BytesIO()
+        wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ("RA---SIN", "DEC--SIN"), (10, dec), crpix
+        wcs.wcs.cd = np.array([[-np.cos(0.7), np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]]) * (along, across) / 3600
+        fits.PrimaryHDU(pixels, wcs.to_header()).writeto(stream)
+        return stream.getvalue()
+
     second = io.BytesIO()
     fits.HDUList(
         [fits.PrimaryHDU(), fits.ImageHDU(whole, detect.north_up(whole.shape, 1.8, 5, 5).to_header())]
@@ -179,8 +183,12 @@ def kinds_of_files():
         "two sources": written(apart.astype(np.float32)),
         "blank edge": written(edge.astype(np.float32)),
         "sentinel": written(np.where(np.isfinite(edge), edge, -9999).astype(np.float32)),
-        "turned": finer.getvalue(),
-        "clipped": written(np.where(image > 3, image, 0).astype(np.float32)),
+        "turned": turned(ndimage.zoom(image, 1.5, order=1).astype(">f8")),
+        "turned and long": turned(np.concatenate([whole, rng.normal(size=(300, 220)).astype(np.float32)])),
+        "turned and clipped": turned(clipped),
+        "far from its reference": turned(whole, crpix=(2600, -1500), dec=60),
+        "too oblong to be turned": turned(np.zeros((1000, 1000), np.float32), along=0.05, across=18),
+        "clipped": written(clipped),
         "zero below": written(np.maximum(image, 0).astype(np.float32)),
         "wide": written(whole, CDELT1=-15 / 3600, CDELT2=15 / 3600),
         "oblong": written(whole, CDELT1=-2.4 / 3600),

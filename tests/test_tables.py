@@ -77,7 +77,7 @@ def test_a_failed_run_leaves_the_old_results(run, folder):
     assert (folder / "out.csv").read_text() == "old"
     code, _, err = run("look", folder / "galaxy.fits", "--output", folder / "out.xlsx")
     assert code == 1
-    assert "choose one of these" in err
+    assert "choose one of these endings" in err
 
 
 def test_positions_are_read_in_any_unit(tmp_path):

@@ -29,9 +29,6 @@ function squarePixels(image, given, notes) {
   const square = widths.every((w) => Math.abs(w - pixel) <= 1e-8 + 0.01 * pixel);
   const middle = position(sky?.unscaled ? null : sky, (width - 1) / 2, (height - 1) / 2);
   if (square && orthogonal) return { ...image, pixel };
-  if ((Math.abs(a) * width + Math.abs(b) * height) * (Math.abs(c) * width + Math.abs(d) * height) > (2 * C.LARGEST * pixel) ** 2) {
-    throw new Refused(`${name} is too wide to be turned with north up: cut the galaxy out of it first`);
-  }
   notes.push(`pixels of ${widths[0].toFixed(2)}″ × ${widths[1].toFixed(2)}″ were resampled to ${pixel.toFixed(2)}″`);
   const made = resampled(image, matrix, widths, pixel);
   const centre = [(made.width - 1) / 2, (made.height - 1) / 2];

@@ -1,5 +1,5 @@
 // Images as flat arrays: medians, clipped statistics, blank values, islands of emission, resampling.
-import { C } from "./library.mjs";
+import { C, Refused } from "./library.mjs";
 
 /** Smallest and greatest of numbers. */
 export const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
@@ -56,7 +56,7 @@ export function beside(pixels, width, height) {
 }
 
 /** Values along the four edges. */
-export function edge(pixels, width, height) {
+function edge(pixels, width, height) {
   const last = (height - 1) * width, values = [...pixels.subarray(0, width), ...pixels.subarray(last, last + width)];
   for (let y = 0; y < height; y++) values.push(pixels[y * width], pixels[y * width + width - 1]);
   return values;
@@ -180,8 +180,10 @@ function interpolated(pixels, width, height, x, y, beyond) {
 
 /** The image on square pixels of `pixel` arcsec, north up and east left; `matrix` has arcsec for the old ones. */
 export function resampled(image, matrix, widths, pixel) {
-  const { pixels, width, height } = image; // all of which is on the new pixels, also if it is turned
-  const size = matrix.map((row) => Math.max(16, rounded(noiseless((Math.abs(row[0]) * width + Math.abs(row[1]) * height) / pixel))));
+  const { name, pixels, width, height } = image;
+  const sides = matrix.map(([x, y]) => (Math.abs(x) * width + Math.abs(y) * height) / pixel); // all of it, also if it is turned
+  if (sides[0] * sides[1] > 4 * C.LARGEST ** 2) throw new Refused(`${name} is too wide to be turned with north up: cut the galaxy out of it first`);
+  const size = sides.map((n) => Math.max(16, rounded(noiseless(n))));
   const blank = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? 0 : 1)), finite = kept(pixels, Number.isFinite);
   const level = finite.length ? median(finite) : 0, sigma = widths.map((w) => (pixel > 1.01 * w ? 0.42 * pixel : 0));
   const filled = Float64Array.from(pixels, (v) => (Number.isFinite(v) ? v : level));

@@ -63,7 +63,7 @@ def ending(path: Path, lines: bool = False) -> str:
     """
     form = "json" if lines and path.suffix.lower() in LINES else FORMATS.get(path.suffix.lower())
     if form is None:
-        raise BadInput(f"{path}: the name of a table ends in {', '.join(FORMATS)}; choose one of these")
+        raise BadInput(f"{path}: the name of a table ends in {', '.join(FORMATS)}; choose one of these endings")
     if form == "parquet" and find_spec("pyarrow") is None:
         raise BadInput(f"{path}: Parquet needs pyarrow: pip install pyarrow, or write .vot or .csv")
     return form

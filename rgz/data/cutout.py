@@ -48,6 +48,7 @@ FAINT = 0.1  # share of a source's peak; less may reach the edge
 RADIUS = fields.RADIUS  # arcsec, around a source
 WIDEST = 180.0  # arcsec, between lobes; unrelated sources are often farther apart
 TIMEOUT = 60  # seconds
+BESIDE = np.array([[0.5, -0.5, 0, 0], [0, 0, 0.5, -0.5]])  # x and y of the middles of a pixel's sides
 GRID = 64  # pixels, between points of which celestial coordinates are interpolated
 NOISELESS = 6  # decimals of a pixel that celestial coordinates give; what follows is rounding error
 
@@ -236,7 +237,7 @@ def _read_picture(data: bytes, name: str, pixel: float | None) -> Observation:
 
 def widths_at(wcs: WCS, x: float, y: float) -> tuple[NDArray[np.float64], bool]:
     """Widths of a pixel along x and y in arcsec, as they are at that pixel, and whether its sides are orthogonal."""
-    lon, lat = np.radians(wcs.pixel_to_world_values(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5])))
+    lon, lat = np.radians(wcs.pixel_to_world_values(x + BESIDE[0], y + BESIDE[1]))
     ends = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])  # unit vectors
     sides = np.degrees(ends[:, ::2] - ends[:, 1::2]) * 3600  # (3, 2): along x and y
     widths = np.linalg.norm(sides, axis=0)
@@ -419,8 +420,8 @@ def _resample(image: Observation, widths: NDArray[Any], wcs: WCS) -> tuple[Obser
     x, y = (width - 1) / 2, (height - 1) / 2
     sky = wcs.pixel_to_world(x, y).icrs
     place = pixel, sky.ra.deg, sky.dec.deg
-    beside = wcs.pixel_to_world(x + np.array([0.5, -0.5, 0, 0]), y + np.array([0, 0, 0.5, -0.5]))
-    ends = np.array(detect.north_up((1, 1), *place).world_to_pixel(beside))
+    ends = wcs.pixel_to_world(x + BESIDE[0], y + BESIDE[1])
+    ends = np.array(detect.north_up((1, 1), *place).world_to_pixel(ends))
     across, down = np.abs(ends[:, ::2] - ends[:, 1::2]) @ (width, height)  # which show all of it, also if it is turned
     if across * down > 4 * LARGEST**2:  # of narrow pixels, turned
         raise BadInput(f"{image.name} is too wide to be turned with north up: cut the galaxy out of it first")

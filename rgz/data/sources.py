@@ -84,7 +84,8 @@ def _best(mosaics: list[Path], ra: NDArray[Any], dec: NDArray[Any]) -> list[str]
         wcs, (height, width), middle, reach = _frame(path)
         of = np.array(near.query_ball_point(middle, reach), int)
         x, y = wcs.world_to_pixel(sky[of])
-        inside = (0.5 + np.min([x, width - 1 - x, y, height - 1 - y], axis=0)) * _width(wcs)  # arcsec, or NaN
+        inside = 0.5 + np.min([x, width - 1 - x, y, height - 1 - y], axis=0)  # pixels, or NaN
+        inside *= 3600 * proj_plane_pixel_scales(wcs).mean()  # arcsec
         better = of[inside > farthest[of]]
         best[better], farthest[better] = number, inside[inside > farthest[of]]
     return [str(mosaics[one]) if one >= 0 else "" for one in best]
@@ -126,11 +127,6 @@ def _frame(path: Path) -> tuple[WCS, tuple[int, int], NDArray[np.float64], float
         points = wcs.pixel_to_world(x, y).icrs.cartesian.xyz.value.T  # (9, 3)
     apart = 1.1 * float(np.linalg.norm(points - points[4], axis=1).max())
     return wcs, (height, width), np.nan_to_num(points[4]), apart if apart < 0.5 else 2.0
-
-
-def _width(wcs: WCS) -> float:
-    """Mean width of a pixel, arcsec."""
-    return 3600 * float(proj_plane_pixel_scales(wcs).mean())
 
 
 def _section(path: str, at: tuple[float, float]) -> Observation:

@@ -26,8 +26,7 @@ from scipy import ndimage
 from rgz import artifacts
 from rgz.data.cutout import Cutout
 from rgz.data.detect import PEAK
-from rgz.features import embed
-from rgz.features.embed import Encoder
+from rgz.features.embed import Encoder, reconstruct
 from rgz.models.flow import FlowEnsemble, mean_density
 from rgz.tasks.classify import Classifier
 from rgz.tasks.search import SearchIndex, for_search
@@ -290,7 +289,7 @@ def pictures(found: Sequence[Inspection], count: int = 6) -> tuple[NDArray[Any],
     table, codes, _ = for_search()
     known = dict(zip(zip(table["sample"], table["name"], strict=True), codes, strict=True))
     squares = np.concatenate([encoder.prepared(one.cutout) for one in found])
-    own = np.stack([squares, embed.reconstruct(encoder.model, squares)], axis=1)
+    own = np.stack([squares, reconstruct(encoder.model, squares)], axis=1)
     near = [encoder.decode(np.stack([known[row["sample"], row["name"]] for row in rows])) for rows in shown]
     titles = [[f"{row['label'] or 'no class'}\n{row['dissimilarity']:.2f}" for row in rows] for rows in shown]
     return own, np.stack(near), titles

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SAME = 30.0  # arcsec, within which a neighbour is marked as the queried source itself
 BATCH, SCORES = 512, 1 << 20  # queries, and products of a query and a row, in one matrix product
-EXACT = 1 << 14  # pairs of a query and a row, compared in double precision at once
+PAIRS = 1 << 14  # pairs of a query and a row, compared in double precision at once
 FIRST = 1 << 12, 1 << 16  # rows, of each query and of all, whose products give the first limit of what is near
 LINK = "https://aladin.cds.unistra.fr/AladinLite/?target={}&fov=0.10"
 LISTED = ("name", "sample", "ra", "dec", "dissimilarity", "label", "disputed", "same", "link")
@@ -212,8 +212,8 @@ def _nearest(index: SearchIndex, queries: NDArray[np.float32], k: int) -> tuple[
             number, rows, score = (one[score >= least[number]] for one in (number, rows, score))
         if len(rows) > many or last:
             apart = np.empty(len(rows))
-            for begin in range(0, len(rows), EXACT):
-                part = slice(begin, begin + EXACT)
+            for begin in range(0, len(rows), PAIRS):
+                part = slice(begin, begin + PAIRS)
                 between = np.subtract(vectors[rows[part]], queries[number[part]], dtype=float)
                 apart[part] = np.einsum("nd,nd->n", between, between)
             order, place = _ranked(number, apart, rows)
